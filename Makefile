@@ -1,0 +1,93 @@
+# IntelGraph: `make demo` shows the whole system on this machine, `make help` lists the rest.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
+
+# Ray's default depends on a token file in the home folder: say it.
+test bench chaos: export RAY_AUTH_MODE := disabled
+
+.PHONY: help setup demo up down test lint format bench chaos lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-14s %s\n' "$$target" "$$what"; done
+
+setup: $(VENV)/.setup ## install the locked dependencies into .venv
+
+demo: setup ## start everything, run the main job on this machine's own software, ask five questions
+	@$(BIN)/intelgraph demo
+
+up: setup ## start the system, with the data that is there
+	@$(BIN)/intelgraph up
+
+down: setup ## stop the system; the data stays
+	@$(BIN)/intelgraph down
+
+test: $(VENV)/.dev ## run all tests but the long fault runs
+	@$(BIN)/python -m pytest -m "not chaos"
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev ## let ruff lay out the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## compare speeds with what one would use instead
+	@$(BIN)/python -m bench
+
+chaos: $(VENV)/.dev ## the long fault runs
+	@$(BIN)/python -m pytest -m chaos --timeout 7200
+
+lock: $(VENV)/.uv ## resolve dependencies anew, with hashes
+	$(BIN)/uv pip compile -q --upgrade $(LOCK) --extra dev pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --upgrade $(LOCK) -c requirements-dev.txt pyproject.toml -o requirements.txt
+
+clean: ## remove caches; .venv and data stay
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
+
+# --- what the targets rest on ---
+
+# The first Python from 3.11 to 3.13 that can make a virtual environment; PYTHON=... chooses one.
+$(BIN)/python:
+	@for python in $${PYTHON:-python3 python3.13 python3.12 python3.11}; do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "IntelGraph needs Python 3.11, 3.12 or 3.13 with the venv module (Debian: apt install python3 python3-venv)." >&2; \
+	echo "If one is elsewhere: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1
+
+$(VENV)/.uv: requirements-uv.txt | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.txt
+	@touch $@
+
+# uv knows nothing of pip's settings: where they name an index or a certificate, they hold for both.
+define install
+pip_setting() { $(BIN)/python -m pip config list 2>/dev/null | sed -n "s/^[^=]*\.$$1='\(.*\)'$$/\1/p" | head -n 1; }; \
+index=$$(pip_setting index-url); if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
+cert=$$(pip_setting cert); if [ -n "$$cert" ]; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
+$(BIN)/uv pip install --python $(BIN)/python --require-hashes --only-binary :all: --compile-bytecode -r
+endef
+
+$(VENV)/.setup: requirements.txt $(VENV)/.uv
+	@echo "installing the locked dependencies (about 1.5 GB the first time)"
+	@$(install) requirements.txt
+	@$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "intelgraph.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@printf '%s\n' '#!/bin/sh' "'''exec' \"\$$(dirname \"\$$(readlink -f \"\$$0\")\")/python\" \"\$$0\" \"\$$@\"" "' '''" \
+	  'import sys' 'from serve_apps.cli.main import main' 'sys.exit(main())' > $(BIN)/intelgraph
+	@chmod 755 $(BIN)/intelgraph
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.setup
+	@$(install) requirements-dev.txt
+	@touch $@

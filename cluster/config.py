@@ -1,0 +1,175 @@
+"""Every setting and every limit, by name, in frozen models.
+
+Loaded once at start: `load()` takes the defaults below, then the file that INTELGRAPH_CONFIG names, then
+INTELGRAPH__SECTION__FIELD from the environment; later ones win and unknown keys are refused. The result is
+passed on explicitly; nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cluster.errors import Rejected
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RecordLimits(Section):
+    """What one record may be."""
+
+    tenant_chars: int = 256
+    case_chars: int = 256
+    id_chars: int = 1024
+    record_bytes: int = Field(default=1 << 20, description="one record as JSON; a larger one is a dead letter")
+    properties: int = Field(default=256, description="properties of one record")
+    property_bytes: int = Field(default=256 << 10, description="one value, as canonical JSON")
+    list_items: int = 10_000
+    relationship_types_per_tenant: int = 500
+    property_names_per_tenant: int = 5_000
+
+
+class IngestLimits(Section):
+    """Bounds of the ingest path."""
+
+    batch_records: int = 2_000
+    batch_bytes: int = 4 << 20
+    line_bytes: int = Field(default=4 << 20, description="longest line of a file that is kept for its dead letter")
+    file_bytes: int = Field(default=512 << 20, description="largest file that must be read whole (STIX)")
+    http_body_bytes: int = 8 << 20
+    http_batch_records: int = 10_000
+    idempotency_hours: int = 24
+    workers: int = 1
+    dead_letter_payload_bytes: int = 1 << 20
+    dead_letter_attempts: int = Field(default=5, description="after so many failed replays a dead letter is quarantined")
+
+
+class LogSettings(Section):
+    """The event log."""
+
+    partitions: int = 8
+    max_bytes: int = Field(default=2 << 30, description="over this, push gets 429 and sources are paused")
+    entry_bytes: int = Field(default=8 << 20, description="largest entry of the log")
+    read_entries: int = 16
+    block_ms: int = 500
+    timeout_s: float = 10.0
+
+
+class ShardSettings(Section):
+    """Hot shards and their writers."""
+
+    embedded: int = Field(default=2, description="FalkorDB processes that `up` starts on this machine")
+    write_rows: int = Field(default=1_000, description="rows of one write query")
+    timeout_s: float = 30.0
+    read_timeout_s: float = 10.0
+    checkpoint_s: float = 5.0
+    lease_s: float = 10.0
+
+
+class LakeSettings(Section):
+    """The lake appender."""
+
+    commit_s: float = 5.0
+    commit_bytes: int = 64 << 20
+    keep_metadata: int = 20
+    compact_files: int = 200
+
+
+class QuerySettings(Section):
+    """Bounds of the query API."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    page_default: int = 100
+    page_max: int = 1_000
+    hops_max: int = 3
+    neighbours_max: int = Field(default=100_000, description="paths looked at by one neighbourhood query")
+    supernode_degree: int = 10_000
+    deadline_s: float = 10.0
+    breaker_failures: int = 5
+    breaker_open_s: float = 5.0
+    token_hours: int = 24
+    ongoing_requests: int = 64
+    queued_requests: int = 256
+
+
+class OverlaySettings(Section):
+    """Built-in overlays."""
+
+    top_k: int = 100
+    damping: float = 0.85
+    tolerance: float = 1e-10
+    iterations_max: int = 200
+    seed: int = 42
+    stale_after_h: float = 24.0
+    gate_overlap: float = Field(default=0.5, description="least share of the last top-K that has to be in the new one")
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    state_dir: Path = Path(".intelgraph")
+    records: RecordLimits = RecordLimits()
+    ingest: IngestLimits = IngestLimits()
+    log: LogSettings = LogSettings()
+    shards: ShardSettings = ShardSettings()
+    lake: LakeSettings = LakeSettings()
+    query: QuerySettings = QuerySettings()
+    overlays: OverlaySettings = OverlaySettings()
+
+
+ENVIRONMENT_PREFIX = "INTELGRAPH__"
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, text in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            *sections, field = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+            part = found
+            for section in sections:
+                part = part.setdefault(section, {})
+            part[field] = yaml.safe_load(text)
+    return found
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from defaults, a YAML file and the environment, in this order.
+
+    Args:
+        path: YAML file; INTELGRAPH_CONFIG names it when absent.
+
+    Raises:
+        Rejected: a key is unknown or a value is of the wrong type; the message names it.
+    """
+    environment = os.environ if environment is None else environment
+    named = path or (Path(environment["INTELGRAPH_CONFIG"]) if environment.get("INTELGRAPH_CONFIG") else None)
+    values: dict[str, Any] = {}
+    if named is not None:
+        try:
+            values = yaml.safe_load(named.read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise Rejected(f"configuration file {named}: {error}") from error
+    values = _merge(values, _from_environment(environment))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise Rejected(f"configuration: {lines}") from error
