@@ -1,0 +1,351 @@
+"""Shard writer: the loop that carries the log into one shard, exactly once in effect.
+
+    read → fold by register → write → count → advance the cursor
+
+The shard, not the log, says where to go on: a cursor lives in the shard beside its effects and moves only after
+them, so whatever is applied twice is a duplicate and a shard that comes back older heals from the log. While the
+shard works on one batch, the text of the next is built. One writer owns the shard's partitions under a lease;
+whoever lost it is refused by the shard.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from actors.shard_floors import hide_below, merge_anew
+from cluster import batch
+from cluster.errors import Corrupt, OutcomeUnknown
+from cluster.fold import Floors, Outcome, Priorities, compare, fold_batch, is_conflict, merge, thing_of
+from cluster.model import Kind, Op, Record
+from cluster.stores.falkor_shard import FalkorShard
+from cluster.stores.graph import CursorMove, Fence, StoredThing, WriteCounts
+
+logger = logging.getLogger("intelgraph.writer")
+
+
+class LogEntry(Protocol):
+    """One entry as the log hands it out."""
+
+    number: int
+    data: bytes
+    records: int
+    appended_ms: int
+
+
+class LogReader(Protocol):
+    """The part of the event log that a writer needs."""
+
+    def read_many(
+        self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
+    ) -> Mapping[int, Sequence[LogEntry]]:
+        """Entries after the given number of each partition; continuity is checked by the log."""
+
+
+@dataclass
+class Gulp:
+    """What one turn of the loop carries: records of several partitions, folded, and the cursors' steps."""
+
+    moves: list[CursorMove]
+    records: list[Record]
+    several: list[Record]
+    """Records of things that several sources of this batch speak of: they take the way of `resolve`."""
+    duplicate: int = 0
+    stale: int = 0
+    conflicts: int = 0
+    oldest_ms: int = 0
+    system: list[Record] = field(default_factory=list)
+
+
+@dataclass
+class WriterCounters:
+    """What a writer did since it started; the shard's cursors hold what is exact."""
+
+    records: int = 0
+    applied: int = 0
+    duplicate: int = 0
+    stale: int = 0
+    conflicts: int = 0
+    batches: int = 0
+    fenced: int = 0
+    resolved: int = 0
+
+
+def split_by_register(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """(things with one register in this batch, records of things with several): a query takes one row a thing."""
+    by_thing: dict[object, list[Record]] = defaultdict(list)
+    for record in records:
+        key = (thing_of(record), record.source) if record.is_overlay else thing_of(record)
+        by_thing[key].append(record)
+    single, several = [], []
+    for rows in by_thing.values():
+        (single if len(rows) == 1 else several).extend(rows)
+    return single, several
+
+
+def resolve(
+    stored: StoredThing | None, records: Sequence[Record], floors: Floors, priorities: Priorities
+) -> tuple[StoredThing, Record | None, WriteCounts]:
+    """Fold records of one thing into its registers: (all registers, merged view, what became of the records).
+
+    The merged view is a record whose op says whether the thing is visible; None when no register is left.
+    """
+    first = records[0]
+    registers = dict(stored.registers) if stored else {}
+    counts = WriteCounts()
+    for record in records:
+        old = registers.get(record.source)
+        if floors.hides(record):
+            counts.stale += 1
+            continue
+        outcome = compare(old.stamp if old else None, record.stamp)
+        counts.conflicts += is_conflict(old.stamp if old else None, record.stamp)
+        if outcome in (Outcome.NEW, Outcome.NEWER):
+            registers[record.source] = record
+            counts.applied += 1
+        elif outcome is Outcome.DUPLICATE:
+            counts.duplicate += 1
+        else:
+            counts.stale += 1
+    thing = StoredThing(first.kind, first.tenant, first.case, first.type, first.id, registers)
+    return thing, merged_record(thing, priorities), counts
+
+
+def merged_record(thing: StoredThing, priorities: Priorities) -> Record | None:
+    """The merged view of a thing's registers as a record; None where none of a fact source lives."""
+    shown = merge(thing.registers.values(), priorities)
+    if shown is None:
+        return None
+    any_register = next(iter(thing.registers.values()))
+    return any_register._replace(op=Op.UPSERT, **shown._asdict())
+
+
+class ShardWriter:
+    """Carries the log's partitions into one shard.
+
+    Args:
+        shard: the shard, on a connection of this writer's own.
+        log: where entries are read.
+        fence: epoch, lease and partitions; the lease has to be taken before.
+        owns: whether this shard owns a bucket.
+        limit_entries, limit_bytes: bounds of one turn, for each partition.
+        block_ms: how long to wait for entries when there are none.
+    """
+
+    def __init__(
+        self,
+        shard: FalkorShard,
+        log: LogReader,
+        fence: Fence,
+        owns: Callable[[int], bool],
+        limit_entries: int = 16,
+        limit_bytes: int = 8 << 20,
+        block_ms: int = 200,
+    ) -> None:
+        self._shard = shard
+        self._log = log
+        self._fence = fence
+        self._owns = owns
+        self._limits = (limit_entries, limit_bytes)
+        self._block_ms = block_ms
+        self._at = {p: c.at for p, c in shard.cursors().items() if p in fence.partitions}
+        self._floors, self._priorities = Floors(), Priorities()
+        self._pending: Gulp | None = None
+        self.counters = WriterCounters()
+        self.on_conflict: Callable[[int], None] = lambda count: None
+        self._recover()
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Cursor of each partition as last confirmed by the shard."""
+        confirmed = dict(self._at)
+        if self._pending:
+            confirmed.update({m.partition: m.start for m in self._pending.moves})
+        return confirmed
+
+    def step(self) -> int:
+        """One turn: read, send this batch, then wait for the one before. Returns records read. Blocks ≤ block_ms.
+
+        Raises:
+            Fenced: another writer or epoch has taken over; nothing more was written. OutcomeUnknown, Unavailable:
+            make a new writer, which asks the shard where to go on.
+        """
+        gulp = self._read(0 if self._pending else self._block_ms)
+        self.flush()
+        if gulp is None:
+            return 0
+        self._begin(gulp)
+        self._pending = gulp
+        return sum(m.records for m in gulp.moves)
+
+    def flush(self) -> None:
+        """Wait for the batch on its way, resolve what several sources speak of, then advance the cursors."""
+        gulp, self._pending = self._pending, None
+        if gulp is None:
+            return
+        counts = self._shard.finish()
+        several = gulp.several + counts.others
+        if several:
+            self._resolve(several, counts)
+        self._advance(gulp, counts)
+
+    def apply(self, records: Iterable[Record]) -> WriteCounts:
+        """Fold and write records without moving a cursor: healing, rebuilding. Safe to call twice."""
+        gulp = self._prepare([], [r for r in records if self._owns(r.bucket) or r.kind >= Kind.FLOOR])
+        self._begin(gulp)
+        counts = self._shard.finish()
+        several = gulp.several + counts.others
+        if several:
+            self._resolve(several, counts)
+        return counts
+
+    def jump(self, partition: int, to: int, records: int) -> None:
+        """Move a cursor over entries whose effects were applied from the lake."""
+        start = self._at[partition]
+        self._shard.advance(self._fence, [CursorMove(partition, start, to, records, 0, records, 0)])
+        self._at[partition] = to
+
+    def _begin(self, gulp: Gulp) -> None:
+        self._shard.see_cases(self._fence, gulp.records + gulp.several)
+        self._apply_system(gulp)
+        self._shard.begin(self._fence, gulp.records)
+
+    def _read(self, block_ms: int) -> Gulp | None:
+        entries = self._log.read_many(self._at, *self._limits, block_ms=block_ms)
+        moves: list[CursorMove] = []
+        records: list[Record] = []
+        oldest_ms = 0
+        for partition, found in sorted(entries.items()):
+            if not found:
+                continue
+            start, count = self._at[partition], 0
+            for entry in found:
+                rows = batch.decode(entry.data)
+                mine = [r for r in rows if r.kind >= Kind.FLOOR or self._owns(r.bucket)]
+                count += sum(r.kind < Kind.FLOOR for r in mine)
+                records += mine
+                oldest_ms = min(oldest_ms or entry.appended_ms, entry.appended_ms)
+            moves.append(CursorMove(partition, start, found[-1].number, count))
+            self._at[partition] = found[-1].number
+        if not moves:
+            return None
+        gulp = self._prepare(moves, records)
+        gulp.oldest_ms = oldest_ms
+        return gulp
+
+    def _prepare(self, moves: list[CursorMove], records: list[Record]) -> Gulp:
+        system = [r for r in records if r.kind >= Kind.FLOOR]
+        if system:
+            records = [r for r in records if r.kind < Kind.FLOOR]
+            for floor in system:
+                if floor.kind == Kind.FLOOR:
+                    self._floors.raise_to(floor.tenant, floor.source, floor.type, floor.version)
+        kept, counts, conflicts = fold_batch(records, self._floors)
+        single, several = split_by_register(kept)
+        return Gulp(
+            moves, single, several, counts[Outcome.DUPLICATE], counts[Outcome.STALE], conflicts, system=system
+        )
+
+    def _resolve(self, records: list[Record], counts: WriteCounts) -> None:
+        stored = self._shard.fetch(records)
+        by_thing: dict[object, list[Record]] = defaultdict(list)
+        for record in records:
+            by_thing[thing_of(record)].append(record)
+        replaced = []
+        for thing, rows in by_thing.items():
+            whole, merged, outcome = resolve(stored.get(thing), rows, self._floors, self._priorities)  # type: ignore[call-overload]
+            counts.applied += outcome.applied
+            counts.duplicate += outcome.duplicate
+            counts.stale += outcome.stale
+            counts.conflicts += outcome.conflicts
+            if outcome.applied:
+                replaced.append((whole, merged))
+        self._shard.replace(self._fence, replaced)
+        self.counters.resolved += len(replaced)
+
+    def _advance(self, gulp: Gulp, counts: WriteCounts) -> None:
+        duplicate, stale = counts.duplicate + gulp.duplicate, counts.stale + gulp.stale
+        total = sum(m.records for m in gulp.moves)
+        if counts.applied + duplicate + stale != total:
+            raise Corrupt(f"{total} records had {counts.applied} + {duplicate} + {stale} outcomes")
+        first, *rest = gulp.moves
+        moves = [first._replace(applied=counts.applied, duplicate=duplicate, stale=stale), *rest]
+        self._shard.advance(self._fence, moves)
+        conflicts = counts.conflicts + gulp.conflicts
+        if conflicts:
+            logger.warning("versions with two contents", extra={"conflicts": conflicts})
+        c = self.counters
+        c.records += total
+        c.applied += counts.applied
+        c.duplicate += duplicate
+        c.stale += stale
+        c.conflicts += conflicts
+        c.batches += 1
+
+    # --- floors and priorities: first kept, then applied, then marked done
+
+    def _recover(self) -> None:
+        unfinished: list[Record] = []
+        for tenant, source, type_, version, done in self._shard.floors():
+            self._floors.raise_to(tenant, source, type_, version)
+            if not done:
+                unfinished.append(_floor(tenant, source, type_, version))
+        for tenant, source, stamp, priority, done in self._shard.priorities():
+            self._priorities.set(tenant, source, stamp, priority)
+            if not done:
+                self._merge_anew(_floor(tenant, source, "", "")._replace(stamp=stamp), priority)
+        for floor in unfinished:
+            self._hide(floor)
+
+    def _apply_system(self, gulp: Gulp) -> None:
+        for record in gulp.system:
+            if record.kind == Kind.FLOOR:
+                self._apply_floor(record)
+            else:
+                priority = int(msgspec.json.decode(record.props)["priority"])
+                if self._priorities.set(record.tenant, record.source, record.stamp, priority):
+                    self._merge_anew(record, priority)
+
+    def _apply_floor(self, floor: Record) -> None:
+        known = {(t, s, y): v for t, s, y, v, done in self._shard.floors() if done}
+        if known.get((floor.tenant, floor.source, floor.type), "") < floor.version:
+            self._shard.set_floor(self._fence, floor, done=False)
+            self._hide(floor)
+
+    def _hide(self, floor: Record) -> None:
+        hide_below(self._shard, self._fence, floor, self._floors, self._priorities)
+        self._shard.set_floor(self._fence, floor, done=True)
+
+    def _merge_anew(self, record: Record, priority: int) -> None:
+        self._shard.set_priority(self._fence, record, priority, done=False)
+        merge_anew(self._shard, self._fence, record, self._priorities)
+        self._shard.set_priority(self._fence, record, priority, done=True)
+
+    def close(self) -> None:
+        """Drop what is on its way and the connection. The cursor did not move: it will be read again."""
+        self._pending = None
+        self._shard.close()
+
+
+def _floor(tenant: str, source: str, type_: str, version: str) -> Record:
+    return Record(tenant, "", 0, Kind.FLOOR, 0, type_, "", "", "", "", "", source, f"{version}.", "", "", "{}", "")
+
+
+def run(make: Callable[[], ShardWriter], stopped: Callable[[], bool]) -> Iterator[ShardWriter]:
+    """Make a writer and turn it until `stopped`; yields it after each turn so that the caller can look and report."""
+    writer = make()
+    try:
+        while not stopped():
+            writer.step()
+            yield writer
+        writer.flush()
+    except OutcomeUnknown:
+        logger.info("a write's answer was lost; the shard is asked where to go on")
+        raise
+    finally:
+        writer.close()

@@ -1,0 +1,220 @@
+"""How facts lie in a graph database, and the openCypher that writes and reads them: the part that FalkorDB and
+Neo4j share. Queries are fixed templates; values are parameters, relationship types allow-listed literal text.
+
+Layout (a name that begins with `_` is ours, all others are the source's properties):
+
+    (:Entity {_k, _c, _type, _id, _v, _s, _x, [_d], [_m], …props})
+    (:Entity)-[:TYPE {_k, _id, _v, _s, _x, [_d], [_m], …props}]->(:Entity)
+    (:Claim  {_k, _c, _e, _type, _id, _v, _s, _x, [_d], [_m], …props})      _e: store key of the subject
+    (:Overlay{_k, _c, _e, _o, _type, _id, _v, _s, _x, …props})               _k: digest of (source, thing); _o: owner
+    (:_Case {_k, _c, tenant, case})                                          one a case that the shard has seen
+    (:_Shard {_k: 'shard', epoch, owned, clock})                             owned: 4,096 characters 0 or 1
+    (:_Cursor {_k: partition, at, lease, counts…})                           how far the log is applied
+    (:_Floor {_k, tenant, source, type, version, done})  (:_Priority {_k, tenant, source, stamp, priority})
+
+    _k  store key (ids.py), indexed      _c  case tag (ids.py), indexed on nodes
+    _v  stamp: version, dot, hash        _s  source; '*' where several sources speak of the thing
+    _d  true on a tombstone              _x  sidecar: JSON [event_time, partition, a_type, a_id, b_type, b_id,
+    _m  with '*': JSON of all registers      claim, {property: exact value}] (what the database cannot hold)
+
+An entity is visible where `_s IS NOT NULL AND _d IS NULL`: an end that waits for its own record has only `_k`.
+A relationship is visible where its own `_d IS NULL` and both its ends are visible; one whose ends are not known
+(its delete came first) hangs on its case's void node.
+
+A thing of one source is written by one guarded query: versions are compared in the database. A row of another
+source comes back as `OTHER`; the writer reads that thing's registers, folds them with `fold.merge`, and writes the
+result whole (`_s` = '*', `_m`). Both happen under the shard's epoch and the partition's lease, so a writer that
+lost either writes nothing.
+"""
+
+from __future__ import annotations
+
+NEW, NEWER, DUPLICATE, STALE, OTHER = range(5)
+
+SEVERAL = "*"
+RESERVED_PROPERTIES = frozenset({"id", "tenant", "case"})
+
+VISIBLE_NODE = "{0}._s IS NOT NULL AND {0}._d IS NULL"
+VISIBLE_EDGE = "{0}._d IS NULL"
+"""Formats for the visibility of a bound variable."""
+
+ENTITY, CLAIM, OVERLAY = "Entity", "Claim", "Overlay"
+NODE_LABELS = (ENTITY, CLAIM, OVERLAY)
+INDEXES = (
+    (ENTITY, "_k"),
+    (ENTITY, "_c"),
+    (CLAIM, "_k"),
+    (CLAIM, "_e"),
+    (CLAIM, "_c"),
+    (OVERLAY, "_k"),
+    (OVERLAY, "_e"),
+    (OVERLAY, "_o"),
+    (OVERLAY, "_c"),
+    ("_Case", "_k"),
+)
+
+# Nothing is written unless the shard's raised epoch, the leases of every partition named and the ownership of
+# every bucket named are as the writer believes; a query that was refused returns no row.
+_GUARD = (
+    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch AND ALL(b IN $buckets WHERE substring(m.owned, b, 1) = '1') "
+    "MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
+    "WITH count(l) AS held WHERE held = $held "
+)
+_STATUS = (
+    f"CASE WHEN x._v IS NULL THEN {NEW} WHEN x._s <> r._s THEN {OTHER} WHEN x._v < r._v THEN {NEWER} "
+    f"WHEN x._v = r._v THEN {DUPLICATE} ELSE {STALE} END AS st"
+)
+_COUNTS = (
+    f" RETURN st, count(*), collect(CASE WHEN st = {OTHER} THEN r._k END), "
+    f"sum(CASE WHEN st IN [{NEWER}, {STALE}] AND split(old, '.')[0] = split(r._v, '.')[0] THEN 1 ELSE 0 END)"
+)
+
+
+def _when(condition: str, action: str) -> str:
+    return f" FOREACH (_ IN CASE WHEN {condition} THEN [1] ELSE [] END | {action})"
+
+
+def upsert_nodes(label: str) -> str:
+    """Write rows `r` (whole property maps) under their keys, each only where it is newer than what is there."""
+    return (
+        f"{_GUARD}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) WITH x, r, x._v AS old, {_STATUS}"
+        f"{_when(f'st < {DUPLICATE}', 'SET x = r')}{_COUNTS}"
+    )
+
+
+def replace_nodes(label: str) -> str:
+    """Write rows whatever is there: the writer has folded the registers that it read."""
+    return f"{_GUARD}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) SET x = r RETURN count(*)"
+
+
+def _relationships(status: str, result: str, type: str) -> str:
+    moves = "r._d IS NULL AND (ID(oa) <> ID(a) OR ID(ob) <> ID(b))"
+    return (
+        f"{_GUARD}UNWIND $rows AS w MERGE (a:Entity {{_k: w.a}}) ON CREATE SET a._c = w.c "
+        f"MERGE (b:Entity {{_k: w.b}}) ON CREATE SET b._c = w.c WITH a, b, w.p AS r "
+        f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob) "
+        f"WITH a, b, oa, ob, x, r, x._v AS old, {status}"
+        f"{_when(f'st = {NEWER} AND {moves}', 'DELETE x')}"
+        f"{_when(f'st = {NEW} OR (st = {NEWER} AND {moves})', f'CREATE (a)-[n:`{type}`]->(b) SET n = r')}"
+        f"{_when(f'st = {NEWER} AND NOT ({moves})', 'SET x = r')}{result}"
+    )
+
+
+def upsert_relationships(type: str) -> str:
+    """Write rows `{a, b, p}` of one type: found by key alone; newer ends remove the old edge; ends may still wait."""
+    status = _STATUS.replace("x._v IS NULL", "x IS NULL")
+    return _relationships(status, _COUNTS, type)
+
+
+def replace_relationships(type: str) -> str:
+    """As `upsert_relationships`, whatever is there."""
+    return _relationships(f"CASE WHEN x IS NULL THEN {NEW} ELSE {NEWER} END AS st", " RETURN count(*)", type)
+
+
+def read_nodes(label: str) -> str:
+    """Whole property maps of nodes by key."""
+    return f"UNWIND $keys AS k MATCH (x:{label} {{_k: k}}) RETURN properties(x)"
+
+
+def read_relationships(type: str) -> str:
+    """Whole property maps of relationships by key."""
+    return f"UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->() RETURN properties(x)"
+
+
+def forget_nodes(label: str) -> str:
+    """Take registers away: an entity keeps its node, which may be an end; others go."""
+    action = "SET x = {_k: k, _c: x._c}" if label == ENTITY else "DELETE x"
+    return f"{_GUARD}UNWIND $keys AS k MATCH (x:{label} {{_k: k}}) {action} RETURN count(*)"
+
+
+def forget_relationships(type: str) -> str:
+    """Take registers away, and their edges."""
+    return f"{_GUARD}UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->() DELETE x RETURN count(*)"
+
+
+FORGET_OVERLAYS = (
+    f"{_GUARD}MATCH (x:Overlay) WHERE x._o = $owner AND x._v < $version AND ($type = '' OR x._type = $type) "
+    "WITH x LIMIT $limit DELETE x RETURN count(*)"
+)
+ADVANCE = (
+    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch UNWIND $moves AS v "
+    "MATCH (c:_Cursor {_k: v.partition}) WHERE c.lease = $lease AND c.at = v.from "
+    "SET c.at = v.to, c.records = c.records + v.records, c.applied = c.applied + v.applied, "
+    "c.duplicate = c.duplicate + v.duplicate, c.stale = c.stale + v.stale RETURN count(c)"
+)
+"""Moves cursors, all by compare-and-set; whoever calls it checks that every one moved."""
+
+RAISE = (
+    "MERGE (m:_Shard {_k: 'shard'}) WITH m WHERE coalesce(m.raised, 0) < $epoch "
+    "SET m.raised = $epoch, m.epoch = 0, m.owned = coalesce(m.owned, $none) RETURN m.owned"
+)
+"""A new epoch: writers of older ones are refused from here on, readers until `SERVE`."""
+
+SERVE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch SET m.epoch = $epoch RETURN m.epoch"
+OWN = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch SET m.owned = $owned RETURN m.owned"
+SHARD = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.raised, m.epoch, m.owned"
+LEASE = (
+    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch UNWIND $partitions AS p MERGE (c:_Cursor {_k: p}) "
+    "WITH c WHERE coalesce(c.lease, 0) < $lease SET c.lease = $lease, c.at = coalesce(c.at, 0), "
+    "c.records = coalesce(c.records, 0), c.applied = coalesce(c.applied, 0), "
+    "c.duplicate = coalesce(c.duplicate, 0), c.stale = coalesce(c.stale, 0) RETURN count(c)"
+)
+CURSORS = "MATCH (c:_Cursor) RETURN c._k, c.at, c.lease, c.records, c.applied, c.duplicate, c.stale"
+CASES = "MATCH (c:_Case) RETURN c.tenant, c.case"
+SEE_CASES = f"{_GUARD}UNWIND $rows AS r MERGE (c:_Case {{_k: r._k}}) SET c = r RETURN count(*)"
+FLOORS = "MATCH (f:_Floor) RETURN f.tenant, f.source, f.type, f.version, f.done"
+SET_FLOOR = (
+    f"{_GUARD}MERGE (f:_Floor {{_k: $key}}) SET f.tenant = $tenant, f.source = $source, f.type = $type, "
+    "f.version = $version, f.done = $done RETURN count(*)"
+)
+PRIORITIES = "MATCH (p:_Priority) RETURN p.tenant, p.source, p.stamp, p.priority, p.done"
+SET_PRIORITY = (
+    f"{_GUARD}MERGE (p:_Priority {{_k: $key}}) SET p.tenant = $tenant, p.source = $source, p.stamp = $stamp, "
+    "p.priority = $priority, p.done = $done RETURN count(*)"
+)
+RELATIONSHIP_TYPES = "CALL db.relationshipTypes() YIELD relationshipType RETURN relationshipType"
+
+# Scans of one case. A tag may be shared by two cases: the key is compared too.
+_IN_CASE = "{0}._c = $tag AND {0}._k STARTS WITH $case"
+
+
+def scan_nodes(label: str) -> str:
+    """Property maps of a case's nodes that hold registers."""
+    return f"MATCH (x:{label}) WHERE {_IN_CASE.format('x')} AND x._s IS NOT NULL RETURN properties(x)"
+
+
+SCAN_RELATIONSHIPS = f"MATCH (a:Entity) WHERE {_IN_CASE.format('a')} MATCH (a)-[x]->() RETURN type(x), properties(x)"
+
+_VISIBLE_ENDS = f"{VISIBLE_NODE.format('a')} AND {VISIBLE_NODE.format('b')} AND {VISIBLE_EDGE.format('x')}"
+VISIBLE_RELATIONSHIPS = (
+    f"MATCH (a:Entity) WHERE {_IN_CASE.format('a')} MATCH (a)-[x]->(b) WHERE {_VISIBLE_ENDS} "
+    "RETURN type(x), properties(x)"
+)
+
+
+def visible_nodes(label: str) -> str:
+    """Property maps of a case's visible nodes."""
+    return f"MATCH (x:{label}) WHERE {_IN_CASE.format('x')} AND {VISIBLE_NODE.format('x')} RETURN properties(x)"
+
+
+# Registers that a floor hides or that a priority may order anew: those of one source below a version, and every
+# thing of several sources.
+_TOUCHED = f"(x._s = '{SEVERAL}' OR (x._s = $source AND x._v < $version))"
+
+
+def touched_nodes(label: str) -> str:
+    """Property maps of a case's nodes that a floor may hide."""
+    return f"MATCH (x:{label}) WHERE {_IN_CASE.format('x')} AND {_TOUCHED} RETURN properties(x)"
+
+
+TOUCHED_RELATIONSHIPS = (
+    f"MATCH (a:Entity) WHERE {_IN_CASE.format('a')} MATCH (a)-[x]->() WHERE {_TOUCHED} RETURN type(x), properties(x)"
+)
+
+
+def drop_bucket(label: str) -> str:
+    """Delete nodes of a bucket, with their relationships, some at a time."""
+    return (
+        "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch "
+        f"MATCH (x:{label}) WHERE x._c >= $low AND x._c < $high WITH x LIMIT $limit DETACH DELETE x RETURN count(*)"
+    )

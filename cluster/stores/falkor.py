@@ -1,0 +1,178 @@
+"""FalkorDB over its Redis protocol: fixed query templates in, rows out, errors translated.
+
+One `FalkorClient` holds one connection and is for one thread. Reads take `read()`; a writer uses `send()` and
+`receive()` so that the next batch's text is built while the store works on this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from pydantic import SecretStr
+from redis.connection import Connection, UnixDomainSocketConnection
+
+from cluster.errors import Corrupt, IntelGraphError, OutcomeUnknown, Overloaded, Rejected, Unavailable
+from cluster.stores.falkor_text import header
+
+GRAPH = "intelgraph"
+_NULL, _STRING, _INTEGER, _BOOLEAN, _DOUBLE, _ARRAY, _MAP = 1, 2, 3, 4, 5, 6, 10
+
+
+def _value(cell: Any) -> Any:
+    kind, value = cell
+    if kind == _STRING:
+        return value.decode()
+    if kind == _INTEGER:
+        return value
+    if kind == _DOUBLE:
+        return float(value)
+    if kind == _BOOLEAN:
+        return value in (b"true", True)
+    if kind == _NULL:
+        return None
+    if kind == _ARRAY:
+        return [_value(item) for item in value]
+    if kind == _MAP:
+        return {value[i].decode(): _value(value[i + 1]) for i in range(0, len(value), 2)}
+    raise Corrupt(f"the shard answered with a value of type {kind}, which no template asks for")
+
+
+def _rows(answer: Any) -> list[list[Any]]:
+    if len(answer) < 3:
+        return []
+    return [[_value(cell) for cell in row] for row in answer[1]]
+
+
+class QueryFailed(Corrupt):
+    """The shard refused a query text as wrong: a defect of ours or damage there, never a bad record's fault."""
+
+
+def translate(error: Exception, wrote: bool) -> IntelGraphError:
+    """Our error for one of redis-py's."""
+    if isinstance(error, redis.exceptions.BusyLoadingError):
+        return Unavailable("the shard is loading its checkpoint; try again shortly", 0.5)
+    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
+        return Rejected("the shard refused our password: check the secrets file of this installation")
+    if isinstance(error, redis.exceptions.TimeoutError | redis.exceptions.ConnectionError | OSError):
+        if wrote:
+            return OutcomeUnknown(f"the shard's connection broke during a write: {error}", 0.5)
+        return Unavailable(f"the shard does not answer: {error}", 1.0)
+    text = str(error)
+    if "timed out" in text or "pending queries" in text:
+        return Overloaded(f"the shard is overloaded: {text}", 1.0)
+    if text.startswith(("OOM", "MISCONF", "READONLY")) or "memory capacity" in text:
+        return Unavailable(f"the shard takes no writes: {text}", 2.0)
+    return QueryFailed(f"the shard refused a query: {text[:500]}")
+
+
+class FalkorClient:
+    """One connection to one shard.
+
+    Args:
+        uri: `unix:///path/to/socket` or `falkor://host:port`.
+        password: of the application user, or None.
+        username: ACL user, or None for the default user.
+        timeout_s: longest wait for one answer.
+        graph: name of the graph on that server.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        password: SecretStr | None,
+        username: str | None = None,
+        timeout_s: float = 30.0,
+        graph: str = GRAPH,
+    ) -> None:
+        self._graph = graph
+        parts = urlsplit(uri)
+        secret = password.get_secret_value() if password else None
+        shared: dict[str, Any] = {"username": username, "password": secret, "socket_timeout": timeout_s, "protocol": 2}
+        self._connection: Any
+        if parts.scheme == "unix":
+            self._connection = UnixDomainSocketConnection(path=parts.path, **shared)  # type: ignore[no-untyped-call, abstract]
+        elif parts.scheme in ("falkor", "redis") and parts.hostname:
+            shared["socket_connect_timeout"] = min(timeout_s, 5.0)
+            self._connection = Connection(host=parts.hostname, port=parts.port or 6379, **shared)  # type: ignore[no-untyped-call]
+        else:
+            raise Rejected(f"shard address {uri!r}: use unix:///path or falkor://host:port")
+        self._open = 0
+
+    def send(self, texts: Sequence[str], read_only: bool = False) -> None:
+        """Send queries without waiting; `receive` has to be called once for each, in order."""
+        command = "GRAPH.RO_QUERY" if read_only else "GRAPH.QUERY"
+        try:
+            packed = self._connection.pack_commands([(command, self._graph, text, "--compact") for text in texts])
+            self._connection.send_packed_command(packed)
+        except (redis.exceptions.RedisError, OSError) as error:
+            self.close()
+            raise translate(error, not read_only) from error
+        self._open += len(texts)
+
+    def receive(self, read_only: bool = False) -> list[list[Any]]:
+        """Rows of the oldest query whose answer was not received yet.
+
+        Raises:
+            OutcomeUnknown: the connection broke; what was sent may have been done. Unavailable: likewise, reading.
+            QueryFailed: this query was refused; the following answers can still be received.
+        """
+        try:
+            answer = self._connection.read_response()
+        except redis.exceptions.ResponseError as error:
+            self._open -= 1
+            raise translate(error, not read_only) from error
+        except (redis.exceptions.RedisError, OSError) as error:
+            self.close()
+            raise translate(error, not read_only) from error
+        self._open -= 1
+        return _rows(answer)
+
+    def drain(self) -> None:
+        """Forget answers that nobody waits for any more."""
+        while self._open:
+            try:
+                self.receive()
+            except (QueryFailed, Overloaded):
+                continue
+
+    def write(self, template: str, parameters: Mapping[str, Any]) -> list[list[Any]]:
+        """Run one writing template and wait."""
+        self.send([header(parameters) + template])
+        return self.receive()
+
+    def read(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> list[list[Any]]:
+        """Run one reading template and wait; an empty graph answers with no rows.
+
+        Args:
+            timeout_s: the store gives up after this; None for its own default.
+        """
+        text = header(parameters) + template if parameters else template
+        options = ("timeout", int(timeout_s * 1000)) if timeout_s else ()
+        try:
+            self._connection.send_command("GRAPH.RO_QUERY", self._graph, text, "--compact", *options)
+            return _rows(self._connection.read_response())
+        except redis.exceptions.ResponseError as error:
+            if "empty key" in str(error):
+                return []
+            raise translate(error, False) from error
+        except (redis.exceptions.RedisError, OSError) as error:
+            self.close()
+            raise translate(error, False) from error
+
+    def create_index(self, pattern: str, on: str) -> None:
+        """An index, if it is not there. `pattern` is `(x:Label)` or `()-[x:TYPE]-()`. Safe to call twice."""
+        try:
+            self.send([f"CREATE INDEX FOR {pattern} ON (x.{on})"])
+            self.receive()
+        except QueryFailed as error:
+            if "already indexed" not in str(error):
+                raise
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        self._open = 0
+        self._connection.disconnect()
+

@@ -1,0 +1,328 @@
+"""A hot shard in FalkorDB: the store interface of graph.py over one connection."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from cluster import dialect
+from cluster.errors import Corrupt, Fenced, Rejected
+from cluster.fold import Thing, thing_of
+from cluster.ids import BUCKETS, CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
+from cluster.model import Kind, Record
+from cluster.stores.falkor import FalkorClient
+from cluster.stores.falkor_codec import shown_record, stored_thing, whole_row
+from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner, row
+from cluster.stores.graph import Cursor, CursorMove, Fence, ShardState, StoredThing, WriteCounts
+
+_PAGE = 1_000
+_LABELS = {Kind.ENTITY: dialect.ENTITY, Kind.CLAIM: dialect.CLAIM}
+Group = tuple[int, str]
+"""(kind, relationship type or label): the rows that one query takes."""
+
+
+def group_of(record: Record) -> Group:
+    """Which query writes a record. Groups sort entities first, then relationships, claims and overlays."""
+    if record.is_overlay:
+        return 9, dialect.OVERLAY
+    if record.kind == Kind.RELATIONSHIP:
+        return Kind.RELATIONSHIP, record.type
+    return record.kind, _LABELS[Kind(record.kind)]
+
+
+def _upsert(group: Group) -> str:
+    kind, name = group
+    return dialect.upsert_relationships(name) if kind == Kind.RELATIONSHIP else dialect.upsert_nodes(name)
+
+
+def _key_of(record: Record) -> str:
+    if record.is_overlay:
+        return overlay_key(record)
+    return store_key(record.tenant, record.case, record.type, record.id)
+
+
+class FalkorShard:
+    """See `graph.GraphShard`. For one thread; `begin` and `finish` overlap building text with the store's work."""
+
+    def __init__(self, client: FalkorClient, write_rows: int = 1_000) -> None:
+        self._client = client
+        self._write_rows = write_rows
+        self._indexed: set[str] = set()
+        self._known_cases: set[tuple[str, str]] = set()
+        self._begun: list[tuple[list[Record], bool]] = []
+
+    # --- the shard itself
+
+    def prepare(self) -> None:
+        """Create indexes of nodes and of every relationship type that is there. Safe to call twice."""
+        for label, name in dialect.INDEXES:
+            self._client.create_index(f"(x:{label})", name)
+        self._indexed.clear()
+        self._known_cases.clear()
+        for (type_,) in self._client.read(dialect.RELATIONSHIP_TYPES, {}):
+            self._index_type(type_)
+
+    def _index_type(self, type_: str) -> None:
+        if type_ not in self._indexed:
+            self._client.create_index(f"()-[x:`{type_}`]-()", "_k")
+            self._indexed.add(type_)
+
+    def state(self) -> ShardState | None:
+        rows = self._client.read(dialect.SHARD, {})
+        if not rows:
+            return None
+        raised, serving, owned = rows[0]
+        return ShardState(raised, serving, frozenset(b for b, flag in enumerate(owned) if flag == "1"))
+
+    def raise_epoch(self, epoch: int) -> None:
+        if not self._client.write(dialect.RAISE, {"epoch": epoch, "none": "0" * BUCKETS}):
+            raise Fenced(f"the shard knows an epoch of {epoch} or later already; reload the shard map")
+
+    def own(self, epoch: int, buckets: Iterable[int]) -> None:
+        flags = ["0"] * BUCKETS
+        for bucket in buckets:
+            flags[bucket] = "1"
+        if not self._client.write(dialect.OWN, {"epoch": epoch, "owned": "".join(flags)}):
+            raise Fenced("the shard's epoch is another; reload the shard map")
+
+    def serve(self, epoch: int) -> None:
+        if not self._client.write(dialect.SERVE, {"epoch": epoch}):
+            raise Fenced("the shard's epoch is another; reload the shard map")
+
+    def take_lease(self, fence: Fence) -> None:
+        parameters = {"epoch": fence.epoch, "lease": fence.lease, "partitions": list(map(str, fence.partitions))}
+        if self._client.write(dialect.LEASE, parameters) != [[len(fence.partitions)]]:
+            raise Fenced("another writer holds a later lease of a partition, or the shard's epoch is another")
+
+    def cursors(self) -> dict[int, Cursor]:
+        rows = self._client.read(dialect.CURSORS, {})
+        return {int(r[0]): Cursor(int(r[0]), *r[1:]) for r in rows}
+
+    def cases(self) -> list[tuple[str, str]]:
+        return [(tenant, case) for tenant, case in self._client.read(dialect.CASES, {})]
+
+    # --- writing
+
+    def _fenced(self, fence: Fence, buckets: Iterable[int]) -> dict[str, Any]:
+        return {
+            "epoch": fence.epoch,
+            "lease": fence.lease,
+            "partitions": list(map(str, fence.partitions)),
+            "held": len(fence.partitions),
+            "buckets": sorted(set(buckets)),
+        }
+
+    def begin(self, fence: Fence, records: Sequence[Record]) -> None:
+        groups: dict[Group, list[Record]] = defaultdict(list)
+        for record in records:
+            groups[group_of(record)].append(record)
+        for kind, name in sorted(groups):
+            if kind == Kind.RELATIONSHIP:
+                self._index_type(name)
+        for group in sorted(groups):
+            template = _upsert(group)
+            for at in range(0, len(groups[group]), self._write_rows):
+                rows = groups[group][at : at + self._write_rows]
+                buckets = [r.bucket for r in rows]
+                text = f"{header(self._fenced(fence, buckets))}rows=[{','.join(map(row, rows))}] {template}"
+                self._client.send([text])
+                self._begun.append((rows, True))
+
+    def see_cases(self, fence: Fence, records: Iterable[Record]) -> None:
+        """Keep the names of cases that are new here; before the first write of a case. Safe to call twice."""
+        unseen = {(r.tenant, r.case) for r in records} - self._known_cases
+        if not unseen:
+            return
+        rows = [
+            {"_k": case_key(t, c), "_c": case_tag(t, c), "tenant": t, "case": c} for t, c in sorted(unseen)
+        ]
+        parameters = {**self._fenced(fence, [bucket_of(t, c) for t, c in unseen]), "rows": rows}
+        self._write(dialect.SEE_CASES, parameters, len(rows))
+        self._known_cases |= unseen
+
+    def finish(self) -> WriteCounts:
+        counts = WriteCounts()
+        begun, self._begun = self._begun, []
+        try:
+            for rows, _ in begun:
+                self._count(counts, rows, self._client.receive())
+        except BaseException:
+            self._client.close()
+            raise
+        return counts
+
+    def _count(self, counts: WriteCounts, rows: list[Record], answer: list[list[Any]]) -> None:
+        seen = 0
+        for status, number, others, conflicts in answer:
+            seen += number
+            counts.conflicts += int(conflicts)
+            if status in (dialect.NEW, dialect.NEWER):
+                counts.applied += number
+            elif status == dialect.DUPLICATE:
+                counts.duplicate += number
+            elif status == dialect.STALE:
+                counts.stale += number
+            else:
+                keys = set(others)
+                counts.others += [r for r in rows if _key_of(r) in keys]
+        if seen == 0:
+            raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
+        if seen != len(rows):
+            raise Corrupt(f"the shard counted {seen} of {len(rows)} rows")
+
+    def _write(self, template: str, parameters: Mapping[str, Any], expected: int | None) -> int:
+        answer = self._client.write(template, parameters)
+        done = int(answer[0][0]) if answer else 0
+        if expected is not None and done != expected:
+            raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
+        return done
+
+    def advance(self, fence: Fence, moves: Sequence[CursorMove]) -> None:
+        rows = [
+            {
+                "partition": str(m.partition), "from": m.start, "to": m.end, "records": m.records,
+                "applied": m.applied, "duplicate": m.duplicate, "stale": m.stale,
+            }
+            for m in moves
+        ]  # fmt: skip
+        self._write(dialect.ADVANCE, {"epoch": fence.epoch, "lease": fence.lease, "moves": rows}, len(rows))
+
+    # --- registers of single things
+
+    def fetch(self, records: Iterable[Record]) -> dict[Thing, StoredThing]:
+        groups: dict[Group, dict[str, Record]] = defaultdict(dict)
+        for record in records:
+            groups[group_of(record)][_key_of(record)] = record
+        found: dict[Thing, StoredThing] = {}
+        for (kind, name), by_key in groups.items():
+            is_edge = kind == Kind.RELATIONSHIP
+            template = dialect.read_relationships(name) if is_edge else dialect.read_nodes(name)
+            for (stored,) in self._client.read(template, {"keys": list(by_key)}):
+                if stored.get("_s") is not None:
+                    r = by_key[stored["_k"]]
+                    found[thing_of(r)] = stored_thing(r.tenant, r.case, r.bucket, r.kind, r.type, stored)
+        return found
+
+    def replace(self, fence: Fence, things: Sequence[tuple[StoredThing, Record | None]]) -> None:
+        rows: dict[Group, list[tuple[int, str]]] = defaultdict(list)
+        gone: dict[Group, list[tuple[int, str]]] = defaultdict(list)
+        for thing, merged in things:
+            kind_label = (Kind.RELATIONSHIP, thing.type) if thing.kind == Kind.RELATIONSHIP else (
+                thing.kind, _LABELS[Kind(thing.kind)])
+            bucket = bucket_of(thing.tenant, thing.case)
+            if thing.registers:
+                rows[kind_label].append((bucket, whole_row(thing, merged)))
+            else:
+                key = store_key(thing.tenant, thing.case, thing.type, thing.id)
+                gone[kind_label].append((bucket, literal(key)))
+        for (kind, name), texts in rows.items():
+            edge = kind == Kind.RELATIONSHIP
+            if edge:
+                self._index_type(name)
+            self._pages(fence, texts, "rows", dialect.replace_relationships(name) if edge else dialect.replace_nodes(name))
+        for (kind, name), texts in gone.items():
+            edge = kind == Kind.RELATIONSHIP
+            self._pages(fence, texts, "keys", dialect.forget_relationships(name) if edge else dialect.forget_nodes(name))
+
+    def _pages(self, fence: Fence, texts: list[tuple[int, str]], name: str, template: str) -> None:
+        for at in range(0, len(texts), self._write_rows):
+            page = texts[at : at + self._write_rows]
+            parameters = header(self._fenced(fence, [bucket for bucket, _ in page]))
+            self._client.send([f"{parameters}{name}=[{','.join(t for _, t in page)}] {template}"])
+            answer = self._client.receive()
+            if not answer or int(answer[0][0]) != len(page):
+                raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
+
+    # --- floors and priorities
+
+    def floors(self) -> list[tuple[str, str, str, str, bool]]:
+        """(tenant, source, type, version, done) of every floor; one not done has to be applied again."""
+        return [(r[0], r[1], r[2], r[3], bool(r[4])) for r in self._client.read(dialect.FLOORS, {})]
+
+    def priorities(self) -> list[tuple[str, str, str, int, bool]]:
+        """(tenant, source, stamp, priority, done) of every priority."""
+        return [(r[0], r[1], r[2], r[3], bool(r[4])) for r in self._client.read(dialect.PRIORITIES, {})]
+
+    def set_floor(self, fence: Fence, floor: Record, done: bool) -> None:
+        """Keep a floor; `done` once every register below it is hidden. Safe to call twice."""
+        key = literal_key("floor", floor.tenant, floor.source, floor.type)
+        parameters = {
+            "key": key, "tenant": floor.tenant, "source": floor.source, "type": floor.type,
+            "version": floor.version, "done": done,
+        }  # fmt: skip
+        self._write(dialect.SET_FLOOR, {**self._fenced(fence, []), **parameters}, 1)
+
+    def set_priority(self, fence: Fence, record: Record, priority: int, done: bool) -> None:
+        """Keep a priority; `done` once every thing of several sources is merged anew. Safe to call twice."""
+        key = literal_key("priority", record.tenant, record.source, "")
+        parameters = {
+            "key": key, "tenant": record.tenant, "source": record.source, "stamp": record.stamp,
+            "priority": priority, "done": done,
+        }  # fmt: skip
+        self._write(dialect.SET_PRIORITY, {**self._fenced(fence, []), **parameters}, 1)
+
+    def forget_overlays(self, fence: Fence, floor: Record) -> int:
+        """Delete an overlay's registers below its floor; returns how many."""
+        gone = 0
+        parameters = {
+            **self._fenced(fence, []), "owner": overlay_owner(floor.tenant, floor.source), "type": floor.type,
+            "version": floor.version, "limit": _PAGE,
+        }  # fmt: skip
+        while page := self._write(dialect.FORGET_OVERLAYS, parameters, None):
+            gone += page
+        return gone
+
+    def touched(self, tenant: str, case: str, source: str, version: str) -> Iterator[StoredThing]:
+        """Things of a case that a floor may hide or a priority may order anew."""
+        yield from self._scan(
+            tenant, case, dialect.touched_nodes, dialect.TOUCHED_RELATIONSHIPS,
+            (dialect.ENTITY, dialect.CLAIM), {"source": source, "version": version},
+        )  # fmt: skip
+
+    def things(self, tenant: str, case: str) -> Iterator[StoredThing]:
+        yield from self._scan(tenant, case, dialect.scan_nodes, dialect.SCAN_RELATIONSHIPS, dialect.NODE_LABELS, {})
+
+    def _scan(
+        self, tenant: str, case: str, nodes: Any, edges: str, labels: Sequence[str], more: Mapping[str, Any]
+    ) -> Iterator[StoredThing]:
+        parameters = {"tag": case_tag(tenant, case), "case": case_key(tenant, case), **more}
+        bucket = bucket_of(tenant, case)
+        for label in labels:
+            kind = Kind.CLAIM if label == dialect.CLAIM else Kind.ENTITY
+            for (stored,) in self._client.read(nodes(label), parameters):
+                yield stored_thing(tenant, case, bucket, kind, stored["_type"], stored)
+        for type_, stored in self._client.read(edges, parameters):
+            yield stored_thing(tenant, case, bucket, Kind.RELATIONSHIP, type_, stored)
+
+    def shown(self, tenant: str, case: str) -> Iterator[Record]:
+        """Everything that is visible in a case, as the graph itself shows it."""
+        parameters = {"tag": case_tag(tenant, case), "case": case_key(tenant, case)}
+        bucket = bucket_of(tenant, case)
+        for label, kind in ((dialect.ENTITY, Kind.ENTITY), (dialect.CLAIM, Kind.CLAIM)):
+            for (stored,) in self._client.read(dialect.visible_nodes(label), parameters):
+                yield shown_record(tenant, case, bucket, kind, stored["_type"], stored)
+        for type_, stored in self._client.read(dialect.VISIBLE_RELATIONSHIPS, parameters):
+            yield shown_record(tenant, case, bucket, Kind.RELATIONSHIP, type_, stored)
+
+    def drop_bucket(self, epoch: int, bucket: int) -> None:
+        """Delete everything of a bucket that this shard no longer owns. Safe to call twice."""
+        low = bucket << CASE_TAG_BITS
+        parameters = {"epoch": epoch, "low": low, "high": low + (1 << CASE_TAG_BITS), "limit": _PAGE}
+        for label in (*dialect.NODE_LABELS, "_Case"):
+            while self._write(dialect.drop_bucket(label), parameters, None):
+                pass
+        self._known_cases.clear()
+
+    def read(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> list[list[Any]]:
+        return self._client.read(template, parameters, timeout_s)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def literal_key(*parts: str) -> str:
+    """One text for several, none of which can be written as another's."""
+    if any("\x00" in p for p in parts):
+        raise Rejected("a name holds a NUL character; remove it")
+    return store_key(*parts) if len(parts) == 4 else "".join(f"{len(p)}:{p}" for p in parts)

@@ -1,0 +1,163 @@
+"""FalkorDB's parameters are text in the query's header, `CYPHER name=value …`: this writes that text.
+
+Strings: the parser takes backslash before a quote or backslash and passes every other character through, so raw
+UTF-8 is sent and nothing else is escaped; NUL ends a string there and is refused before. Floats: the parser fails
+on subnormal numbers and answers print 15 digits, so a value that would change goes into the sidecar as well.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cluster.errors import Rejected
+from cluster.ids import case_key, case_tag, store_key, thing_key, void_key
+from cluster.model import Kind, Op, Record
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+_SMALLEST_NORMAL = 2.2250738585072014e-308
+
+
+def string(text: str) -> str:
+    """A string literal."""
+    if '"' not in text:
+        return '"' + (text.replace("\\", "\\\\") if "\\" in text else text) + '"'
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def number(value: float) -> str:
+    """A float literal that the parser takes; a subnormal one becomes zero (its exact value is in the sidecar)."""
+    if not math.isfinite(value):
+        raise Rejected(f"{value} is not a finite number")
+    return "0.0" if abs(value) < _SMALLEST_NORMAL else repr(value)
+
+
+def literal(value: Any) -> str:
+    """A literal of None, a scalar, a list or a map with plain names."""
+    kind = type(value)
+    if kind is str:
+        return string(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int:
+        return str(value)
+    if kind is float:
+        return number(value)
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name(k)}:{literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(map(literal, value)) + "]"
+    raise Rejected(f"{kind.__name__} is no parameter")
+
+
+def name(text: str) -> str:
+    """A property name in backticks; only allow-listed characters."""
+    if not _NAME.match(text):
+        raise Rejected(f"property name {text!r}: use letters, digits, '_', '-' and '.'")
+    return f"`{text}`"
+
+
+def header(parameters: Mapping[str, Any]) -> str:
+    """The header of a query with these parameters."""
+    return "CYPHER " + " ".join(f"{k}={literal(v)}" for k, v in parameters.items()) + " "
+
+
+def survives(value: float) -> bool:
+    """Whether a float comes back as it went in."""
+    if value == 0.0:
+        return math.copysign(1.0, value) > 0
+    return abs(value) >= _SMALLEST_NORMAL and float(f"{value:.15g}") == value
+
+
+def _lossy(value: Any) -> bool:
+    if type(value) is float:
+        return not survives(value)
+    return type(value) is list and any(type(v) is float and not survives(v) for v in value)
+
+
+# A key of a canonical JSON object: a raw quote cannot stand inside a string, so this matches keys alone.
+_JSON_KEY = re.compile(r'(?<=[{,])"([A-Za-z_][A-Za-z0-9_.-]*)":')
+# Where the text itself may not be sent: escapes beyond \\\\ and \\", tiny floats, negative zero.
+_UNSENDABLE = re.compile(r'\\[^"\\]|e-[23][0-9][0-9]|-0\.0')
+_LONG_FLOAT = re.compile(r"[0-9.]{17}")
+
+
+def properties(props: str) -> tuple[str, dict[str, Any] | None]:
+    """A canonical JSON object as map entries, each after a comma, and the values that the store would change."""
+    if props == "{}":
+        return "", None
+    if _UNSENDABLE.search(props) is None:
+        exact = _exact(msgspec.json.decode(props)) if _LONG_FLOAT.search(props) else None
+        return "," + _JSON_KEY.sub(r"`\1`:", props)[1:-1], exact
+    values: dict[str, Any] = msgspec.json.decode(props)
+    return "".join(f",{name(k)}:{literal(v)}" for k, v in values.items()), _exact(values)
+
+
+def _exact(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {k: v for k, v in values.items() if type(v) in (float, list) and _lossy(v)} or None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def sidecar(record: Record, exact: Mapping[str, Any] | None) -> str:
+    """JSON of what the database cannot hold as it is: see dialect.py."""
+    claim = msgspec.Raw(record.claim.encode()) if record.claim else None
+    ends = (record.a_type, record.a_id, record.b_type, record.b_id)
+    return _encode((record.event_time, record.partition, *ends, claim, exact)).decode()
+
+
+def _register(record: Record, key: str, marks: str) -> str:
+    entries, exact = properties(record.props)
+    dead = ",`_d`:true" if record.op == Op.DELETE else ""
+    return (
+        f'{{`_k`:"{key}",`_id`:{string(record.id)},`_v`:"{record.stamp}",`_s`:{string(record.source)}'
+        f",`_x`:{string(sidecar(record, exact))}{dead}{marks}{entries}}}"
+    )
+
+
+def overlay_key(record: Record) -> str:
+    """Store key of an overlay's register: one a (source, thing)."""
+    kind_and_type = f"{record.source}\n{record.kind}\n{record.type}"
+    return case_key(record.tenant, record.case) + thing_key(kind_and_type, record.id)
+
+
+def overlay_owner(tenant: str, source: str) -> str:
+    """The indexed text by which all values of one overlay of one tenant are found."""
+    return thing_key(tenant, source)
+
+
+def row(record: Record, extra: Mapping[str, Any] | None = None, source: str | None = None) -> str:
+    """The row that a write template takes for a record.
+
+    Args:
+        record: a register, or the merged view of several.
+        extra: more marks (`_m`).
+        source: what `_s` is, where it is not the record's own source.
+    """
+    tenant, case = record.tenant, record.case
+    marks = "".join(f",`{k}`:{literal(v)}" for k, v in extra.items()) if extra else ""
+    if source is not None:
+        record = record._replace(source=source)
+    if record.kind == Kind.RELATIONSHIP:
+        inner = _register(record, store_key(tenant, case, record.type, record.id), marks)
+        if record.a_type:
+            prefix = case_key(tenant, case)
+            a, b = prefix + thing_key(record.a_type, record.a_id), prefix + thing_key(record.b_type, record.b_id)
+        else:
+            a = b = void_key(tenant, case)
+        return f'{{a:"{a}",b:"{b}",c:{case_tag(tenant, case)},p:{inner}}}'
+    marks += f",`_c`:{case_tag(tenant, case)},`_type`:{string(record.type)}"
+    if record.is_overlay:
+        marks += f',`_e`:"{store_key(tenant, case, record.type, record.id)}"'
+        marks += f',`_o`:"{overlay_owner(tenant, record.source)}"'
+        return _register(record, overlay_key(record), marks)
+    if record.kind == Kind.CLAIM and record.a_type:
+        marks += f',`_e`:"{store_key(tenant, case, record.a_type, record.a_id)}"'
+    return _register(record, store_key(tenant, case, record.type, record.id), marks)

@@ -1,0 +1,134 @@
+"""What a hot shard does, whatever database it is: the interface that writers, readers and movers use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from cluster.model import Record
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What a writer believes: nothing is written where the shard knows otherwise.
+
+    Args:
+        epoch: the shard's, raised at every start and change of ownership.
+        lease: of all the partitions, raised when another writer takes over.
+        partitions: log partitions whose buckets are written.
+    """
+
+    epoch: int
+    lease: int
+    partitions: tuple[int, ...]
+
+
+class Cursor(NamedTuple):
+    """How far a shard has applied one log partition, with what it counted on the way."""
+
+    partition: int
+    at: int
+    lease: int
+    records: int
+    applied: int
+    duplicate: int
+    stale: int
+
+
+class CursorMove(NamedTuple):
+    """One cursor's step: from where to where, records of this shard between, and their outcomes."""
+
+    partition: int
+    start: int
+    end: int
+    records: int
+    applied: int = 0
+    duplicate: int = 0
+    stale: int = 0
+
+
+@dataclass
+class WriteCounts:
+    """What became of the rows of a write."""
+
+    applied: int = 0
+    duplicate: int = 0
+    stale: int = 0
+    conflicts: int = 0
+    others: list[Record] = field(default_factory=list)
+    """Rows of things that another source speaks of already: not written, to be folded by the writer."""
+
+
+class StoredThing(NamedTuple):
+    """All registers of one thing that a shard holds, by source."""
+
+    kind: int
+    tenant: str
+    case: str
+    type: str
+    id: str
+    registers: dict[str, Record]
+
+
+class ShardState(NamedTuple):
+    """The shard's own node: epoch of writers, epoch of readers (0: not ready) and owned buckets."""
+
+    raised: int
+    serving: int
+    owned: frozenset[int]
+
+
+class GraphShard(Protocol):
+    """One shard, seen by one thread. Every write names its fence and is refused by the shard where that is old."""
+
+    def prepare(self) -> None:
+        """Create indexes. Safe to call twice."""
+
+    def state(self) -> ShardState | None:
+        """The shard's own node; None for a shard that is empty."""
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Refuse older epochs from now on; readers wait until `serve`."""
+
+    def own(self, epoch: int, buckets: Iterable[int]) -> None:
+        """Say which buckets are served."""
+
+    def serve(self, epoch: int) -> None:
+        """Let readers in."""
+
+    def take_lease(self, fence: Fence) -> None:
+        """Take the partitions' cursors over. Raises Fenced where a later lease or epoch is known."""
+
+    def cursors(self) -> dict[int, Cursor]:
+        """Cursor of each partition that was ever leased here."""
+
+    def see_cases(self, fence: Fence, records: Iterable[Record]) -> None:
+        """Keep the names of cases that are new here; before the first write of a case. Safe to call twice."""
+
+    def begin(self, fence: Fence, records: Sequence[Record]) -> None:
+        """Send a folded batch: at most one record a register and thing. Does not wait."""
+
+    def finish(self) -> WriteCounts:
+        """Wait for the batch that was begun. Raises Fenced when it was refused."""
+
+    def advance(self, fence: Fence, moves: Sequence[CursorMove]) -> None:
+        """Move cursors by compare-and-set, all or none that matter. Raises Fenced."""
+
+    def fetch(self, records: Iterable[Record]) -> dict[tuple[str, str, int, str, str], StoredThing]:
+        """Registers of the things that these records are about."""
+
+    def replace(self, fence: Fence, things: Sequence[tuple[StoredThing, Record | None]]) -> None:
+        """Write folded things whole: (registers, merged view); a thing without registers is forgotten."""
+
+    def things(self, tenant: str, case: str) -> Iterable[StoredThing]:
+        """Every register of a case, thing by thing."""
+
+    def cases(self) -> list[tuple[str, str]]:
+        """(tenant, case) of every case that was ever written here."""
+
+    def read(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> list[list[Any]]:
+        """Run a fixed reading template."""
+
+    def close(self) -> None:
+        """Close connections."""

@@ -1,0 +1,190 @@
+"""Real FalkorDB shards against the fold: any order, batches and repetition give the same graph."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.shard_writer import ShardWriter
+from cluster import batch
+from cluster.embedded import Running
+from cluster.errors import Fenced
+from cluster.fold import Fold
+from cluster.ids import BUCKETS
+from cluster.model import Kind, Op, Record, floor_record
+from cluster.stores.falkor import FalkorClient
+from cluster.stores.falkor_shard import FalkorShard
+from cluster.stores.graph import Fence
+from cluster.stores.log import Entry
+from cluster.stores.shard_export import export_lines, state_lines
+from cluster import versions
+from tests.strategies import histories, make
+
+
+class Tape:
+    """A log of one partition whose entries are the given batches."""
+
+    def __init__(self, batches: Sequence[Sequence[Record]]) -> None:
+        self.entries = [
+            Entry(n, batch.encode(rows), sum(r.kind < Kind.FLOOR for r in rows), 0) for n, rows in enumerate(batches, 1)
+        ]
+
+    def read_many(
+        self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
+    ) -> dict[int, list[Entry]]:
+        found = self.entries[after[0] : after[0] + limit_entries]
+        return {0: found} if found else {}
+
+
+MakeShard = Callable[..., FalkorShard]
+
+
+def _drop(shard: FalkorShard) -> None:
+    shard.close()
+    try:
+        shard._client._connection.send_command("GRAPH.DELETE", shard.graph)  # type: ignore[attr-defined]
+        shard._client._connection.read_response()
+    except redis.exceptions.ResponseError as error:  # it was never written, or is gone already
+        assert "empty key" in str(error)
+    shard.close()
+
+
+@pytest.fixture
+def make_shard(falkor_server: Running, unique: str) -> Iterator[MakeShard]:
+    opened: list[FalkorShard] = []
+
+    def make_one(graph: str = "") -> FalkorShard:
+        if not graph:
+            while opened:
+                _drop(opened.pop())
+        graph = graph or f"{unique}-{uuid.uuid4().hex[:6]}"
+        client = FalkorClient(f"unix://{falkor_server.socket}", falkor_server.password, graph=graph)
+        shard = FalkorShard(client, write_rows=7)
+        shard.graph = graph  # type: ignore[attr-defined]
+        opened.append(shard)
+        return shard
+
+    yield make_one
+    for shard in opened:
+        _drop(shard)
+
+
+def open_writer(shard: FalkorShard, log: Any, lease: int = 1, entries: int = 3) -> ShardWriter:
+    if shard.state() is None:
+        shard.prepare()
+        shard.raise_epoch(1)
+        shard.own(1, range(BUCKETS))
+    fence = Fence(1, lease, (0,))
+    shard.take_lease(fence)
+    return ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=entries, block_ms=0)
+
+
+def drive(shard: FalkorShard, batches: Sequence[Sequence[Record]], lease: int = 1) -> ShardWriter:
+    writer = open_writer(shard, Tape(batches), lease)
+    while writer.step():
+        pass
+    return writer
+
+
+def check(shard: FalkorShard, records: Sequence[Record]) -> None:
+    oracle = Fold().apply_all(records)
+    assert state_lines([shard]) == oracle.state_lines()
+    assert export_lines([shard]) == oracle.export_lines()
+
+
+def cut(records: Sequence[Record], rnd: random.Random) -> list[list[Record]]:
+    batches: list[list[Record]] = []
+    rest = list(records)
+    while rest:
+        size = rnd.randint(1, 8)
+        batches.append(rest[:size])
+        rest = rest[size:]
+    return batches
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(histories, st.integers(0, 2**32))
+def test_any_order_batches_and_repetition_equal_the_fold(
+    make_shard: MakeShard, records: list[Record], seed: int
+) -> None:
+    rnd = random.Random(seed)
+    shuffled = records + rnd.choices(records, k=len(records) // 2) if records else []
+    rnd.shuffle(shuffled)
+    shard = make_shard()
+    batches = cut(shuffled, rnd)
+    drive(shard, batches)
+    check(shard, records)
+    before = state_lines([shard])
+    writer = open_writer(shard, Tape(batches), lease=2)
+    writer._at = {0: 0}
+    for rows in batches:
+        writer.apply(rows)
+    assert state_lines([shard]) == before
+    check(shard, records)
+
+
+def test_outcomes_are_conserved(make_shard: MakeShard) -> None:
+    a = [make("t", "c", 0, "person", f"p{i % 5}", "s", i) for i in range(1, 40)]
+    shard = make_shard()
+    drive(shard, cut([*a, *a], random.Random(1)))
+    cursor = shard.cursors()[0]
+    assert cursor.records == 2 * len(a) == cursor.applied + cursor.duplicate + cursor.stale
+
+
+def test_an_older_row_of_the_same_batch_does_not_win(make_shard: MakeShard) -> None:
+    new = make("t", "c", 0, "person", "p", "s", 2, props='{"v":2}')
+    old = make("t", "c", 0, "person", "p", "s", 1, props='{"v":1}')
+    shard = make_shard()
+    drive(shard, [[new, old]])
+    check(shard, [new, old])
+
+
+def test_a_writer_that_lost_its_lease_writes_nothing(make_shard: MakeShard) -> None:
+    records = [make("t", "c", 0, "person", str(i), "s", i) for i in range(1, 20)]
+    shard = make_shard()
+    zombie = open_writer(shard, Tape(cut(records, random.Random(2))), lease=1, entries=1)
+    zombie.step()
+    taken = drive(make_shard(shard.graph), cut(records, random.Random(2)), lease=2)
+    assert taken.counters.records > 0
+    with pytest.raises(Fenced):
+        for _ in range(20):
+            zombie.step()
+    check(shard, records)
+
+
+def test_a_bucket_that_is_not_owned_is_refused(make_shard: MakeShard) -> None:
+    record = make("t", "c", 0, "person", "p", "s", 1)
+    shard = make_shard()
+    writer = open_writer(shard, Tape([[record]]))
+    shard.own(1, [b for b in range(BUCKETS) if b != record.bucket])
+    with pytest.raises(Fenced):
+        writer.step()
+        writer.flush()
+    assert shard.cursors()[0].at == 0
+
+
+def test_an_overlay_revives_nothing(make_shard: MakeShard) -> None:
+    entity = make("t", "c", 0, "person", "p", "s", 1)
+    gone = make("t", "c", 0, "person", "p", "s", 2, op=Op.DELETE)
+    overlay = make("t", "c", 0, "person", "p", "overlay/pagerank", 1, props='{"rank":1}')
+    shard = make_shard()
+    drive(shard, [[entity, gone], [overlay]])
+    assert export_lines([shard]) == []
+    check(shard, [entity, gone, overlay])
+
+
+def test_a_floor_hides_what_comes_after_it_too(make_shard: MakeShard) -> None:
+    records = [make("t", "c", 0, "person", str(i), "s", i) for i in range(1, 10)]
+    floor = floor_record("t", "s", "", versions.encode(1, [5]), 0)
+    for order in ([*records, floor], [floor, *records]):
+        shard = make_shard()
+        drive(shard, [[r] for r in order])
+        assert len(export_lines([shard])) == 5
+        check(shard, order)

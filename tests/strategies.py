@@ -1,0 +1,78 @@
+"""Hypothesis strategies of records: few tenants, cases, ids, sources and positions, so that everything collides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from cluster import versions
+from cluster.ids import bucket_of
+from cluster.model import Kind, Op, Record, floor_record, priority_record, stamp_of
+from cluster.values import canonical_json
+
+TENANTS = ("acme", "globex")
+CASES = ("c1", "c2")
+SOURCES = ("crm", "feed", "overlay/pagerank")
+IDS = ("a", "b", "c")
+TYPES = ("person", "org")
+REL_TYPES = ("KNOWS", "owns-1")
+
+_text = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"), max_size=6)
+_scalar = st.one_of(
+    _text,
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+values = st.one_of(
+    _scalar,
+    st.lists(_text, max_size=3),
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+    st.lists(st.booleans(), max_size=3),
+)
+names = st.sampled_from(("name", "score", "a.b", "x-y", "label"))
+props = st.dictionaries(names, values, max_size=3).map(canonical_json)
+times = st.sampled_from(("", "2026-01-01T00:00:00Z"))
+
+
+def make(
+    tenant: str, case: str, kind: int, type: str, id: str, source: str, position: int, op: int = Op.UPSERT,
+    ends: tuple[str, str, str, str] = ("", "", "", ""), props: str = "{}", claim: str = "", time: str = "",
+    epoch: int = 1,
+) -> Record:  # fmt: skip
+    """A record with its stamp computed as the ingest path does."""
+    if op == Op.DELETE:
+        ends, props, claim = ("", "", "", ""), "{}", ""
+    stamp = stamp_of(versions.encode(epoch, [position]), str(kind), str(op), *ends, "", time, props, claim)
+    bucket = bucket_of(tenant, case)
+    return Record(tenant, case, bucket, kind, op, type, id, *ends, source, stamp, "", time, props, claim)
+
+
+@st.composite
+def facts(draw: Any) -> Record:
+    """An entity, relationship or claim record."""
+    kind = draw(st.sampled_from((Kind.ENTITY, Kind.ENTITY, Kind.RELATIONSHIP, Kind.CLAIM)))
+    source = draw(st.sampled_from(SOURCES[:2] if kind != Kind.ENTITY else SOURCES))
+    end = st.tuples(st.sampled_from(TYPES), st.sampled_from(IDS))
+    a, b = draw(end), draw(end)
+    ends = (*a, *b) if kind == Kind.RELATIONSHIP else (*a, "", "") if kind == Kind.CLAIM else ("", "", "", "")
+    claim = canonical_json([draw(names), draw(values), draw(st.none() | st.just(0.5))]) if kind == Kind.CLAIM else ""
+    types = REL_TYPES if kind == Kind.RELATIONSHIP else TYPES
+    return make(
+        draw(st.sampled_from(TENANTS)), draw(st.sampled_from(CASES)), kind, draw(st.sampled_from(types)),
+        draw(st.sampled_from(IDS)), source, draw(st.integers(1, 6)), draw(st.sampled_from((0, 0, 0, 1))),
+        ends, draw(props), claim, draw(times),
+    )  # fmt: skip
+
+
+floors = st.builds(
+    lambda tenant, source, type, position: floor_record(tenant, source, type, versions.encode(1, [position]), 0),
+    st.sampled_from(TENANTS), st.sampled_from(SOURCES), st.sampled_from(("", *TYPES, *REL_TYPES)), st.integers(1, 6),
+)  # fmt: skip
+priorities = st.builds(
+    lambda tenant, source, priority, revision: priority_record(tenant, source, priority, revision, 0),
+    st.sampled_from(TENANTS), st.sampled_from(SOURCES[:2]), st.integers(0, 3), st.integers(1, 4),
+)  # fmt: skip
+histories = st.lists(st.one_of(facts(), facts(), facts(), facts(), facts(), floors, priorities), max_size=40)
