@@ -1,0 +1,1 @@
+"""Jobs over snapshots: compaction, snapshots, verification, graph algorithms, write-back; arrays in `kernels/`."""
