@@ -1,0 +1,74 @@
+"""Every metric of the product, declared once. Each process counts in its own registry; `merge` puts them together.
+
+Labels are bounded: stage, shard, partition, outcome and store are sets that configuration bounds. Tenants, cases and
+sources are not labels: they are in the logs and in `intelgraph lag`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REGISTRY = CollectorRegistry()
+"""This process's metrics and nothing else."""
+
+_STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_QUERY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+def _counter(name: str, help_text: str, *labels: str) -> Counter:
+    return Counter(f"intelgraph_{name}", help_text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, help_text: str, *labels: str) -> Gauge:
+    return Gauge(f"intelgraph_{name}", help_text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    return Histogram(f"intelgraph_{name}", help_text, labels, registry=REGISTRY, buckets=buckets)
+
+
+ACKED = _counter("acked", "Records durable in the log and acknowledged.", "partition")
+APPLIED = _counter("applied", "Records that changed a register.", "shard", "partition")
+DUPLICATE = _counter("duplicate", "Records whose version a register had already.", "shard", "partition")
+STALE = _counter("stale", "Records older than what a register had.", "shard", "partition")
+FENCED = _counter("fenced", "Batches that a shard or lease refused, nothing written.", "shard")
+EPOCH_MISMATCH = _counter("epoch_mismatch", "Calls that named another epoch than the shard has.", "shard")
+MISROUTE_REFUSED = _counter("misroute_refused", "Calls for a bucket that the shard does not own.", "shard")
+DLQ_IN = _counter("dlq_in", "Records put among the dead letters.", "error_class")
+DLQ_OUT = _counter("dlq_out", "Dead letters that left by replay.", "outcome")
+READ_RECORDS = _counter("stage_records", "Records that a stage has taken in.", "stage")
+
+LAG_RECORDS = _gauge("lag_records", "Records in the log that a consumer has not applied.", "consumer", "partition")
+LAG_SECONDS = _gauge(
+    "lag_seconds", "Age of the oldest record that a consumer has not applied.", "consumer", "partition"
+)
+SNAPSHOT_AGE_SECONDS = _gauge("snapshot_age_seconds", "Seconds since the newest snapshot's asOf.")
+LOG_BYTES = _gauge("log_bytes", "Bytes held by the log.")
+SHARD_UP = _gauge("shard_up", "1 while the shard serves, else 0.", "shard")
+
+STAGE_SECONDS = _histogram("stage_seconds", "Time of one batch in a stage.", _STAGE_BUCKETS_S, "stage")
+STORE_QUERY_SECONDS = _histogram(
+    "store_query_seconds", "Time of one store call.", _QUERY_BUCKETS_S, "store", "operation"
+)
+
+
+@contextmanager
+def stage(name: str, records: int) -> Iterator[None]:
+    """Times one batch in a stage, also when it fails."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        STAGE_SECONDS.labels(name).observe(time.perf_counter() - began)
+        READ_RECORDS.labels(name).inc(records)
+
+
+def exposition() -> bytes:
+    """This process's metrics in Prometheus's text format: what an actor returns and `/metrics` merges. Read only."""
+    return generate_latest(REGISTRY)

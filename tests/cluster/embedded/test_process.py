@@ -1,0 +1,52 @@
+"""The lock that a server inherits, and processes by identity."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from cluster.embedded import process
+from cluster.errors import Unavailable
+
+
+def test_the_lock_goes_with_the_last_process_that_has_it(tmp_path):
+    lock = tmp_path / "lock"
+    with process.locked(lock, 0.0) as descriptor:
+        assert process.is_locked(lock)
+        code = process.spawn_daemon(
+            ["/bin/sh", "-c", "sleep 0.5 & exit 3"], {"PATH": "/usr/bin:/bin"}, descriptor, tmp_path / "out"
+        )
+    assert code == 3
+    assert process.is_locked(lock)
+    with pytest.raises(Unavailable, match="in use"):
+        process.locked(lock, 0.0)
+    assert not process.wait_unlocked(lock, 0.05)
+    assert process.wait_unlocked(lock, 5.0)
+    assert not process.is_locked(lock)
+
+
+def test_a_lock_that_was_never_taken_is_free(tmp_path):
+    assert not process.is_locked(tmp_path / "lock")
+
+
+def test_a_process_is_known_by_its_start_and_a_dead_one_is_none():
+    with subprocess.Popen(["sleep", "60"]) as child:
+        ticks = process.start_ticks(child.pid)
+        assert ticks is not None
+        assert not process.send(child.pid, ticks + 1, signal.SIGKILL)
+        assert child.poll() is None
+        assert process.send(child.pid, ticks, signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process.start_ticks(child.pid) is None  # a zombie
+    assert process.start_ticks(child.pid) is None
+    assert not process.send(child.pid, ticks, signal.SIGKILL)
+
+
+def test_a_pid_file_of_another_program_is_not_believed(tmp_path):
+    (tmp_path / "pid").write_text(str(os.getpid()))
+    assert process.server_in(tmp_path, tmp_path / "pid") is None
+    (tmp_path / "pid").write_text("rubbish")
+    assert process.server_in(tmp_path, tmp_path / "pid") is None

@@ -1,0 +1,162 @@
+"""What all tests share: real servers that are surely gone afterwards, and the folder of shared data.
+
+`start_server(role)` gives a server of one's own; `log_server`, `cache_server`, `falkor_server` are one each for the
+whole run, so that a test uses names of its own: `unique` makes them, and what they prefix is removed after the test.
+`connect(running)` opens an application's connection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+from cluster.embedded import Role, Running, kill_server, operator, server_spec, start
+
+TEST_MEMORY_BYTES = 512 << 20
+
+StartServer = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def server_root() -> Iterator[Path]:
+    """A short private folder for servers; a process of its own removes it and them, even after SIGKILL."""
+    folder = Path(tempfile.mkdtemp(prefix="igt-")).resolve()
+    leash = subprocess.Popen(
+        [sys.executable, "-I", str(Path(__file__).with_name("leash.py")), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    yield folder
+    leash.communicate()
+
+
+@pytest.fixture(scope="session")
+def _start(server_root: Path) -> Iterator[StartServer]:
+    started: list[Running] = []
+
+    def make(role: Role | str, name: str | None = None, *, folder: Path | None = None, **changes: Any) -> Running:
+        name = name or f"{role}-{len(started)}"
+        state_dir = folder or server_root / uuid.uuid4().hex[:8]
+        spec = server_spec(state_dir, Role(role), name, TEST_MEMORY_BYTES)
+        running = start(dataclasses.replace(spec, **changes))
+        started.append(running)
+        return running
+
+    yield make
+    for running in started:
+        kill_server(running.spec)
+
+
+@pytest.fixture
+def start_server(_start: StartServer) -> Iterator[StartServer]:
+    """`start_server(role, name=None, *, folder=None, **spec_changes) -> Running`; killed after the test.
+
+    `folder` is the state directory: give the same one again to start a server anew on its data.
+    """
+    mine: list[Running] = []
+
+    def make(*args: Any, **named: Any) -> Running:
+        running = _start(*args, **named)
+        mine.append(running)
+        return running
+
+    yield make
+    for running in mine:
+        kill_server(running.spec)
+
+
+@pytest.fixture(scope="session")
+def log_server(_start: StartServer) -> Running:
+    """The run's log server (Redis Streams, fsync always)."""
+    return _start(Role.LOG, "log")
+
+
+@pytest.fixture(scope="session")
+def cache_server(_start: StartServer) -> Running:
+    """The run's cache server."""
+    return _start(Role.CACHE, "cache")
+
+
+@pytest.fixture(scope="session")
+def falkor_server(_start: StartServer) -> Running:
+    """The run's FalkorDB shard."""
+    return _start(Role.SHARD, "shard-0")
+
+
+@pytest.fixture
+def unique(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A prefix for keys, streams and graphs of this test; what begins with it is removed from the shared servers."""
+    prefix = f"t{uuid.uuid4().hex[:10]}"
+    yield prefix
+    for name in ("log_server", "cache_server", "falkor_server"):
+        if name in request.fixturenames:
+            _remove(request.getfixturevalue(name), prefix)
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """The folder of shared data: INTELGRAPH_SHARED, or `shared` beside the checkout; skips the test where it is not."""
+    named = os.environ.get("INTELGRAPH_SHARED")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"shared data is not at {folder}: set INTELGRAPH_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_path(shared_folder: Path) -> Callable[[str], Path]:
+    """`shared_path("data/attack")`: that path in the shared data, or a skip that says what is missing."""
+
+    def find(name: str) -> Path:
+        path = shared_folder / name
+        if not path.exists():
+            pytest.skip(f"shared data lacks {name} (looked in {shared_folder})")
+        return path
+
+    return find
+
+
+Connect = Callable[..., redis.Redis]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """`connect(running, **options) -> redis.Redis` with the application's rights, no retries; closed in the end."""
+    opened: list[redis.Redis] = []
+
+    def make(running: Running, **changes: Any) -> redis.Redis:
+        password = running.password.get_secret_value()
+        options: dict[str, Any] = {"unix_socket_path": str(running.socket), "password": password, **changes}
+        client = redis.Redis(retry=Retry(NoBackoff(), 0), **options)
+        opened.append(client)
+        return client
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+def _remove(running: Running, prefix: str) -> None:
+    try:
+        with operator(running.spec) as client:
+            keys = list(client.scan_iter(match=f"{prefix}*", count=1000))
+            if keys:
+                client.unlink(*keys)
+    except redis.ConnectionError:  # the test has killed it
+        return
