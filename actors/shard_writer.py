@@ -10,9 +10,8 @@ whoever lost it is refused by the shard.
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,22 +19,15 @@ import msgspec
 
 from actors.shard_floors import hide_below, merge_anew
 from cluster import batch
-from cluster.errors import Corrupt, OutcomeUnknown
-from cluster.fold import Floors, Outcome, Priorities, compare, fold_batch, is_conflict, merge, thing_of
+from cluster.errors import Corrupt
+from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, merge, thing_of
 from cluster.model import Kind, Op, Record
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import CursorMove, Fence, StoredThing, WriteCounts
+from cluster.stores.log import Entry
+from cluster.telemetry.logs import Log
 
-logger = logging.getLogger("intelgraph.writer")
-
-
-class LogEntry(Protocol):
-    """One entry as the log hands it out."""
-
-    number: int
-    data: bytes
-    records: int
-    appended_ms: int
+LOG = Log("intelgraph.writer")
 
 
 class LogReader(Protocol):
@@ -43,7 +35,7 @@ class LogReader(Protocol):
 
     def read_many(
         self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
-    ) -> Mapping[int, Sequence[LogEntry]]:
+    ) -> Mapping[int, Sequence[Entry]]:
         """Entries after the given number of each partition; continuity is checked by the log."""
 
 
@@ -55,8 +47,8 @@ class Gulp:
     records: list[Record]
     several: list[Record]
     """Records of things that several sources of this batch speak of: they take the way of `resolve`."""
-    duplicate: int = 0
-    stale: int = 0
+    settled: list[tuple[Record, Outcome]] = field(default_factory=list)
+    """Records whose outcome is known before anything is written."""
     conflicts: int = 0
     oldest_ms: int = 0
     system: list[Record] = field(default_factory=list)
@@ -82,38 +74,34 @@ def split_by_register(records: Iterable[Record]) -> tuple[list[Record], list[Rec
     for record in records:
         key = (thing_of(record), record.source) if record.is_overlay else thing_of(record)
         by_thing[key].append(record)
-    single, several = [], []
+    single: list[Record] = []
+    several: list[Record] = []
     for rows in by_thing.values():
         (single if len(rows) == 1 else several).extend(rows)
     return single, several
 
 
 def resolve(
-    stored: StoredThing | None, records: Sequence[Record], floors: Floors, priorities: Priorities
-) -> tuple[StoredThing, Record | None, WriteCounts]:
-    """Fold records of one thing into its registers: (all registers, merged view, what became of the records).
+    stored: StoredThing | None, records: Sequence[Record], floors: Floors, counts: WriteCounts
+) -> tuple[StoredThing, bool]:
+    """Fold records of one thing into its registers; counts what became of each.
 
-    The merged view is a record whose op says whether the thing is visible; None when no register is left.
+    Returns:
+        all registers of the thing, and whether any is another than before.
     """
     first = records[0]
     registers = dict(stored.registers) if stored else {}
-    counts = WriteCounts()
+    changed = False
     for record in records:
         old = registers.get(record.source)
-        if floors.hides(record):
-            counts.stale += 1
-            continue
-        outcome = compare(old.stamp if old else None, record.stamp)
-        counts.conflicts += is_conflict(old.stamp if old else None, record.stamp)
+        stamp = old.stamp if old else None
+        outcome = Outcome.STALE if floors.hides(record) else compare(stamp, record.stamp)
+        counts.conflicts += is_conflict(stamp, record.stamp)
+        counts.count(record, outcome)
         if outcome in (Outcome.NEW, Outcome.NEWER):
             registers[record.source] = record
-            counts.applied += 1
-        elif outcome is Outcome.DUPLICATE:
-            counts.duplicate += 1
-        else:
-            counts.stale += 1
-    thing = StoredThing(first.kind, first.tenant, first.case, first.type, first.id, registers)
-    return thing, merged_record(thing, priorities), counts
+            changed = True
+    return StoredThing(first.kind, first.tenant, first.case, first.type, first.id, registers), changed
 
 
 def merged_record(thing: StoredThing, priorities: Priorities) -> Record | None:
@@ -157,7 +145,7 @@ class ShardWriter:
         self._floors, self._priorities = Floors(), Priorities()
         self._pending: Gulp | None = None
         self.counters = WriterCounters()
-        self.on_conflict: Callable[[int], None] = lambda count: None
+        self.oldest_pending_ms = 0
         self._recover()
 
     @property
@@ -181,33 +169,38 @@ class ShardWriter:
             return 0
         self._begin(gulp)
         self._pending = gulp
+        self.oldest_pending_ms = gulp.oldest_ms
         return sum(m.records for m in gulp.moves)
 
     def flush(self) -> None:
         """Wait for the batch on its way, resolve what several sources speak of, then advance the cursors."""
         gulp, self._pending = self._pending, None
+        self.oldest_pending_ms = 0
         if gulp is None:
             return
+        self._advance(gulp, self._finish(gulp))
+
+    def _finish(self, gulp: Gulp) -> WriteCounts:
         counts = self._shard.finish()
         several = gulp.several + counts.others
         if several:
             self._resolve(several, counts)
-        self._advance(gulp, counts)
+        for record, outcome in gulp.settled:
+            counts.count(record, outcome)
+        counts.conflicts += gulp.conflicts
+        return counts
 
     def apply(self, records: Iterable[Record]) -> WriteCounts:
         """Fold and write records without moving a cursor: healing, rebuilding. Safe to call twice."""
         gulp = self._prepare([], [r for r in records if self._owns(r.bucket) or r.kind >= Kind.FLOOR])
         self._begin(gulp)
-        counts = self._shard.finish()
-        several = gulp.several + counts.others
-        if several:
-            self._resolve(several, counts)
-        return counts
+        return self._finish(gulp)
 
-    def jump(self, partition: int, to: int, records: int) -> None:
-        """Move a cursor over entries whose effects were applied from the lake."""
-        start = self._at[partition]
-        self._shard.advance(self._fence, [CursorMove(partition, start, to, records, 0, records, 0)])
+    def jump(self, partition: int, to: int, counts: WriteCounts) -> None:
+        """Move a cursor over an entry whose records were applied from the lake, and count them."""
+        start, o = self._at[partition], counts.all
+        move = CursorMove(partition, start, to, o.total, o.applied, o.duplicate, o.stale)
+        self._shard.advance(self._fence, [move], counts)
         self._at[partition] = to
 
     def _begin(self, gulp: Gulp) -> None:
@@ -245,46 +238,38 @@ class ShardWriter:
             for floor in system:
                 if floor.kind == Kind.FLOOR:
                     self._floors.raise_to(floor.tenant, floor.source, floor.type, floor.version)
-        kept, counts, conflicts = fold_batch(records, self._floors)
+        kept, settled, conflicts = fold_batch(records, self._floors)
         single, several = split_by_register(kept)
-        return Gulp(
-            moves, single, several, counts[Outcome.DUPLICATE], counts[Outcome.STALE], conflicts, system=system
-        )
+        return Gulp(moves, single, several, settled, conflicts, system=system)
 
     def _resolve(self, records: list[Record], counts: WriteCounts) -> None:
         stored = self._shard.fetch(records)
-        by_thing: dict[object, list[Record]] = defaultdict(list)
+        by_thing: dict[Thing, list[Record]] = defaultdict(list)
         for record in records:
             by_thing[thing_of(record)].append(record)
         replaced = []
         for thing, rows in by_thing.items():
-            whole, merged, outcome = resolve(stored.get(thing), rows, self._floors, self._priorities)  # type: ignore[call-overload]
-            counts.applied += outcome.applied
-            counts.duplicate += outcome.duplicate
-            counts.stale += outcome.stale
-            counts.conflicts += outcome.conflicts
-            if outcome.applied:
-                replaced.append((whole, merged))
+            whole, changed = resolve(stored.get(thing), rows, self._floors, counts)
+            if changed:
+                replaced.append((whole, merged_record(whole, self._priorities)))
         self._shard.replace(self._fence, replaced)
         self.counters.resolved += len(replaced)
 
     def _advance(self, gulp: Gulp, counts: WriteCounts) -> None:
-        duplicate, stale = counts.duplicate + gulp.duplicate, counts.stale + gulp.stale
-        total = sum(m.records for m in gulp.moves)
-        if counts.applied + duplicate + stale != total:
-            raise Corrupt(f"{total} records had {counts.applied} + {duplicate} + {stale} outcomes")
+        done, total = counts.all, sum(m.records for m in gulp.moves)
+        if done.total != total:
+            raise Corrupt(f"{total} records had {done.total} outcomes")
         first, *rest = gulp.moves
-        moves = [first._replace(applied=counts.applied, duplicate=duplicate, stale=stale), *rest]
-        self._shard.advance(self._fence, moves)
-        conflicts = counts.conflicts + gulp.conflicts
-        if conflicts:
-            logger.warning("versions with two contents", extra={"conflicts": conflicts})
+        first = first._replace(applied=done.applied, duplicate=done.duplicate, stale=done.stale)
+        self._shard.advance(self._fence, [first, *rest], counts)
+        if counts.conflicts:
+            LOG.warning("versions_with_two_contents", conflicts=counts.conflicts)
         c = self.counters
         c.records += total
-        c.applied += counts.applied
-        c.duplicate += duplicate
-        c.stale += stale
-        c.conflicts += conflicts
+        c.applied += done.applied
+        c.duplicate += done.duplicate
+        c.stale += done.stale
+        c.conflicts += counts.conflicts
         c.batches += 1
 
     # --- floors and priorities: first kept, then applied, then marked done
@@ -334,18 +319,3 @@ class ShardWriter:
 
 def _floor(tenant: str, source: str, type_: str, version: str) -> Record:
     return Record(tenant, "", 0, Kind.FLOOR, 0, type_, "", "", "", "", "", source, f"{version}.", "", "", "{}", "")
-
-
-def run(make: Callable[[], ShardWriter], stopped: Callable[[], bool]) -> Iterator[ShardWriter]:
-    """Make a writer and turn it until `stopped`; yields it after each turn so that the caller can look and report."""
-    writer = make()
-    try:
-        while not stopped():
-            writer.step()
-            yield writer
-        writer.flush()
-    except OutcomeUnknown:
-        logger.info("a write's answer was lost; the shard is asked where to go on")
-        raise
-    finally:
-        writer.close()

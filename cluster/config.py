@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,7 +50,9 @@ class IngestLimits(Section):
     idempotency_hours: int = 24
     workers: int = 1
     dead_letter_payload_bytes: int = 1 << 20
-    dead_letter_attempts: int = Field(default=5, description="after so many failed replays a dead letter is quarantined")
+    dead_letter_attempts: int = Field(
+        default=5, description="after so many failed replays a dead letter is quarantined"
+    )
 
 
 class LogSettings(Section):
@@ -59,7 +61,8 @@ class LogSettings(Section):
     partitions: int = 8
     max_bytes: int = Field(default=2 << 30, description="over this, push gets 429 and sources are paused")
     entry_bytes: int = Field(default=8 << 20, description="largest entry of the log")
-    read_entries: int = 16
+    read_entries: int = Field(default=64, description="entries of one partition in one reading")
+    read_bytes: int = Field(default=1 << 20, description="bytes of one partition in one reading")
     block_ms: int = 500
     timeout_s: float = 10.0
 
@@ -105,13 +108,29 @@ class QuerySettings(Section):
 class OverlaySettings(Section):
     """Built-in overlays."""
 
-    top_k: int = 100
+    top_k: int = Field(default=100, ge=1, description="entities of a case, and of a tenant, that are annotated")
     damping: float = 0.85
     tolerance: float = 1e-10
-    iterations_max: int = 200
+    iterations_max: int = Field(default=200, ge=1)
     seed: int = 42
     stale_after_h: float = 24.0
     gate_overlap: float = Field(default=0.5, description="least share of the last top-K that has to be in the new one")
+    gate_rbo: float = Field(default=0.5, description="least rank-biased overlap with the last top-K: early ranks count")
+    gate_kendall: float = Field(default=0.0, description="least Kendall tau of the entities that both top-Ks hold")
+    write_back_records: int = Field(default=1_000_000, description="values that one run may write back in all")
+    append_deadline_s: float = Field(default=60.0, description="how long a write-back waits for the log")
+    keep_results: int = Field(default=5, description="runs of an overlay whose results stay on disk")
+    edges_per_partition: int = Field(default=4_000_000, description="edges for which one more actor is worth its cost")
+    partition_actors_max: int = Field(default=64, description="partition actors of one job")
+    job_attempts: int = Field(default=2, ge=1, description="how often a job begins anew after an actor died")
+    job_timeout_s: float = Field(default=600.0, description="longest wait for one call to the actors")
+    backend: Literal["cpu", "cuda", "auto"] = "auto"
+
+
+class RaySettings(Section):
+    """The Ray cluster of the embedded default."""
+
+    dashboard_port: int = 8265
 
 
 class Settings(Section):
@@ -125,6 +144,7 @@ class Settings(Section):
     lake: LakeSettings = LakeSettings()
     query: QuerySettings = QuerySettings()
     overlays: OverlaySettings = OverlaySettings()
+    ray: RaySettings = RaySettings()
 
 
 ENVIRONMENT_PREFIX = "INTELGRAPH__"

@@ -10,6 +10,7 @@ Layout (a name that begins with `_` is ours, all others are the source's propert
     (:_Case {_k, _c, tenant, case})                                          one a case that the shard has seen
     (:_Shard {_k: 'shard', epoch, owned, clock})                             owned: 4,096 characters 0 or 1
     (:_Cursor {_k: partition, at, lease, counts…})                           how far the log is applied
+    (:_Count {_k, tenant, source, epoch, applied, duplicate, stale})         outcomes of a source's epoch
     (:_Floor {_k, tenant, source, type, version, done})  (:_Priority {_k, tenant, source, stamp, priority})
 
     _k  store key (ids.py), indexed      _c  case tag (ids.py), indexed on nodes
@@ -51,6 +52,7 @@ INDEXES = (
     (OVERLAY, "_o"),
     (OVERLAY, "_c"),
     ("_Case", "_k"),
+    ("_Count", "_k"),
 )
 
 # Nothing is written unless the shard's raised epoch, the leases of every partition named and the ownership of
@@ -65,9 +67,10 @@ _STATUS = (
     f"WHEN x._v = r._v THEN {DUPLICATE} ELSE {STALE} END AS st"
 )
 _COUNTS = (
-    f" RETURN st, count(*), collect(CASE WHEN st = {OTHER} THEN r._k END), "
+    f" RETURN collect(st), collect(CASE WHEN st = {OTHER} THEN r._k END), "
     f"sum(CASE WHEN st IN [{NEWER}, {STALE}] AND split(old, '.')[0] = split(r._v, '.')[0] THEN 1 ELSE 0 END)"
 )
+"""Statuses in the order of the rows; keys of things that others speak of; versions with two contents."""
 
 
 def _when(condition: str, action: str) -> str:
@@ -140,9 +143,15 @@ ADVANCE = (
     "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch UNWIND $moves AS v "
     "MATCH (c:_Cursor {_k: v.partition}) WHERE c.lease = $lease AND c.at = v.from "
     "SET c.at = v.to, c.records = c.records + v.records, c.applied = c.applied + v.applied, "
-    "c.duplicate = c.duplicate + v.duplicate, c.stale = c.stale + v.stale RETURN count(c)"
+    "c.duplicate = c.duplicate + v.duplicate, c.stale = c.stale + v.stale WITH count(c) AS moved "
+    "UNWIND $counts AS n MERGE (k:_Count {_k: n.key}) SET k.tenant = n.tenant, k.source = n.source, k.epoch = n.epoch, "
+    "k.applied = coalesce(k.applied, 0) + n.applied, k.duplicate = coalesce(k.duplicate, 0) + n.duplicate, "
+    "k.stale = coalesce(k.stale, 0) + n.stale RETURN max(moved)"
 )
-"""Moves cursors, all by compare-and-set; whoever calls it checks that every one moved."""
+"""Moves cursors, all by compare-and-set, and adds to what each source's epoch counts; `counts` must not be empty.
+Whoever calls it checks that every cursor moved."""
+
+COUNTS = "MATCH (k:_Count) RETURN k.tenant, k.source, k.epoch, k.applied, k.duplicate, k.stale"
 
 RAISE = (
     "MERGE (m:_Shard {_k: 'shard'}) WITH m WHERE coalesce(m.raised, 0) < $epoch "

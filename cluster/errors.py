@@ -10,6 +10,8 @@
     ├── Rejected(reason)              the request is wrong: the same again gets the same answer
     │   ├── BadRecord(error_class)    one record is wrong: a dead letter, or named in an HTTP answer
     │   ├── NotFound                  there is no such thing, or it is not the caller's
+    │   ├── KeyReused                 an Idempotency-Key came again with another body
+    │   ├── TooLarge                  the request is over a named limit
     │   ├── Unauthenticated           no valid token
     │   └── Forbidden                 a valid token that may not do this
     └── Corrupt                       stored data contradicts itself: stop, keep everything, tell an operator
@@ -90,6 +92,14 @@ ERROR_CLASSES = ("decode", "schema", "policy", "constraint", "too_large")
 
 class NotFound(Rejected):
     """No such thing for this caller (HTTP 404): the same answer whether it is absent or another tenant's."""
+
+
+class KeyReused(Rejected):
+    """An Idempotency-Key came again with another body (HTTP 422)."""
+
+
+class TooLarge(Rejected):
+    """The request is over a named limit of size (HTTP 413)."""
 
 
 class Unauthenticated(Rejected):

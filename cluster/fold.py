@@ -133,30 +133,32 @@ def merge(registers: Iterable[Record], priorities: Priorities) -> Merged | None:
     return Merged(first.a_type, first.a_id, first.b_type, first.b_id, first.event_time, props, first.claim)
 
 
-def fold_batch(records: Iterable[Record], floors: Floors) -> tuple[list[Record], dict[Outcome, int], int]:
-    """One record a register, the newest; the rest are counted.
+def fold_batch(records: Iterable[Record], floors: Floors) -> tuple[list[Record], list[tuple[Record, Outcome]], int]:
+    """One record a register, the newest; what became of the rest.
 
     Returns:
-        the records that stay, in the order of their registers' first appearance; how many were duplicates or
-        stale (older in the batch, or below a floor); how many versions had two contents.
+        the records that stay, in the order of their registers' first appearance; each other record with its
+        outcome (older in the batch, below a floor, or the same again); how many versions had two contents.
     """
-    newest: dict[tuple[Thing, str], Record] = {}
-    counts = {Outcome.DUPLICATE: 0, Outcome.STALE: 0}
+    newest: dict[tuple[str, str, int, str, str, str], Record] = {}
+    settled: list[tuple[Record, Outcome]] = []
     conflicts = 0
     for record in records:
         if floors.hides(record):
-            counts[Outcome.STALE] += 1
+            settled.append((record, Outcome.STALE))
             continue
-        key = (thing_of(record), record.source)
-        old = newest.get(key)
-        if old is None:
-            newest[key] = record
+        key = (record[0], record[1], record[3], record[5], record[6], record[11])
+        old = newest.setdefault(key, record)
+        if old is record:
             continue
-        counts[Outcome.DUPLICATE if old.stamp == record.stamp else Outcome.STALE] += 1
+        if old.stamp == record.stamp:
+            settled.append((record, Outcome.DUPLICATE))
+            continue
         conflicts += is_conflict(old.stamp, record.stamp)
-        if old.stamp < record.stamp:
-            newest[key] = record
-    return list(newest.values()), counts, conflicts
+        loser, winner = (old, record) if old.stamp < record.stamp else (record, old)
+        settled.append((loser, Outcome.STALE))
+        newest[key] = winner
+    return list(newest.values()), settled, conflicts
 
 
 @dataclass

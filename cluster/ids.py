@@ -2,13 +2,13 @@
 
 A thing is (tenant, case, type, id). Stores index it under texts of a fixed width and alphabet, because an
 index of a graph database may trim blanks, split at control characters or refuse long texts: the case's digest
-(16 characters), then the digest of (type, id) (20 characters). Digests are BLAKE2b over length-prefixed UTF-8,
+(16 characters), then the digest of (type, id) (20 characters). Digests are BLAKE2b over UTF-8 in which the first part has its length before it,
 so nobody can write a tenant, case, type or id that reads as another's.
 """
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 from functools import lru_cache
 
@@ -18,13 +18,12 @@ _CASE_BYTES = 12
 _THING_BYTES = 15
 
 
-def _sized(text: str) -> bytes:
-    data = text.encode()
-    return len(data).to_bytes(4, "big") + data
-
-
 def _digest(first: str, second: str, size: int) -> bytes:
-    return hashlib.blake2b(_sized(first) + _sized(second), digest_size=size).digest()
+    return hashlib.blake2b(f"{len(first)}:{first}{second}".encode(), digest_size=size).digest()
+
+
+def _text(digest: bytes) -> str:
+    return binascii.b2a_base64(digest, newline=False).decode().replace("+", "-").replace("/", "_")
 
 
 @lru_cache(maxsize=65536)
@@ -36,7 +35,7 @@ def bucket_of(tenant: str, case: str) -> int:
 @lru_cache(maxsize=65536)
 def case_key(tenant: str, case: str) -> str:
     """16 characters that begin every store key of a case."""
-    return base64.urlsafe_b64encode(_digest(tenant, case, _CASE_BYTES)).decode()
+    return _text(_digest(tenant, case, _CASE_BYTES))
 
 
 @lru_cache(maxsize=65536)
@@ -53,7 +52,7 @@ def case_tag(tenant: str, case: str) -> int:
 @lru_cache(maxsize=1 << 18)
 def thing_key(type: str, id: str) -> str:
     """20 characters for (type, id) within a case."""
-    return base64.urlsafe_b64encode(_digest(type, id, _THING_BYTES)).decode()
+    return _text(_digest(type, id, _THING_BYTES))
 
 
 def store_key(tenant: str, case: str, type: str, id: str) -> str:

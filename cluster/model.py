@@ -124,7 +124,9 @@ def stamp_of(version: str, *content: str) -> str:
 def floor_record(tenant: str, source: str, type: str, version: str, partition: int) -> Record:
     """A floor for one log partition: hides the source's registers (of a type, or all) that are older than version."""
     stamp = stamp_of(version, "floor", tenant, source, type)
-    return Record(tenant, "", partition, Kind.FLOOR, Op.UPSERT, type, "", "", "", "", "", source, stamp, "", "", "{}", "")
+    return Record(
+        tenant, "", partition, Kind.FLOOR, Op.UPSERT, type, "", "", "", "", "", source, stamp, "", "", "{}", ""
+    )
 
 
 def priority_record(tenant: str, source: str, priority: int, revision: int, partition: int) -> Record:
@@ -133,7 +135,9 @@ def priority_record(tenant: str, source: str, priority: int, revision: int, part
         raise BadRecord("schema", f"priority {priority}: give an integer of 32 bits")
     props = f'{{"priority":{priority}}}'
     stamp = stamp_of(versions.encode(0, [revision]), "priority", tenant, source, props)
-    return Record(tenant, "", partition, Kind.PRIORITY, Op.UPSERT, "", "", "", "", "", "", source, stamp, "", "", props, "")
+    return Record(
+        tenant, "", partition, Kind.PRIORITY, Op.UPSERT, "", "", "", "", "", "", source, stamp, "", "", props, ""
+    )
 
 
 def from_outside(source: str) -> bool:

@@ -193,7 +193,7 @@ def _extend(old: ShardMap, shard: str, given: Mapping[str, float], allowed: froz
     taking = _Taking(old, shard, targets)
     if allowed is None:
         taking.take_partitions()
-        if taking.left * 2 <= BUCKETS / old.partitions:
+        if taking.took and taking.left * 2 < BUCKETS / old.partitions:
             return taking.result()
     taking.take_buckets(allowed)
     return taking.result()
@@ -234,6 +234,11 @@ class _Taking:
             donor = max(donors, key=lambda name: (self._excess(name), name))
             self._take([stacks[donor].pop()])
 
+    @property
+    def took(self) -> bool:
+        """Whether the new shard has anything yet."""
+        return self._sizes[self._shard] > 0
+
     def result(self) -> ShardMap:
         """The map as it stands."""
         return ShardMap(self._old.revision + 1, self._old.partitions, tuple(self._owners))
@@ -249,4 +254,5 @@ class _Taking:
         for bucket in buckets:
             self._sizes[self._owners[bucket]] -= 1
             self._owners[bucket] = self._shard
+            self._sizes[self._shard] += 1
             self.left -= 1

@@ -17,7 +17,6 @@ MAX_POSITION_PARTS = 8
 _LETTERS = "abcdefghijklmnop"
 
 
-
 def _integer(value: int) -> str:
     digits = f"{value:x}"
     return _LETTERS[len(digits) - 1] + digits
@@ -44,6 +43,12 @@ def encode(epoch: int, position: Sequence[int]) -> str:
 def floor_of(epoch: int) -> str:
     """The least version text of an epoch: every version of it is greater or equal, every earlier epoch's less."""
     return _integer(epoch)
+
+
+def epoch_of(version: str) -> int:
+    """The epoch of a version text or a stamp."""
+    width = _LETTERS.index(version[0]) + 1
+    return int(version[1 : 1 + width], 16)
 
 
 def decode(version: str) -> tuple[int, tuple[int, ...]]:

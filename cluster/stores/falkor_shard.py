@@ -8,16 +8,17 @@ from typing import Any
 
 from cluster import dialect
 from cluster.errors import Corrupt, Fenced, Rejected
-from cluster.fold import Thing, thing_of
+from cluster.fold import Outcome, Thing, thing_of
 from cluster.ids import BUCKETS, CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
 from cluster.model import Kind, Record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_codec import shown_record, stored_thing, whole_row
 from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner, row
-from cluster.stores.graph import Cursor, CursorMove, Fence, ShardState, StoredThing, WriteCounts
+from cluster.stores.graph import Cursor, CursorMove, Fence, Outcomes, ShardState, StoredThing, WriteCounts
 
 _PAGE = 1_000
 _LABELS = {Kind.ENTITY: dialect.ENTITY, Kind.CLAIM: dialect.CLAIM}
+_OUTCOMES = (Outcome.NEW, Outcome.NEWER, Outcome.DUPLICATE, Outcome.STALE)
 Group = tuple[int, str]
 """(kind, relationship type or label): the rows that one query takes."""
 
@@ -153,23 +154,18 @@ class FalkorShard:
         return counts
 
     def _count(self, counts: WriteCounts, rows: list[Record], answer: list[list[Any]]) -> None:
-        seen = 0
-        for status, number, others, conflicts in answer:
-            seen += number
-            counts.conflicts += int(conflicts)
-            if status in (dialect.NEW, dialect.NEWER):
-                counts.applied += number
-            elif status == dialect.DUPLICATE:
-                counts.duplicate += number
-            elif status == dialect.STALE:
-                counts.stale += number
-            else:
-                keys = set(others)
-                counts.others += [r for r in rows if _key_of(r) in keys]
-        if seen == 0:
+        statuses, others, conflicts = answer[0] if answer else ((), (), 0)
+        if not statuses:
             raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
-        if seen != len(rows):
-            raise Corrupt(f"the shard counted {seen} of {len(rows)} rows")
+        if len(statuses) != len(rows):
+            raise Corrupt(f"the shard counted {len(statuses)} of {len(rows)} rows")
+        counts.conflicts += int(conflicts)
+        for record, status in zip(rows, statuses, strict=True):
+            if status != dialect.OTHER:
+                counts.count(record, _OUTCOMES[status])
+        if others:
+            keys = set(others)
+            counts.others += [r for r in rows if _key_of(r) in keys]
 
     def _write(self, template: str, parameters: Mapping[str, Any], expected: int | None) -> int:
         answer = self._client.write(template, parameters)
@@ -178,7 +174,7 @@ class FalkorShard:
             raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
         return done
 
-    def advance(self, fence: Fence, moves: Sequence[CursorMove]) -> None:
+    def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:
         rows = [
             {
                 "partition": str(m.partition), "from": m.start, "to": m.end, "records": m.records,
@@ -186,7 +182,20 @@ class FalkorShard:
             }
             for m in moves
         ]  # fmt: skip
-        self._write(dialect.ADVANCE, {"epoch": fence.epoch, "lease": fence.lease, "moves": rows}, len(rows))
+        by_source = counts.by_source or {("", "", 0): Outcomes()}
+        added = [
+            {
+                "key": literal_key("count", tenant, source, str(epoch)), "tenant": tenant, "source": source,
+                "epoch": epoch, "applied": o.applied, "duplicate": o.duplicate, "stale": o.stale,
+            }
+            for (tenant, source, epoch), o in by_source.items()
+        ]  # fmt: skip
+        parameters = {"epoch": fence.epoch, "lease": fence.lease, "moves": rows, "counts": added}
+        self._write(dialect.ADVANCE, parameters, len(rows))
+
+    def outcomes(self) -> dict[tuple[str, str, int], Outcomes]:
+        """What became of every record that was ever applied here, by (tenant, source, epoch)."""
+        return {(r[0], r[1], r[2]): Outcomes(*r[3:]) for r in self._client.read(dialect.COUNTS, {})}
 
     # --- registers of single things
 
@@ -220,10 +229,12 @@ class FalkorShard:
             edge = kind == Kind.RELATIONSHIP
             if edge:
                 self._index_type(name)
-            self._pages(fence, texts, "rows", dialect.replace_relationships(name) if edge else dialect.replace_nodes(name))
+            template = dialect.replace_relationships(name) if edge else dialect.replace_nodes(name)
+            self._pages(fence, texts, "rows", template)
         for (kind, name), texts in gone.items():
             edge = kind == Kind.RELATIONSHIP
-            self._pages(fence, texts, "keys", dialect.forget_relationships(name) if edge else dialect.forget_nodes(name))
+            template = dialect.forget_relationships(name) if edge else dialect.forget_nodes(name)
+            self._pages(fence, texts, "keys", template)
 
     def _pages(self, fence: Fence, texts: list[tuple[int, str]], name: str, template: str) -> None:
         for at in range(0, len(texts), self._write_rows):

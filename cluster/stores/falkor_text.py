@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -81,28 +82,33 @@ def _lossy(value: Any) -> bool:
     return type(value) is list and any(type(v) is float and not survives(v) for v in value)
 
 
-# A key of a canonical JSON object: a raw quote cannot stand inside a string, so this matches keys alone.
-_JSON_KEY = re.compile(r'(?<=[{,])"([A-Za-z_][A-Za-z0-9_.-]*)":')
-# Where the text itself may not be sent: escapes beyond \\\\ and \\", tiny floats, negative zero.
-_UNSENDABLE = re.compile(r'\\[^"\\]|e-[23][0-9][0-9]|-0\.0')
-_LONG_FLOAT = re.compile(r"[0-9.]{17}")
+@lru_cache(maxsize=4096)
+def _keys(text: str) -> tuple[str, str]:
+    return f'"{text}":', f"{name(text)}:"
 
 
 def properties(props: str) -> tuple[str, dict[str, Any] | None]:
-    """A canonical JSON object as map entries, each after a comma, and the values that the store would change."""
+    """A canonical JSON object as map entries, each after a comma, and the values that the store would change.
+
+    JSON's own text is sent where it can be: a raw quote cannot stand inside a string, so `"name":` is a key and
+    nothing else. Escapes and numbers that the parser does not take are written anew.
+    """
     if props == "{}":
         return "", None
-    if _UNSENDABLE.search(props) is None:
-        exact = _exact(msgspec.json.decode(props)) if _LONG_FLOAT.search(props) else None
-        return "," + _JSON_KEY.sub(r"`\1`:", props)[1:-1], exact
-    values: dict[str, Any] = msgspec.json.decode(props)
-    return "".join(f",{name(k)}:{literal(v)}" for k, v in values.items()), _exact(values)
+    values: dict[str, Any] = _decode(props)
+    text, plain = props, "\\" not in props
+    exact: dict[str, Any] | None = None
+    for key, value in values.items():
+        text = text.replace(*_keys(key))
+        if type(value) in (float, list) and _lossy(value):
+            exact = {**(exact or {}), key: value}
+            plain = plain and type(value) is float and abs(value) >= _SMALLEST_NORMAL
+    if plain:
+        return "," + text[1:-1], exact
+    return "".join(f",{name(k)}:{literal(v)}" for k, v in values.items()), exact
 
 
-def _exact(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    return {k: v for k, v in values.items() if type(v) in (float, list) and _lossy(v)} or None
-
-
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 

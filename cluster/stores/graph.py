@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from cluster import versions
+from cluster.fold import Outcome
 from cluster.model import Record
 
 
@@ -49,15 +52,46 @@ class CursorMove(NamedTuple):
 
 
 @dataclass
-class WriteCounts:
-    """What became of the rows of a write."""
+class Outcomes:
+    """How many records had which outcome."""
 
     applied: int = 0
     duplicate: int = 0
     stale: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.applied + self.duplicate + self.stale
+
+    def count(self, outcome: Outcome) -> None:
+        """One more."""
+        if outcome is Outcome.DUPLICATE:
+            self.duplicate += 1
+        elif outcome is Outcome.STALE:
+            self.stale += 1
+        else:
+            self.applied += 1
+
+
+@dataclass
+class WriteCounts:
+    """What became of the records of a write, by the (tenant, source, epoch) that they are of."""
+
+    by_source: defaultdict[tuple[str, str, int], Outcomes] = field(default_factory=lambda: defaultdict(Outcomes))
     conflicts: int = 0
     others: list[Record] = field(default_factory=list)
-    """Rows of things that another source speaks of already: not written, to be folded by the writer."""
+    """Records of things that another source speaks of already: not written, to be folded by the writer."""
+
+    def count(self, record: Record, outcome: Outcome) -> None:
+        """One record's outcome."""
+        self.by_source[(record.tenant, record.source, versions.epoch_of(record.stamp))].count(outcome)
+
+    @property
+    def all(self) -> Outcomes:
+        """Sums over all sources."""
+        rows = self.by_source.values()
+        return Outcomes(sum(o.applied for o in rows), sum(o.duplicate for o in rows), sum(o.stale for o in rows))
 
 
 class StoredThing(NamedTuple):
@@ -112,8 +146,8 @@ class GraphShard(Protocol):
     def finish(self) -> WriteCounts:
         """Wait for the batch that was begun. Raises Fenced when it was refused."""
 
-    def advance(self, fence: Fence, moves: Sequence[CursorMove]) -> None:
-        """Move cursors by compare-and-set, all or none that matter. Raises Fenced."""
+    def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:
+        """Move cursors by compare-and-set and add to the counts of each source's epoch. Raises Fenced."""
 
     def fetch(self, records: Iterable[Record]) -> dict[tuple[str, str, int, str, str], StoredThing]:
         """Registers of the things that these records are about."""

@@ -1,0 +1,61 @@
+"""Checkpoints of embedded shards: saved in the background while they change, and what the log need no longer keep.
+
+The cursors are read before the save begins, so the saved file has at least what they say; only then does the log
+learn that these entries are durable on the shard.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cluster.embedded import Running, checkpoint
+from cluster.errors import IntelGraphError
+from cluster.stores.control_positions import ConsumerPositions
+from cluster.stores.falkor_shard import FalkorShard
+from cluster.telemetry.logs import Log
+
+LOG = Log("intelgraph.checkpoint")
+
+
+class ShardCheckpoints:
+    """Saves one embedded shard when it has changed. For one thread.
+
+    Args:
+        open_shard: a connection of this object's own.
+        positions: where the log's consumers say what is durable.
+    """
+
+    def __init__(
+        self, shard_id: str, open_shard: Callable[[], FalkorShard], positions: ConsumerPositions, partitions: range
+    ) -> None:
+        self._shard_id, self._positions = shard_id, positions
+        self._shard = open_shard()
+        self._saved: dict[int, int] | None = None
+        positions.register(shard_id, partitions, time.time())
+
+    def save(self, running: Running) -> bool:
+        """Save if a cursor has moved since the last save; whether it was saved. Safe to call twice.
+
+        Raises:
+            Unavailable: the shard does not answer, or its disk is full; it goes on and the log keeps what is missing.
+        """
+        at = {p: c.at for p, c in self._shard.cursors().items()}
+        if at == self._saved:
+            return False
+        done = checkpoint(running)
+        self._positions.report_durable(self._shard_id, at, time.time())
+        self._saved = at
+        LOG.debug("checkpoint", shard=self._shard_id, seconds=round(done.seconds, 3), bytes=done.file_bytes)
+        return True
+
+    def try_save(self, running: Running) -> None:
+        """`save`, with an operating error logged instead of raised."""
+        try:
+            self.save(running)
+        except IntelGraphError as error:
+            LOG.warning("checkpoint_failed", shard=self._shard_id, reason=str(error))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._shard.close()

@@ -1,0 +1,161 @@
+"""The Ray shell of a shard writer: one actor a shard, one thread in it that turns the loop.
+
+Nothing that matters lives here: an actor that starts again asks control store and shard where to go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actors.shard_start import Readiness, Start, start_writer
+from actors.shard_writer import ShardWriter
+from actors.stack import Stack
+from cluster.config import Settings
+from cluster.errors import Corrupt, Fenced, IntelGraphError, Retryable
+from cluster.telemetry import metrics
+from cluster.telemetry.logs import Log
+
+LOG = Log("intelgraph.writer")
+_LEASE_S = 30.0
+_REPORT_S = 0.5
+_PAUSE_LONGEST_S = 5.0
+
+
+@dataclass
+class WriterStatus:
+    """What a writer tells of itself."""
+
+    shard: str
+    state: str = "starting"
+    reason: str = ""
+    ready: bool = False
+    epoch: int = 0
+    lease: int = 0
+    records: int = 0
+    lag_records: int = 0
+    lag_seconds: float = 0.0
+
+
+class ShardWriterLoop:
+    """Turns a shard's writer, and begins anew after every error that may pass.
+
+    Args:
+        stack: opened in this process.
+        shard_id: which shard.
+    """
+
+    def __init__(self, stack: Stack, shard_id: str) -> None:
+        self._stack, self._shard_id = stack, shard_id
+        self._holder = shard_id  # a writer that is started again takes over at once: the shard refuses the one before
+        self._stopping = threading.Event()
+        self.status = WriterStatus(shard_id)
+        self._counted = (0, 0, 0)
+
+    def run(self) -> None:
+        """Until `stop`. Errors that cannot pass are shown in `status` and looked at again every few seconds."""
+        pause_s = 0.1
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+                pause_s = 0.1
+            except Fenced as error:
+                metrics.FENCED.labels(self._shard_id).inc()
+                self._fail("waiting", error)
+            except Retryable as error:
+                self._fail("waiting", error)
+            except (Corrupt, IntelGraphError) as error:
+                self._fail("stopped", error)
+                pause_s = _PAUSE_LONGEST_S
+            self._stopping.wait(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_LONGEST_S)
+
+    def _fail(self, state: str, error: Exception) -> None:
+        self.status.state, self.status.reason, self.status.ready = state, str(error), False
+        metrics.SHARD_UP.labels(self._shard_id).set(0)
+        LOG.warning("writer_begins_anew", shard=self._shard_id, state=state, reason=str(error))
+
+    def stop(self) -> None:
+        """End after the present turn."""
+        self._stopping.set()
+
+    def _turn(self) -> None:
+        control, settings = self._stack.control, self._stack.settings
+        lease_name = f"writer/{self._shard_id}"
+        token = control.leases.acquire(lease_name, self._holder, _LEASE_S, time.time())
+        registered = control.shards.get(self._shard_id)
+        log, shard = self._stack.open_log(), self._stack.open_shard(self._shard_id)
+        current = self._stack.current_map()
+        start = Start(self._shard_id, registered.epoch, token, current, shard, log, self._stack.open_lake)
+        try:
+            writer = start_writer(start, settings.log.read_entries, settings.log.read_bytes, settings.log.block_ms)
+            self._counted = (0, 0, 0)
+            self.status.epoch, self.status.lease = registered.epoch, token
+            self._loop(start, writer, lease_name, token)
+        finally:
+            shard.close()
+            log.close()
+
+    def _loop(self, start: Start, writer: ShardWriter, lease_name: str, token: int) -> None:
+        control, readiness = self._stack.control, Readiness(start)
+        self.status.state, self.status.reason = "running", ""
+        due = 0.0
+        while not self._stopping.is_set():
+            writer.step()
+            if not readiness.ready:
+                self.status.ready = readiness.look(writer.positions)
+                metrics.SHARD_UP.labels(self._shard_id).set(1 if self.status.ready else 0)
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + _REPORT_S
+            control.leases.renew(lease_name, token, _LEASE_S, time.time())
+            self._report(start, writer)
+        writer.flush()
+
+    def _report(self, start: Start, writer: ShardWriter) -> None:
+        positions, ends = writer.positions, start.log.ends()
+        lag = {p: max(0, ends.get(p, 0) - at) for p, at in positions.items()}
+        c = writer.counters
+        self.status.records, self.status.lag_records = c.records, sum(lag.values())
+        now_ms = time.time() * 1000
+        waiting = writer.oldest_pending_ms
+        self.status.lag_seconds = max(0.0, (now_ms - waiting) / 1000) if waiting and self.status.lag_records else 0.0
+        counted = (c.applied, c.duplicate, c.stale)
+        for metric, new, old in zip(
+            (metrics.APPLIED, metrics.DUPLICATE, metrics.STALE), counted, self._counted, strict=True
+        ):
+            metric.labels(self._shard_id, "all").inc(new - old)
+        self._counted = counted
+        for partition, entries in lag.items():
+            metrics.LAG_RECORDS.labels(self._shard_id, str(partition)).set(entries)
+        metrics.LAG_SECONDS.labels(self._shard_id, "all").set(self.status.lag_seconds)
+        self._stack.control.shards.report_lag(
+            self._shard_id, self.status.lag_records, self.status.lag_seconds, time.time()
+        )
+
+
+class ShardWriterActor:
+    """`ray.remote` is put around it by the supervisor. Every method is safe to call twice."""
+
+    def __init__(self, settings: dict[str, Any], shard_id: str) -> None:
+        gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
+        self._loop = ShardWriterLoop(Stack(Settings.model_validate(settings)), shard_id)
+        self._thread = threading.Thread(target=self._loop.run, name=f"writer-{shard_id}", daemon=True)
+        self._thread.start()
+
+    def status(self) -> dict[str, Any]:
+        """How it is doing."""
+        return {**asdict(self._loop.status), "pid": os.getpid(), "alive": self._thread.is_alive()}
+
+    def metrics(self) -> bytes:
+        """This process's metrics in Prometheus's text format."""
+        return metrics.exposition()
+
+    def stop(self) -> None:
+        """Finish the batch on its way, then end."""
+        self._loop.stop()
+        self._thread.join(timeout=30)

@@ -1,0 +1,92 @@
+"""Opens the stores of one installation: what every actor, command and API process starts from.
+
+    stack = Stack(settings)      # opens nothing yet
+    stack.control                # the control store, opened once a process
+    stack.open_log()             # a connection of one's own; likewise open_shard(id), open_lake()
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from cluster import shard_map
+from cluster.config import Settings
+from cluster.embedded.layout import server_spec
+from cluster.embedded.passwords import load_passwords
+from cluster.embedded.spec import Role
+from cluster.errors import Unavailable
+from cluster.shard_map import ShardMap
+from cluster.stores.control import ControlStore, open_control
+from cluster.stores.falkor import FalkorClient
+from cluster.stores.falkor_shard import FalkorShard
+from cluster.stores.lake import Lake
+from cluster.stores.redis_address import RedisAddress
+from cluster.stores.redis_log import RedisEventLog, open_redis_log
+
+
+@dataclass
+class Stack:
+    """The stores that a configuration names. Not shared between processes: a child opens its own."""
+
+    settings: Settings
+    _opened: list[object] = field(default_factory=list)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where this installation keeps everything, absolute."""
+        return self.settings.state_dir.resolve()
+
+    @cached_property
+    def control(self) -> ControlStore:
+        """The control store."""
+        return open_control(f"sqlite:///{self.state_dir / 'control.db'}", self.settings.ingest.idempotency_hours)
+
+    @cached_property
+    def password(self) -> SecretStr:
+        """The application's password of log, cache and shards."""
+        return load_passwords(self.state_dir / "secrets.json").application
+
+    def open_log(self) -> RedisEventLog:
+        """A connection to the event log."""
+        spec = server_spec(self.state_dir, Role.LOG, "log", 0)
+        return open_redis_log(RedisAddress(socket=str(spec.socket), password=self.password), self.settings.log)
+
+    def open_client(self, shard_id: str, timeout_s: float | None = None) -> FalkorClient:
+        """A connection to a registered shard."""
+        uri = self.control.shards.get(shard_id).uri
+        return FalkorClient(uri, self.password, timeout_s=timeout_s or self.settings.shards.timeout_s)
+
+    def open_shard(self, shard_id: str, timeout_s: float | None = None) -> FalkorShard:
+        """A shard, on a connection of its own."""
+        return FalkorShard(self.open_client(shard_id, timeout_s), self.settings.shards.write_rows)
+
+    def open_lake(self) -> Lake:
+        """The lake; created where there is none."""
+        return Lake.open(self.state_dir / "lake", settings=self.settings.lake)
+
+    def current_map(self) -> ShardMap:
+        """The shard map.
+
+        Raises:
+            Unavailable: the system was never started.
+        """
+        found = self.control.shard_maps.current()
+        if found is None:
+            raise Unavailable("there is no shard map yet: start the system with `intelgraph up`")
+        return found
+
+    def register_embedded(self) -> None:
+        """Register the embedded shards, and publish the first map where there is none. Safe to call twice."""
+        names = [f"shard-{n}" for n in range(self.settings.shards.embedded)]
+        now = time.time()
+        for name in names:
+            spec = server_spec(self.state_dir, Role.SHARD, name, 0)
+            self.control.shards.register(name, f"unix://{spec.socket}", now)
+        if self.control.shard_maps.current() is None:
+            first = shard_map.initial(names, self.settings.log.partitions)
+            self.control.shard_maps.publish(0, first, now, "intelgraph up")

@@ -1,0 +1,116 @@
+"""The supervisor: makes sure that every long-lived actor is there, by name, and starts again the one that is not.
+
+Actors hold nothing that matters, so starting one again is always right. What is wanted is a pure function of the
+configuration and the shard registry; the rest is a loop around it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from actors.lake_appender_actor import LakeAppenderActor
+from actors.shard_writer_actor import ShardWriterActor
+from actors.stack import Stack
+from cluster.config import Settings
+from cluster.telemetry.logs import Log
+
+LOG = Log("intelgraph.supervisor")
+NAMESPACE = "intelgraph"
+_LOOK_S, _ANSWER_S = 1.0, 10.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One actor that has to be there.
+
+    Args:
+        name: unique; what it does and for whom. Shown in the Ray dashboard.
+        make: the class, undecorated, and its arguments.
+    """
+
+    name: str
+    make: type
+    arguments: tuple[Any, ...]
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """Settings as a dict that another process can validate; the state directory is made absolute."""
+    return {**settings.model_dump(mode="json"), "state_dir": str(settings.state_dir.resolve())}
+
+
+def wanted(settings: Settings, shard_ids: list[str]) -> list[Wanted]:
+    """Every actor that has to run for these shards."""
+    config = plain(settings)
+    writers = [Wanted(f"shard-writer:{shard}", ShardWriterActor, (config, shard)) for shard in shard_ids]
+    return [Wanted("lake-appender", LakeAppenderActor, (config,)), *writers]
+
+
+def start_actor(actor: Wanted) -> Any:
+    """The actor of this name, started if it is not there. Safe to call twice."""
+    options = {
+        "name": actor.name, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached",
+        "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 4, "num_cpus": 0,
+    }  # fmt: skip
+    return ray.remote(actor.make).options(**options).remote(*actor.arguments)
+
+
+class Supervisor:
+    """Looks at every wanted actor once a second. For one thread; `statuses` may be read by others."""
+
+    def __init__(self, stack: Stack, extra: Callable[[], list[Wanted]] = list) -> None:
+        self._stack, self._extra = stack, extra
+        self._handles: dict[str, Any] = {}
+        self._silent: dict[str, int] = {}
+        self.statuses: Mapping[str, dict[str, Any]] = {}
+
+    def ensure(self) -> None:
+        """Start what is missing; replace what has not answered three times. Safe to call at any time."""
+        shard_ids = [s.id for s in self._stack.control.shards.list() if s.role == "primary" and s.state != "down"]
+        owners = set(self._stack.current_map().shards)
+        actors = wanted(self._stack.settings, [s for s in shard_ids if s in owners]) + self._extra()
+        for actor in actors:
+            if actor.name not in self._handles:
+                self._handles[actor.name] = start_actor(actor)
+        self._look()
+
+    def _look(self) -> None:
+        asked = {name: handle.status.remote() for name, handle in self._handles.items()}
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)
+        statuses: dict[str, dict[str, Any]] = {}
+        for name, answer in asked.items():
+            try:
+                statuses[name] = ray.get(answer, timeout=0.1)
+                self._silent.pop(name, None)
+            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+                statuses[name] = {"state": "silent", "reason": type(error).__name__}
+                self._replace_if_silent(name)
+        self.statuses = statuses
+
+    def _replace_if_silent(self, name: str) -> None:
+        self._silent[name] = self._silent.get(name, 0) + 1
+        if self._silent[name] >= 3:
+            LOG.warning("actor_replaced", actor=name)
+            ray.kill(self._handles.pop(name), no_restart=True)
+            self._silent.pop(name)
+
+    def run(self, stopping: threading.Event) -> None:
+        """`ensure` once a second until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                self.ensure()
+            except Exception as error:  # a supervisor that dies supervises nothing: say it and look again
+                LOG.error("supervisor_look_failed", error)
+            stopping.wait(_LOOK_S)
+
+    def stop(self) -> None:
+        """Let every actor finish what it has under way, then end it."""
+        ending = [handle.stop.remote() for handle in self._handles.values()]
+        ray.wait(ending, num_returns=len(ending), timeout=60.0)
+        for handle in self._handles.values():
+            ray.kill(handle, no_restart=True)
+        self._handles.clear()

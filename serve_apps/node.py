@@ -1,0 +1,280 @@
+"""The node: the one process that `intelgraph up` starts on a machine. It starts everything else and watches it.
+
+    servers (log, cache, shards) → control store → Ray → supervisor's actors → API → ready
+
+Its servers outlive its crash and are adopted by the next one. It stops in order on SIGTERM: API, actors, shards
+(each saves itself), log, Ray.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from actors.stack import Stack
+from cluster import config, dialect
+from cluster.config import Settings
+from cluster.embedded import Role, Running, ServerSpec, Watched, ensure, free_port, stack, stop, watch
+from cluster.embedded.passwords import write_private
+from cluster.embedded.paths import private_folder, socket_folder
+from cluster.embedded.server import BeforeServing
+from cluster.errors import Conflict, IntelGraphError
+from cluster.ids import BUCKETS
+from cluster.stores.falkor import GRAPH
+from cluster.stores.falkor_text import header
+from cluster.telemetry import configure
+from cluster.telemetry.logs import Log
+
+LOG = Log("intelgraph.node")
+NODE_FILE = "node.json"
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@dataclass
+class NodeState:
+    """What `node.json` says: how to reach this installation while it is up.
+
+    Args:
+        phase: what is being started, `ready`, or `failed`.
+        notes: what a person should know: a port that was taken, say.
+    """
+
+    pid: int
+    phase: str = "starting"
+    api: str = ""
+    dashboard: str = ""
+    ray_address: str = ""
+    notes: tuple[str, ...] = ()
+    started: float = 0.0
+    seconds: float = 0.0
+
+
+def node_file(state_dir: Path) -> Path:
+    """Where a node says how to reach it."""
+    return state_dir / NODE_FILE
+
+
+def read_node(state_dir: Path) -> NodeState | None:
+    """The node of a state directory; None where none is up."""
+    try:
+        found = NodeState(**json.loads(node_file(state_dir).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return found if _is_locked(state_dir) else None
+
+
+def _is_locked(state_dir: Path) -> bool:
+    try:
+        descriptor = os.open(state_dir / "node.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def ray_environment(state_dir: Path) -> dict[str, str]:
+    """What Ray's processes and whoever connects to them need in their environment. Creates the token once."""
+    token = state_dir / "ray.token"
+    if not token.exists():
+        write_private(token, secrets.token_hex(32))
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    }
+
+
+def raise_epoch_before_serving(opened: Stack, spec: ServerSpec) -> BeforeServing | None:
+    """For a shard: raise its epoch in the registry and in the shard itself before anybody is let in."""
+    if spec.role is not Role.SHARD:
+        return None
+
+    def raise_it(running: Running, operator: Any) -> None:
+        epoch = opened.control.shards.raise_epoch(running.spec.name)
+        text = header({"epoch": epoch, "none": "0" * BUCKETS}) + dialect.RAISE
+        operator.execute_command("GRAPH.QUERY", GRAPH, text)
+        LOG.info("shard_epoch_raised", shard=running.spec.name, epoch=epoch)
+
+    return raise_it
+
+
+class Node:
+    """Starts, watches and stops everything on this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state_dir = private_folder(settings.state_dir.resolve())
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._servers: dict[str, Watched] = {}
+        self._opened = Stack(settings)
+        self._state = NodeState(os.getpid(), started=time.time())
+        self._ending = ExitStack()
+
+    def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, stop.
+
+        Raises:
+            Conflict: another node runs on this state directory.
+        """
+        lock = self._lock()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        try:
+            self._start()
+            self._stopping.wait()
+        except BaseException as error:
+            self._say("failed", notes=(*self._state.notes, str(error)))
+            raise
+        finally:
+            self._stop()
+            if self._state.phase != "failed":
+                node_file(self.state_dir).unlink(missing_ok=True)
+            os.close(lock)
+
+    def _lock(self) -> int:
+        descriptor = os.open(self.state_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise Conflict(f"IntelGraph is up already in {self.state_dir}: `intelgraph status` tells more") from error
+        return descriptor
+
+    def _say(self, phase: str, **changes: Any) -> None:
+        self._state.phase = phase
+        for name, value in changes.items():
+            setattr(self._state, name, value)
+        self._state.seconds = time.time() - self._state.started
+        write_private(node_file(self.state_dir), json.dumps(asdict(self._state)))
+        LOG.info("node_phase", phase=phase)
+
+    def _start(self) -> None:
+        self._say("servers")
+        self._start_servers()
+        self._say("Ray")
+        self._start_ray()
+        self._say("actors")
+        self._start_actors()
+        self._say("API")
+        self._start_api()
+        self._say("ready")
+
+    def _start_servers(self) -> None:
+        specs = stack(self.state_dir, self.settings.shards.embedded)
+        self._opened.register_embedded()
+        for name, spec in specs.items():
+            running = ensure(spec, raise_epoch_before_serving(self._opened, spec))
+            self._servers[name] = Watched(spec, running)
+        self._ending.callback(self._stop_servers)
+        with closing(self._opened.open_log()) as log:
+            self._opened.control.positions.bind_log(log.identity)
+        self._thread("watch", lambda: watch(
+            self._servers, lambda spec: raise_epoch_before_serving(self._opened, spec), _restarted, self._stopping
+        ))  # fmt: skip
+        for name in (n for n, s in specs.items() if s.role is Role.SHARD):
+            self._thread(f"checkpoint-{name}", partial(self._checkpoint, name))
+
+    def _stop_servers(self) -> None:
+        for server in reversed(self._servers.values()):
+            if server.running is not None:
+                with suppress(IntelGraphError):
+                    stop(server.running)
+
+    def _checkpoint(self, name: str) -> None:
+        from actors.checkpoints import ShardCheckpoints
+
+        partitions = range(self.settings.log.partitions)
+        saves = ShardCheckpoints(
+            name, lambda: self._opened.open_shard(name), self._opened.control.positions, partitions
+        )
+        while not self._stopping.wait(self.settings.shards.checkpoint_s):
+            running = self._servers[name].running
+            if running is not None:
+                saves.try_save(running)
+        saves.close()
+
+    def _start_ray(self) -> None:
+        os.environ.update(ray_environment(self.state_dir))
+        import ray
+
+        dashboard = free_port(self.settings.ray.dashboard_port)
+        temporary = socket_folder(self.state_dir) / "ray"
+        context = ray.init(
+            namespace="intelgraph", num_cpus=max(2, os.cpu_count() or 2), include_dashboard=True,
+            dashboard_host="127.0.0.1", dashboard_port=dashboard.number, log_to_driver=False,
+            object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1", _temp_dir=str(temporary),
+        )  # fmt: skip
+        self._ending.callback(ray.shutdown)
+        notes = (dashboard.note,) if dashboard.note else ()
+        address = str(context["gcs_address"])
+        self._say("Ray", dashboard=f"http://127.0.0.1:{dashboard.number}", ray_address=address, notes=notes)
+
+    def _start_actors(self) -> None:
+        from actors.supervisor import Supervisor
+        from serve_apps.ingest_workers import wanted_workers
+
+        supervisor = Supervisor(self._opened, lambda: wanted_workers(self.settings))
+        supervisor.ensure()
+        self._ending.callback(supervisor.stop)
+        self._thread("supervisor", lambda: supervisor.run(self._stopping))
+
+    def _start_api(self) -> None:
+        from serve_apps.serve import start_api, stop_api
+
+        port = free_port(self.settings.query.port)
+        start_api(self.settings, port.number)
+        self._ending.callback(stop_api)
+        notes = (*self._state.notes, *((port.note,) if port.note else ()))
+        self._say("API", api=f"http://127.0.0.1:{port.number}", notes=notes)
+
+    def _thread(self, name: str, run: Any) -> None:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=30)
+        self._ending.close()
+
+
+def _restarted(running: Running) -> None:
+    LOG.warning("server_restarted", server=running.spec.name, pid=running.pid)
+
+
+def main() -> int:
+    """Entry point of the node's process."""
+    configure()
+    try:
+        Node(config.load()).run()
+    except IntelGraphError as error:
+        LOG.error("node_failed", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
