@@ -33,6 +33,7 @@ from cluster.errors import Conflict, IntelGraphError
 from cluster.ids import BUCKETS
 from cluster.stores.falkor import GRAPH
 from cluster.stores.falkor_text import header
+from cluster.stores.log import check_tails
 from cluster.telemetry import configure
 from cluster.telemetry.logs import Log
 
@@ -189,7 +190,9 @@ class Node:
             self._servers[name] = Watched(spec, running)
         self._ending.callback(self._stop_servers)
         with closing(self._opened.open_log()) as log:
-            self._opened.control.positions.bind_log(log.identity)
+            positions = self._opened.control.positions
+            positions.bind_log(log.identity)
+            check_tails(log.ends(), positions.greatest())
         self._thread("watch", lambda: watch(
             self._servers, lambda spec: raise_epoch_before_serving(self._opened, spec), _restarted, self._stopping
         ))  # fmt: skip

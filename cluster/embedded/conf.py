@@ -80,7 +80,7 @@ def _log(spec: ServerSpec) -> list[str]:
         "aof-load-truncated yes",
         "auto-aof-rewrite-percentage 100",
         "auto-aof-rewrite-min-size 64mb",
-        "stream-node-max-bytes 0",
+        "stream-node-max-bytes 4096",
         "stream-node-max-entries 100",
     ]
 

@@ -1,0 +1,79 @@
+"""The control store: what the platform has to remember about itself, in SQL.
+
+    store = open_control("sqlite:////…/control.db")
+    store.sources.register(…)   store.acceptance.accept(…)   store.dead_letters.list(…)   store.shard_maps.publish(…)
+
+One class a concern, each in a module of its own (`control_*`), all over one database. Every call is one transaction,
+takes its tenant explicitly where it has one and its time from the caller, and translates the database's errors
+(`control_database`). Calls block. A store may be shared by threads; a child process has to open its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.stores.control_acceptance import Acceptance
+from cluster.stores.control_audit import Audit
+from cluster.stores.control_database import ControlDatabase
+from cluster.stores.control_dead_letters import DeadLetters
+from cluster.stores.control_leases import Leases
+from cluster.stores.control_loads import Loads
+from cluster.stores.control_names import RegisteredNames
+from cluster.stores.control_positions import ConsumerPositions
+from cluster.stores.control_runs import Pointers, Runs
+from cluster.stores.control_shards import ShardMaps, Shards
+from cluster.stores.control_sources import Sources
+
+
+@dataclass(frozen=True, slots=True)
+class ControlStore:
+    """Everything that the control store keeps, by concern."""
+
+    database: ControlDatabase
+    shards: Shards
+    shard_maps: ShardMaps
+    sources: Sources
+    loads: Loads
+    acceptance: Acceptance
+    dead_letters: DeadLetters
+    names: RegisteredNames
+    runs: Runs
+    pointers: Pointers
+    leases: Leases
+    audit: Audit
+    positions: ConsumerPositions
+
+    def close(self) -> None:
+        """Closes the connections. Safe to call twice."""
+        self.database.close()
+
+
+def open_control(url: str, idempotency_hours: float = 24.0, busy_timeout_s: float = 10.0) -> ControlStore:
+    """Opens the control store and brings its schema up to date; safe from several processes at once.
+
+    Args:
+        url: `sqlite:////absolute/path` or `postgresql+driver://…`.
+        idempotency_hours: how long an Idempotency-Key is remembered at least.
+        busy_timeout_s: how long a writer waits for others.
+
+    Raises:
+        Unavailable: the database does not answer.
+        Rejected: a newer version made its schema.
+    """
+    database = ControlDatabase(url, busy_timeout_s)
+    database.migrate()
+    return ControlStore(
+        database=database,
+        shards=Shards(database),
+        shard_maps=ShardMaps(database),
+        sources=Sources(database),
+        loads=Loads(database),
+        acceptance=Acceptance(database, idempotency_hours),
+        dead_letters=DeadLetters(database),
+        names=RegisteredNames(database),
+        runs=Runs(database),
+        pointers=Pointers(database),
+        leases=Leases(database),
+        audit=Audit(database),
+        positions=ConsumerPositions(database),
+    )

@@ -1,0 +1,66 @@
+"""The audit: who did what to which subject; appended only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from cluster.errors import Rejected
+from cluster.stores.control_database import ControlDatabase
+from cluster.stores.control_tables import audit
+
+_PAGE_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One action.
+
+    Args:
+        sequence: order of arrival; what pages go by.
+        at: seconds since 1970.
+        detail: holds no secret and no record's content.
+    """
+
+    sequence: int
+    at: float
+    tenant: str
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+class Audit:
+    """The audit of all tenants; there is no way to change or remove an entry."""
+
+    def __init__(self, database: ControlDatabase) -> None:
+        self._database = database
+
+    def append(
+        self, tenant: str, actor: str, action: str, subject: str, now: float, detail: dict[str, Any] | None = None
+    ) -> int:
+        """Keeps an action durably and returns its sequence. Called twice, there are two."""
+        row = {"at": now, "tenant": tenant, "actor": actor, "action": action, "subject": subject}
+        with self._database.write() as connection:
+            done = connection.execute(insert(audit).values(**row, detail=json.dumps(detail or {}, sort_keys=True)))
+            key = done.inserted_primary_key
+            return int(key[0]) if key else 0
+
+    def list(self, tenant: str, *, action: str | None = None, after: int = 0, limit: int = 100) -> list[AuditEntry]:
+        """A tenant's entries, oldest first.
+
+        Args:
+            after: sequence of the last entry of the page before.
+            limit: 1 to 1,000.
+        """
+        if not 1 <= limit <= _PAGE_MAX:
+            raise Rejected(f"limit: 1 to {_PAGE_MAX}, not {limit}")
+        wanted = [audit.c.tenant == tenant, audit.c.sequence > after]
+        wanted += [] if action is None else [audit.c.action == action]
+        with self._database.read() as connection:
+            rows = connection.execute(select(audit).where(*wanted).order_by(audit.c.sequence).limit(limit))
+            return [AuditEntry(**{**row._mapping, "detail": json.loads(row.detail)}) for row in rows]

@@ -1,0 +1,142 @@
+"""The control store's tables: SQL that SQLite and PostgreSQL both take. The migrations create the same ones.
+
+Times are seconds since 1970 as the caller's clock gives them. JSON is kept as text, so that both databases store what
+they were given.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+_Serial = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up INTEGER primary keys only
+
+
+def _text(name: str, default: str | None = None) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default=default)
+
+
+def _whole(name: str, default: int | None = None) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=None if default is None else str(default))
+
+
+def _seconds(name: str, nullable: bool = False) -> Column[float]:
+    return Column(name, Float(53), nullable=nullable)
+
+
+shards = Table(
+    "shards", metadata,
+    Column("id", Text, primary_key=True),
+    _text("uri"), _text("role"), Column("of", Text, ForeignKey("shards.id")), _text("region", ""), _text("state"),
+    Column("weight", Float(53), nullable=False), _whole("epoch", 0),
+    Column("lag_records", BigInteger), _seconds("lag_seconds", nullable=True), _seconds("updated"),
+)  # fmt: skip
+
+shard_maps = Table(
+    "shard_maps", metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    _text("map"), _seconds("made_at"), _text("made_by"),
+)  # fmt: skip
+
+sources = Table(
+    "sources", metadata,
+    Column("tenant", Text, primary_key=True), Column("name", Text, primary_key=True),
+    _text("owner"), _text("transport"), _text("licence"), Column("positions", Text), _whole("priority"),
+    _text("state", "active"), _whole("next_epoch", 1), _whole("next_position", 1),
+    Column("assigned_epoch", BigInteger), _seconds("created"),
+)  # fmt: skip
+
+epochs = Table(
+    "epochs", metadata,
+    Column("tenant", Text, primary_key=True), Column("source", Text, primary_key=True),
+    Column("digest", Text, primary_key=True), _whole("epoch"), _seconds("created"),
+    UniqueConstraint("tenant", "source", "epoch"),
+)  # fmt: skip
+
+loads = Table(
+    "loads", metadata,
+    Column("id", Text, primary_key=True), _text("tenant"), _text("source"), _whole("epoch"), _text("digest"),
+    _text("label"), _text("mapping"), _text("state"),
+    _whole("acked", 0), _whole("applied", 0), _whole("duplicate", 0), _whole("stale", 0), _whole("dead", 0),
+    _seconds("started"), _seconds("ended", nullable=True),
+    Index("loads_by_digest", "tenant", "source", "digest"),
+)  # fmt: skip
+
+load_ranges = Table(
+    "load_ranges", metadata,
+    Column("load", Text, ForeignKey("loads.id"), primary_key=True),
+    Column("range", BigInteger, primary_key=True, autoincrement=False), _whole("position"),
+)  # fmt: skip
+
+acceptances = Table(
+    "acceptances", metadata,
+    Column("tenant", Text, primary_key=True), Column("source", Text, primary_key=True),
+    Column("key", Text, primary_key=True), _text("body_hash"), _whole("epoch"), _whole("first_position"),
+    _whole("count"), Column("answer", Text), _seconds("created"),
+    Index("acceptances_by_age", "tenant", "source", "created"),
+)  # fmt: skip
+
+dead_letters = Table(
+    "dead_letters", metadata,
+    Column("sequence", _Serial, primary_key=True, autoincrement=True), Column("id", Text, nullable=False, unique=True),
+    _text("tenant"), _text("source"), _text("partition", ""), _text("version"), _text("type", ""),
+    _text("error_class"), _text("reason"), Column("payload", LargeBinary, nullable=False),
+    _whole("payload_bytes"), _text("payload_sha256"), _text("headers"), _whole("attempts", 0), _text("state"),
+    _seconds("first_seen"), _seconds("last_attempt", nullable=True),
+    UniqueConstraint("tenant", "source", "partition", "version"),
+    Index("dead_letters_by_state", "tenant", "state", "sequence"),
+)  # fmt: skip
+
+registered_names = Table(
+    "registered_names", metadata,
+    Column("tenant", Text, primary_key=True), Column("space", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+)  # fmt: skip
+
+runs = Table(
+    "runs", metadata,
+    Column("tenant", Text, primary_key=True), Column("overlay", Text, primary_key=True),
+    Column("run", BigInteger, primary_key=True, autoincrement=False), _text("snapshot"), _text("state"),
+    Column("gate", Text), _seconds("started"), _seconds("ended", nullable=True),
+)  # fmt: skip
+
+pointers = Table(
+    "pointers", metadata,
+    Column("name", Text, primary_key=True), _whole("sequence"), _text("manifest"), _seconds("updated"),
+)  # fmt: skip
+
+leases = Table(
+    "leases", metadata,
+    Column("name", Text, primary_key=True), _text("holder"), _whole("token"), _seconds("expires"),
+)  # fmt: skip
+
+audit = Table(
+    "audit", metadata,
+    Column("sequence", _Serial, primary_key=True, autoincrement=True), _seconds("at"), _text("tenant"), _text("actor"),
+    _text("action"), _text("subject"), _text("detail"),
+    Index("audit_by_tenant", "tenant", "sequence"),
+)  # fmt: skip
+
+consumer_positions = Table(
+    "consumer_positions", metadata,
+    Column("consumer", Text, primary_key=True),
+    Column("partition", BigInteger, primary_key=True, autoincrement=False), _whole("number"), _seconds("at"),
+)  # fmt: skip
+
+logs = Table(
+    "logs", metadata,
+    Column("generation", BigInteger, primary_key=True, autoincrement=False), _text("name"), _whole("partitions"),
+)  # fmt: skip

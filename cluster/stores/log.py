@@ -1,0 +1,217 @@
+"""The event log as its users see it: numbered entries in partitions, and what can be wrong with a reading.
+
+    append(entries) ─► durable numbers     read(partition, after) ─► after+1, after+2, … or LogGap, LogLostTail
+
+Numbers count the entries of one partition: the first is 1, and there are no gaps within a generation of the log. A
+position is the number of the last entry that was taken, so a consumer that has read nothing stands at 0.
+This module holds no client; `cluster.stores.redis_log` is the implementation on Redis Streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from cluster.errors import Corrupt
+
+
+class Append(NamedTuple):
+    """One entry to append.
+
+    Args:
+        partition: 0 to the log's number of partitions - 1.
+        data: a batch of records as Arrow IPC; opaque to the log.
+        records: how many records `data` holds.
+    """
+
+    partition: int
+    data: bytes
+    records: int
+
+
+class Entry(NamedTuple):
+    """One entry as it is read.
+
+    Args:
+        number: counts the partition's entries from 1.
+        appended_ms: when it was appended, ms since 1970 by the appender's clock; says lag in seconds, orders nothing.
+    """
+
+    number: int
+    data: bytes
+    records: int
+    appended_ms: int
+
+
+class LogIdentity(NamedTuple):
+    """Which log this is: a log that was lost and created again has another `name`.
+
+    Args:
+        name: drawn once, when the log is created.
+        generation: numbers are comparable within one generation only.
+        partitions: fixed for the generation.
+    """
+
+    name: str
+    generation: int
+    partitions: int
+
+
+class LogGap(Corrupt):
+    """Entries right after the position asked for are trimmed: take them from the lake, then read on.
+
+    Args:
+        first_available: number of the partition's first entry that can still be read; the next one where none is left.
+    """
+
+    def __init__(self, partition: int, after: int, first_available: int) -> None:
+        super().__init__(
+            f"log partition {partition}: entries {after + 1} to {first_available - 1} are trimmed;"
+            " read them from the lake"
+        )
+        self.partition, self.after, self.first_available = partition, after, first_available
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.partition, self.after, self.first_available)
+
+
+class LogLostTail(Corrupt):
+    """The log ends below what a consumer has taken from it: entries that were durable are gone. Stop.
+
+    Args:
+        after: what the consumer has.
+        end: number of the partition's last entry.
+    """
+
+    def __init__(self, partition: int, after: int, end: int) -> None:
+        super().__init__(
+            f"log partition {partition} ends at {end}, but entries up to {after} were read from it: its tail is lost."
+            " Stop ingest and restore the log's files; nothing may be appended to it as it is"
+        )
+        self.partition, self.after, self.end = partition, after, end
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.partition, self.after, self.end)
+
+
+class EventLog(Protocol):
+    """What every event log does. Calls block; one instance may be used by several threads."""
+
+    @property
+    def identity(self) -> LogIdentity:
+        """Which log this is."""
+        ...
+
+    def append(self, entries: Sequence[Append]) -> list[int]:
+        """Appends the entries and returns their numbers, in order, once all are durable.
+
+        Each entry is there whole or not at all; when this raises, some of them may be. To append the same again is
+        harmless, since versions come from the source.
+
+        Raises:
+            Overloaded: the log is full; nothing of the call was sent, or the server itself refused for want of memory.
+            Rejected: an entry is larger than the log takes; nothing was appended.
+            Unavailable: the log does not answer; nothing was sent.
+            OutcomeUnknown: the connection broke, or durability was not confirmed in time; append the same again.
+        """
+        ...
+
+    def read(self, partition: int, after: int, limit_entries: int, limit_bytes: int, block_ms: int = 0) -> list[Entry]:
+        """Entries after+1, after+2, … of a partition; empty only when there is none within `block_ms`.
+
+        May return fewer than are there.
+
+        Args:
+            limit_bytes: stop before the entry that would exceed it; the first entry comes whatever its size.
+
+        Raises:
+            LogGap: the next entry is trimmed.
+            LogLostTail: the log ends below `after`.
+            Corrupt: numbers do not follow each other.
+            Unavailable: the log does not answer.
+        """
+        ...
+
+    def read_many(
+        self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
+    ) -> dict[int, list[Entry]]:
+        """`read` of several partitions in one call; partitions that have nothing new are absent.
+
+        Args:
+            after: position by partition.
+            limit_entries, limit_bytes: of each partition.
+        """
+        ...
+
+    def wait_for(self, partition: int, number: int, timeout_ms: int) -> bool:
+        """Whether the partition has reached `number`, waiting for it up to `timeout_ms`."""
+        ...
+
+    def ends(self) -> dict[int, int]:
+        """Number of the last entry by partition; 0 where nothing was ever appended."""
+        ...
+
+    def begins(self) -> dict[int, int]:
+        """Number of the first entry that can be read, by partition; end + 1 where there is none."""
+        ...
+
+    def bytes_used(self) -> int:
+        """Memory that the log's entries take, bytes."""
+        ...
+
+    def trim(self, partition: int, below: int) -> int:
+        """Removes the entries with numbers less than `below`; returns how many. Safe to call twice.
+
+        Call it only with what all shards, the lake and moves have made durable (`ConsumerPositions.least`).
+        """
+        ...
+
+    def close(self) -> None:
+        """Closes the connections. Safe to call twice."""
+        ...
+
+
+def check_continuity(partition: int, after: int, numbers: Sequence[int]) -> None:
+    """Nothing if the numbers are after+1, after+2, …
+
+    Raises:
+        LogGap: the first is greater than after+1.
+        Corrupt: anything else that is not consecutive.
+    """
+    if not numbers:
+        return
+    if numbers[0] > after + 1:
+        raise LogGap(partition, after, numbers[0])
+    for expected, number in enumerate(numbers, after + 1):
+        if number != expected:
+            raise Corrupt(
+                f"log partition {partition}: entry {number} stands where {expected} belongs; restore its files"
+            )
+
+
+def check_range(partition: int, after: int, begin: int, end: int) -> None:
+    """Nothing if a consumer at `after` can go on in a partition that holds begin..end.
+
+    Raises:
+        LogLostTail: it ends below `after`.
+        LogGap: it begins above after+1.
+    """
+    if end < after:
+        raise LogLostTail(partition, after, end)
+    if begin > after + 1:
+        raise LogGap(partition, after, begin)
+
+
+def check_tails(ends: Mapping[int, int], taken: Mapping[int, int]) -> None:
+    """At start, before anything is appended: no consumer may have more than the log.
+
+    Args:
+        ends: of the log, by partition.
+        taken: the greatest position that any consumer has made durable, by partition.
+
+    Raises:
+        LogLostTail: of the first such partition; later appends would take the lost entries' numbers.
+    """
+    for partition, after in sorted(taken.items()):
+        if ends.get(partition, 0) < after:
+            raise LogLostTail(partition, after, ends.get(partition, 0))

@@ -1,0 +1,273 @@
+"""The event log on Redis Streams: one stream a partition, one Redis process of its own.
+
+    <ns>:meta     hash: name, generation, partitions
+    <ns>:begins   hash: partition → number of its first entry
+    <ns>:p:<n>    stream: id <generation>-<number>, fields d (data), n (records), t (appended, ms)
+
+Redis counts the number itself (`XADD key <generation>-*`), and keeps counting after a trim or a restart; the stream
+starts from a removed entry 0, so the first is 1. The last number is begin + length - 1: there are no gaps.
+
+**Durable** means fsynced by the log's server. At connecting, several writes are each waited for (`WAITAOF`); if they
+come back faster than a server that syncs once a second could do it, it runs with `appendfsync always` and its answers
+mean durability. Otherwise every append waits for the sync itself, which costs up to a second.
+
+Threads may share an instance. A child process has to open its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import redis
+
+from cluster.config import LogSettings
+from cluster.errors import Corrupt, OutcomeUnknown, Overloaded, Rejected
+from cluster.stores import redis_log_setup as setup
+from cluster.stores.log import Append, Entry, LogIdentity, check_continuity, check_range
+from cluster.stores.redis_address import RedisAddress
+from cluster.stores.redis_errors import command, translate, translated
+from cluster.stores.redis_log_setup import WHAT, LogKeys
+
+_USED_FOR_S = 1.0
+"""How long a reading of the memory used is believed; what is appended meanwhile is added to it."""
+
+_TRIM = """
+local removed = redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[1])
+if removed > 0 then redis.call('HINCRBY', KEYS[2], ARGV[2], removed) end
+return removed
+"""
+
+
+class RedisEventLog:
+    """`EventLog` on Redis Streams; made by `open_redis_log`."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: LogKeys,
+        settings: LogSettings,
+        identity: LogIdentity,
+        synced_answers: bool,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._client, self._keys, self._settings, self._identity = client, keys, settings, identity
+        self._prefix = f"{identity.generation}-".encode()
+        self._synced_answers = synced_answers
+        self._clock_ms = clock_ms
+        self._trim = client.register_script(_TRIM)
+        self._used_bytes, self._used_until_s = 0, 0.0
+        self._entry_bytes = settings.entry_bytes // 16  # of entries seen lately: how many are worth asking for at once
+
+    @property
+    def identity(self) -> LogIdentity:
+        """Which log this is; a consumer that knew another one must not go on."""
+        return self._identity
+
+    def append(self, entries: Sequence[Append]) -> list[int]:
+        """See `EventLog.append`; one round trip."""
+        if not entries:
+            return []
+        size = self._admit(entries)
+        pipeline = self._client.pipeline(transaction=False)
+        at_ms = self._clock_ms()
+        for entry in entries:
+            stream = self._keys.stream(entry.partition)
+            command(
+                pipeline,
+                "XADD",
+                stream,
+                "NOMKSTREAM",
+                self._prefix + b"*",
+                "d",
+                entry.data,
+                "n",
+                entry.records,
+                "t",
+                at_ms,
+            )
+        if not self._synced_answers:
+            command(pipeline, "WAITAOF", 1, 0, int(self._settings.timeout_s * 800))
+        answers = self._send(pipeline)
+        if not self._synced_answers and answers.pop()[0] < 1:
+            raise OutcomeUnknown(f"{WHAT} did not confirm that it is on disk in time; append the same again", 1.0)
+        self._used_bytes += size
+        return [self._appended(entry.partition, answer) for entry, answer in zip(entries, answers, strict=True)]
+
+    def read(self, partition: int, after: int, limit_entries: int, limit_bytes: int, block_ms: int = 0) -> list[Entry]:
+        """See `EventLog.read`."""
+        return self.read_many({partition: after}, limit_entries, limit_bytes, block_ms).get(partition, [])
+
+    def read_many(
+        self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
+    ) -> dict[int, list[Entry]]:
+        """See `EventLog.read_many`; one round trip, and one more for the partitions that had nothing."""
+        if not after:
+            return {}
+        count = max(1, min(limit_entries, limit_bytes // max(1, self._entry_bytes)))
+        found: dict[int, list[Entry]] = {}
+        for stream, raw in self._xread(after, count, block_ms):
+            partition = int(stream.rpartition(b":")[2])
+            entries = [self._entry(partition, stream_id, fields) for stream_id, fields in raw]
+            check_continuity(partition, after[partition], [entry.number for entry in entries])
+            found[partition] = _within(entries, limit_bytes)
+        self._remember_sizes(found)
+        self._check_silent({partition: at for partition, at in after.items() if partition not in found})
+        return found
+
+    def wait_for(self, partition: int, number: int, timeout_ms: int) -> bool:
+        """See `EventLog.wait_for`."""
+        until = time.monotonic() + timeout_ms / 1000
+        while self.ends()[partition] < number:
+            left_ms = int((until - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                return False
+            last = self.ends()[partition]
+            if last < number:
+                self._xread({partition: last}, 1, min(left_ms, self._settings.block_ms))
+        return True
+
+    def ends(self) -> dict[int, int]:
+        """See `EventLog.ends`."""
+        return {partition: end for partition, (_, end) in self._ranges(range(self._identity.partitions)).items()}
+
+    def begins(self) -> dict[int, int]:
+        """See `EventLog.begins`."""
+        return {partition: begin for partition, (begin, _) in self._ranges(range(self._identity.partitions)).items()}
+
+    def bytes_used(self) -> int:
+        """Memory of the server's data set, bytes: the log's server holds nothing else."""
+        with translated(WHAT):
+            return int(self._client.info("memory")["used_memory_dataset"])
+
+    def trim(self, partition: int, below: int) -> int:
+        """See `EventLog.trim`."""
+        self._check_partition(partition)
+        with translated(WHAT):
+            least = self._prefix + str(max(below, 1)).encode()
+            return int(self._trim(keys=[self._keys.stream(partition), self._keys.begins], args=[least, partition]))
+
+    def close(self) -> None:
+        """See `EventLog.close`."""
+        self._client.close()
+
+    def _admit(self, entries: Sequence[Append]) -> int:
+        for entry in entries:
+            self._check_partition(entry.partition)
+            if len(entry.data) > self._settings.entry_bytes:
+                raise Rejected(
+                    f"a log entry of {len(entry.data)} bytes is over log.entry_bytes ({self._settings.entry_bytes});"
+                    " send smaller batches"
+                )
+        now_s = time.monotonic()
+        if now_s >= self._used_until_s:
+            self._used_bytes, self._used_until_s = self.bytes_used(), now_s + _USED_FOR_S
+        if self._used_bytes >= self._settings.max_bytes:
+            raise Overloaded(
+                f"{WHAT} is full ({self._used_bytes} of log.max_bytes = {self._settings.max_bytes}); it empties as the"
+                " shards and the lake catch up",
+                _USED_FOR_S,
+            )
+        return sum(len(entry.data) for entry in entries)
+
+    def _send(self, pipeline: redis.client.Pipeline) -> list[Any]:
+        with translated(WHAT):  # a connection that is known to stand: what fails before it was certainly not sent
+            pool = self._client.connection_pool
+            pool.release(pool.get_connection())
+        with translated(WHAT, sent=True):
+            answers: list[Any] = pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise translate(answer, WHAT, sent=True) from answer
+        return answers
+
+    def _appended(self, partition: int, answer: bytes | None) -> int:
+        if answer is None:
+            raise Corrupt(f"log partition {partition} has lost its stream while in use; restore the log's files")
+        return self._number(partition, answer)
+
+    def _xread(self, after: Mapping[int, int], count: int, block_ms: int) -> list[tuple[bytes, list[Any]]]:
+        for partition in after:
+            self._check_partition(partition)
+        if block_ms > self._settings.timeout_s * 500:
+            raise ValueError(f"block_ms={block_ms} has to stay below half of log.timeout_s")
+        block = ["BLOCK", block_ms] if block_ms > 0 else []
+        streams = [self._keys.stream(partition) for partition in after]
+        ids = [self._prefix + str(number).encode() for number in after.values()]
+        with translated(WHAT):
+            answer = command(self._client, "XREAD", "COUNT", count, *block, "STREAMS", *streams, *ids)
+        return list(answer.items()) if isinstance(answer, dict) else list(answer or [])
+
+    def _entry(self, partition: int, stream_id: bytes, fields: dict[bytes, bytes]) -> Entry:
+        try:
+            return Entry(self._number(partition, stream_id), fields[b"d"], int(fields[b"n"]), int(fields[b"t"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise Corrupt(
+                f"log partition {partition}: entry {stream_id!r} is not one of ours; restore its files"
+            ) from error
+
+    def _number(self, partition: int, stream_id: bytes) -> int:
+        if not stream_id.startswith(self._prefix):
+            raise Corrupt(
+                f"log partition {partition}: entry {stream_id!r} is not of generation {self._identity.generation}"
+            )
+        return int(stream_id[len(self._prefix) :])
+
+    def _remember_sizes(self, found: Mapping[int, Sequence[Entry]]) -> None:
+        sizes = [len(entry.data) for entries in found.values() for entry in entries]
+        if sizes:
+            self._entry_bytes = max(sum(sizes) // len(sizes), max(sizes) // 2)
+
+    def _check_silent(self, after: Mapping[int, int]) -> None:
+        for partition, (begin, end) in self._ranges(list(after)).items():
+            check_range(partition, after[partition], begin, end)
+
+    def _ranges(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        if not partitions:
+            return {}
+        with translated(WHAT):
+            return setup.ranges(self._client, self._keys, partitions)
+
+    def _check_partition(self, partition: int) -> None:
+        if not 0 <= partition < self._identity.partitions:
+            raise ValueError(f"partition {partition} of {self._identity.partitions}")
+
+
+def open_redis_log(
+    address: RedisAddress,
+    settings: LogSettings,
+    namespace: str = "log",
+    clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> RedisEventLog:
+    """Opens the log, creating it on an empty server; safe to call from several processes at once.
+
+    Args:
+        namespace: what the log's keys begin with (`<ns>` above); two logs may share a server in tests.
+        clock_ms: the time that entries are stamped with, ms since 1970.
+
+    Raises:
+        Rejected: the server is not fit (too old, not append-only, evicts), or the log has another number of partitions.
+        Corrupt: the streams contradict the log's own counts.
+        Unavailable: the server does not answer.
+    """
+    client, keys = address.connect(settings.timeout_s), LogKeys(namespace)
+    try:
+        with translated(WHAT, sent=False):
+            setup.check_server(client)
+            identity = setup.create_or_open(client, keys, settings.partitions)
+            setup.check_streams(client, keys, identity)
+            synced = setup.answers_are_synced(client, keys, settings.timeout_s)
+    except BaseException:
+        client.close()
+        raise
+    return RedisEventLog(client, keys, settings, identity, synced, clock_ms)
+
+
+def _within(entries: list[Entry], limit_bytes: int) -> list[Entry]:
+    total = 0
+    for index, entry in enumerate(entries):
+        total += len(entry.data)
+        if index and total > limit_bytes:
+            return entries[:index]
+    return entries
