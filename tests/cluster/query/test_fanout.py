@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster.config import QuerySettings
+from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, Unavailable
+from cluster.query.cypher import probe
+from cluster.query.fanout import FanOut, Topology
+from cluster.query.hot import Rows, Shard
+from cluster.routing import ShardState
+from cluster.shard_map import initial
+
+SETTINGS = QuerySettings(deadline_s=1.0, breaker_failures=3, breaker_open_s=0.4, ongoing_requests=6)
+NAMES = ("shard-0", "shard-1", "shard-2")
+MAP = initial(NAMES, 6)
+BUCKET = MAP.buckets_of("shard-1")[0]
+
+
+class Fake:
+    """A directory and the shards behind it: each answers as its function says."""
+
+    def __init__(self, **behaviour: Callable[[], Rows]) -> None:
+        self.behaviour = {name: lambda name=name: [[name]] for name in NAMES} | {
+            name.replace("_", "-"): does for name, does in behaviour.items()
+        }
+        self.calls: list[str] = []
+        self.reloads = 0
+        self.epoch = 1
+        self.replicas: dict[str, ShardState] = {}
+
+    def topology(self) -> Topology:
+        states = {name: ShardState(name, None, "active", self.epoch) for name in NAMES} | self.replicas
+        return Topology(MAP, states)
+
+    def reload(self) -> None:
+        self.reloads += 1
+        self.epoch += 1
+
+    def connect(self, shard: str) -> Any:
+        fake = self
+
+        class Reader:
+            def read(self, template: str, parameters: dict[str, Any], timeout_s: float | None = None) -> Rows:
+                fake.calls.append(shard)
+                return fake.behaviour[shard]()
+
+            def close(self) -> None: ...
+
+        return Reader()
+
+
+def ask(shard: Shard) -> Any:
+    return shard.read(probe())[0][0]
+
+
+def run(fake: Fake, question: Callable[[FanOut], Any], settings: QuerySettings = SETTINGS) -> Any:
+    async def inside() -> Any:
+        fanout = FanOut(fake, fake.connect, settings, seed=1)
+        try:
+            return await question(fanout)
+        finally:
+            fanout.close()
+
+    return asyncio.run(inside())
+
+
+def raising(error: Exception) -> Callable[[], Rows]:
+    def fail() -> Rows:
+        raise error
+
+    return fail
+
+
+def test_one_asks_the_owner_alone() -> None:
+    fake = Fake()
+    assert run(fake, lambda f: f.one(BUCKET, ask, f.deadline())) == "shard-1"
+    assert fake.calls == ["shard-1"]
+
+
+def test_every_asks_all_with_their_epoch_and_buckets() -> None:
+    merged = run(Fake(), lambda f: f.every(lambda s: (ask(s), s.epoch, s.buckets), f.deadline()))
+    assert merged.answers == tuple((name, 1, MAP.buckets_of(name)) for name in NAMES)
+    assert merged.complete
+
+
+def test_retryable_failures_are_tried_again() -> None:
+    failing = iter([Unavailable("broken", 0.01), Overloaded("full", 0.01)])
+
+    def sometimes() -> Rows:
+        error = next(failing, None)
+        if error:
+            raise error
+        return [["late"]]
+
+    assert run(Fake(shard_1=sometimes), lambda f: f.one(BUCKET, ask, f.deadline())) == "late"
+
+
+@pytest.mark.parametrize("error", [NotFound("no"), Corrupt("bad")])
+def test_final_answers_are_not_tried_again(error: Exception) -> None:
+    fake = Fake(shard_1=raising(error))
+    with pytest.raises(type(error)):
+        run(fake, lambda f: f.one(BUCKET, ask, f.deadline()))
+    assert fake.calls == ["shard-1"]
+
+
+def test_a_refused_epoch_reloads_the_map_and_names_the_new_one() -> None:
+    fake = Fake()
+
+    def job(shard: Shard) -> int:
+        if shard.epoch < 3:
+            raise Fenced("old", 0.01)
+        return shard.epoch
+
+    assert run(fake, lambda f: f.one(BUCKET, job, f.deadline())) == 3
+    assert fake.reloads == 2
+
+
+def test_a_replica_that_is_fresh_answers_for_a_dead_owner() -> None:
+    fake = Fake(shard_1=raising(Unavailable("dead", 0.01)))
+    fake.replicas = {"copy": ShardState("copy", "shard-1", "active", 1, lag_s=0.1)}
+    fake.behaviour["copy"] = lambda: [["copy"]]
+    assert run(fake, lambda f: f.one(BUCKET, ask, f.deadline())) == "copy"
+
+
+def test_a_dead_shard_is_named_and_the_others_answer() -> None:
+    fake = Fake(shard_2=raising(Unavailable("dead", 0.01)))
+    merged = run(fake, lambda f: f.every(ask, f.deadline()))
+    assert merged.answers == ("shard-0", "shard-1")
+    assert merged.missing == {"shard-2": "dead"}
+
+
+def test_no_shard_at_all_is_unavailable() -> None:
+    dead = raising(Unavailable("dead", 0.01))
+    with pytest.raises(Unavailable):
+        run(Fake(shard_0=dead, shard_1=dead, shard_2=dead), lambda f: f.every(ask, f.deadline()))
+
+
+def test_a_hanging_shard_delays_nobody_else_and_its_breaker_opens() -> None:
+    released = threading.Event()
+
+    def hang() -> Rows:
+        released.wait(5.0)
+        return [["too late"]]
+
+    fake = Fake(shard_2=hang)
+
+    async def question(fanout: FanOut) -> tuple[float, Any, list[float]]:
+        began = time.monotonic()
+        hung = asyncio.create_task(fanout.every(ask, fanout.deadline()))
+        await asyncio.sleep(0.05)
+        times = []
+        for _ in range(50):
+            at = time.monotonic()
+            assert await fanout.one(BUCKET, ask, fanout.deadline()) == "shard-1"
+            times.append(time.monotonic() - at)
+        merged = await hung
+        took = time.monotonic() - began
+        asked = fake.calls.count("shard-2")
+        with pytest.raises(Unavailable, match="lately"):  # one hang more opens it: no thread is spent any more
+            for _ in range(3):
+                await fanout._lanes["shard-2"].call(lambda read: read(probe()), 0.05)
+        assert fake.calls.count("shard-2") <= asked + 2
+        released.set()
+        await asyncio.sleep(SETTINGS.breaker_open_s + 0.1)
+        bucket = MAP.buckets_of("shard-2")[0]
+        assert await fanout.one(bucket, ask, fanout.deadline()) == "too late"
+        return took, merged, times
+
+    took, merged, times = run(fake, question)
+    assert took < SETTINGS.deadline_s + 0.5
+    assert set(merged.missing) == {"shard-2"}
+    assert sorted(times)[len(times) // 2] < 0.1
+
+
+def test_a_lane_is_bounded() -> None:
+    released = threading.Event()
+    fake = Fake(shard_1=lambda: [[released.wait(3.0)]])
+
+    async def question(fanout: FanOut) -> list[Any]:
+        tasks = [asyncio.create_task(fanout.one(BUCKET, ask, fanout.deadline())) for _ in range(20)]
+        await asyncio.sleep(0.02)
+        lane = fanout._lanes["shard-1"]
+        with pytest.raises(Overloaded):
+            await lane.call(lambda read: read(probe()), 0.1)
+        assert lane._under_way == SETTINGS.ongoing_requests
+        released.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = run(fake, question)
+    assert answers.count(True) >= SETTINGS.ongoing_requests
+    assert all(answer is True or isinstance(answer, Overloaded) for answer in answers)
