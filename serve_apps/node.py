@@ -99,10 +99,10 @@ def ray_environment(state_dir: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: every Ray process listens on loopback only
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
 
 
@@ -140,10 +140,10 @@ class Node:
             Conflict: another node runs on this state directory.
         """
         lock = self._lock()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+        self._heed_signals()
         try:
             self._start()
+            self._heed_signals()  # Ray has set handlers of its own
             self._stopping.wait()
         except BaseException as error:
             self._say("failed", notes=(*self._state.notes, str(error)))
@@ -153,6 +153,10 @@ class Node:
             if self._state.phase != "failed":
                 node_file(self.state_dir).unlink(missing_ok=True)
             os.close(lock)
+
+    def _heed_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
 
     def _lock(self) -> int:
         descriptor = os.open(self.state_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
