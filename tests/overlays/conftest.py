@@ -1,0 +1,21 @@
+"""A Ray node, and a control store of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.stores.control import ControlStore, open_control
+from tests.workloads.overlay.ray_node import ray_node
+
+__all__ = ["ray_node"]
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[ControlStore]:
+    """An empty control store."""
+    store = open_control(f"sqlite:///{tmp_path}/control.db")
+    yield store
+    store.close()
