@@ -1,0 +1,137 @@
+"""Reading the `events` table: which data files a reading needs, and their rows.
+
+Tables of ours have no delete files, so a version's rows are those of its data files. A manifest or data file whose
+sequence number is not newer than a table version holds nothing that this version lacks, and is skipped unread;
+the filter by log number decides, since compaction mixes old rows into newer files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+from pyiceberg.conversions import from_bytes
+from pyiceberg.manifest import DataFile, ManifestEntry
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import IntegerType, LongType
+
+from cluster.errors import Corrupt
+from cluster.model import Kind
+from cluster.stores.lake_files import local_path
+from cluster.stores.lake_positions import Positions
+
+
+class Wanted(NamedTuple):
+    """Which rows a reading wants; None: all.
+
+    Args:
+        after: rows of later entries only.
+        partition: of one log partition, and with `first`..`last`, of these entry numbers.
+        buckets: lowest and highest bucket, both included; floors and priorities are of every bucket.
+    """
+
+    after: Positions | None = None
+    partition: int | None = None
+    first: int | None = None
+    last: int | None = None
+    buckets: tuple[int, int] | None = None
+    tenant: str | None = None
+    source: str | None = None
+    least_kind: int | None = None
+    most_kind: int | None = None
+
+
+def manifest_entries(table: Table, version: Snapshot, newer_than: int = 0) -> Iterator[ManifestEntry]:
+    """Live entries of a version that came with a commit after sequence number `newer_than`."""
+    for manifest in version.manifests(table.io):
+        if manifest.sequence_number <= newer_than:
+            continue
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+            if (entry.sequence_number or manifest.sequence_number) > newer_than:
+                yield entry
+
+
+def files_for(table: Table, version: Snapshot, wanted: Wanted, newer_than: int = 0) -> list[Path]:
+    """Data files that may hold wanted rows."""
+    found = (entry.data_file for entry in manifest_entries(table, version, newer_than))
+    return [local_path(file.file_path) for file in found if _may_hold(table, file, wanted)]
+
+
+def bounds(table: Table, file: DataFile, column: str) -> tuple[int, int] | None:
+    """Least and greatest value of an integer column in a file, where the table knows them."""
+    field = table.schema().find_field(column)
+    low, high = (file.lower_bounds or {}).get(field.field_id), (file.upper_bounds or {}).get(field.field_id)
+    if low is None or high is None:
+        return None
+    kind = field.field_type
+    if not isinstance(kind, (IntegerType, LongType)):
+        raise TypeError(f"{column} is no integer column")
+    return int(from_bytes(kind, low)), int(from_bytes(kind, high))
+
+
+def _may_hold(table: Table, file: DataFile, wanted: Wanted) -> bool:
+    numbers = bounds(table, file, "log_number")
+    if numbers is None:
+        return True
+    partitions = bounds(table, file, "log_partition")
+    if wanted.partition is not None and partitions and not partitions[0] <= wanted.partition <= partitions[1]:
+        return False
+    if wanted.first is not None and numbers[1] < wanted.first:
+        return False
+    return wanted.last is None or numbers[0] <= wanted.last
+
+
+def condition(wanted: Wanted) -> pl.Expr | None:
+    """The filter for wanted rows; None where all are."""
+    parts: list[pl.Expr] = []
+    number = pl.col("log_number")
+    if wanted.after is not None and not wanted.after.is_empty:
+        parts.append(_later(wanted.after))
+    if wanted.partition is not None:
+        parts.append(pl.col("log_partition") == wanted.partition)
+    if wanted.first is not None:
+        parts.append(number >= wanted.first)
+    if wanted.last is not None:
+        parts.append(number <= wanted.last)
+    if wanted.least_kind is not None:
+        parts.append(pl.col("kind") >= wanted.least_kind)
+    if wanted.most_kind is not None:
+        parts.append(pl.col("kind") <= wanted.most_kind)
+    if wanted.buckets is not None:
+        parts.append(pl.col("bucket").is_between(*wanted.buckets) | (pl.col("kind") >= int(Kind.FLOOR)))
+    for name in ("tenant", "source"):
+        value = getattr(wanted, name)
+        if value is not None:
+            parts.append(pl.col(name) == value)
+    return pl.all_horizontal(parts) if parts else None
+
+
+def _later(after: Positions) -> pl.Expr:
+    known = [(pl.col("log_partition") == p) & (pl.col("log_number") > at.number) for p, at in after.partitions.items()]
+    return pl.any_horizontal([*known, ~pl.col("log_partition").is_in(list(after.partitions))])
+
+
+def read_rows(paths: Sequence[Path], wanted: Wanted, columns: Sequence[str]) -> pl.DataFrame | None:
+    """Wanted rows of data files, in no particular order; None where there is no file.
+
+    Raises:
+        Corrupt: a file is missing or damaged.
+    """
+    if not paths:
+        return None
+    rows = pl.scan_parquet([str(path) for path in paths], glob=False, cache=False)
+    kept = condition(wanted)
+    if kept is not None:
+        rows = rows.filter(kept)
+    try:
+        return rows.select(columns).collect()
+    except FileNotFoundError as error:
+        raise Corrupt(
+            f"lake: a data file of this table version is missing ({error}). If the version is old, read again at the"
+            " newest one; else restore the file"
+        ) from error
+    except pl.exceptions.ComputeError as error:
+        raise Corrupt(f"lake: a data file is damaged: {error}; restore it") from error
