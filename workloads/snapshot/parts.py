@@ -1,0 +1,115 @@
+"""Writing datasets: Parquet files with explicit schemas, aside, fsynced, named by their content, hashed by slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cluster.stores.files import Failpoint, HashingFile, aside_of, disk_errors, fsync_folder, make_folder, no_failpoint
+from workloads.snapshot.digest import slots_of
+from workloads.snapshot.layout import CODED, SCHEMAS, SLOT_BUCKETS, SLOTS, Part
+
+NUMBER_GROUP_ROWS = 1 << 20
+TEXT_GROUP_ROWS = 128 << 10
+"""Rows of a row group: what a reader that takes slices has to decode at least."""
+WRITE_THREADS = 4
+"""More than there are cores on a small machine: some wait for the disk."""
+_DICTIONARY = CODED | {"kind", "op", "bucket", "event_time", "claim", "sources", "priority"}
+RowsBySlot = list[tuple[int, int]]
+
+
+class Output(NamedTuple):
+    """Rows on their way to one file.
+
+    Args:
+        dataset: its name in `layout.SCHEMAS`.
+        tenant: a tenant's digest, or empty for the state part.
+        rows_by_slot: as in `digest.slots_of`.
+    """
+
+    dataset: str
+    tenant: str
+    rows: pl.DataFrame
+    rows_by_slot: RowsBySlot
+
+
+def rows_by_slot(buckets: pl.Series) -> RowsBySlot:
+    """How many rows each slot has, of rows that are in the order of their buckets."""
+    counts = np.bincount(buckets.to_numpy() // SLOT_BUCKETS, minlength=SLOTS)
+    return [(slot, int(rows)) for slot, rows in enumerate(counts) if rows]
+
+
+def numbers(name: str, values: NDArray[np.int64]) -> pl.DataFrame:
+    """One column of integers."""
+    return pl.DataFrame({name: values})
+
+
+def write_parts(root: Path, outputs: Iterable[Output], failpoint: Failpoint = no_failpoint) -> list[Part]:
+    """Writes each output to a file of its own under `root`, the snapshot's folder, all durable when this returns.
+
+    Outputs that are made while they are asked for are made beside the writing of those before.
+
+    Returns:
+        the parts, in the order of the outputs. The same rows give the same names, so it is safe to call twice.
+
+    Raises:
+        Unavailable: the disk is full.
+    """
+    with disk_errors("snapshot", root), ThreadPoolExecutor(WRITE_THREADS) as threads:
+        parts = list(threads.map(lambda output: _write(root, output, failpoint), outputs))
+        for folder in {(root / part.path).parent for part in parts}:
+            fsync_folder(folder)
+        return parts
+
+
+def _write(root: Path, output: Output, failpoint: Failpoint) -> Part:
+    table = arrow(output.rows, SCHEMAS[output.dataset])
+    folder = root / "tenants" / output.tenant if output.tenant else root / "state"
+    make_folder(folder)
+    aside = aside_of(folder / output.dataset)
+    failpoint(f"{output.dataset}.write")
+    try:
+        with HashingFile(aside) as file:
+            _write_table(table, file)
+            size, sha256 = file.bytes_written, file.seal()
+        failpoint(f"{output.dataset}.rename")
+        path = folder / f"{output.dataset}-{sha256[:32]}.parquet"
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    slots = slots_of(table, output.rows_by_slot)
+    return Part(str(path.relative_to(root)), size, sha256, table.num_rows, slots)
+
+
+def arrow(rows: pl.DataFrame, schema: pa.Schema) -> pa.Table:
+    """Rows as Arrow, in a dataset's columns; coded columns as dictionaries."""
+    table = rows.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest())
+    kinds = [
+        have.type if pa.types.is_dictionary(have.type) else want.type
+        for have, want in zip(table.schema, schema, strict=True)
+    ]
+    fields = [pa.field(name, kind, nullable=False) for name, kind in zip(schema.names, kinds, strict=True)]
+    return table.cast(pa.schema(fields))
+
+
+def _write_table(table: pa.Table, file: HashingFile) -> None:
+    names = table.column_names
+    text = any(not pa.types.is_integer(field.type) for field in table.schema)
+    with pq.ParquetWriter(
+        file,
+        table.schema,
+        compression="lz4",
+        use_dictionary=[name for name in names if name in _DICTIONARY],
+        write_statistics=[name for name in ("vertex", "src", "dst", "bucket") if name in names],
+        store_schema=False,
+    ) as writer:
+        writer.write_table(table, row_group_size=TEXT_GROUP_ROWS if text else NUMBER_GROUP_ROWS)

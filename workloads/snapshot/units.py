@@ -1,0 +1,158 @@
+"""The steps of a snapshot for one range of buckets or one tenant: plain functions of tasks that can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cluster.fold import Priorities
+from cluster.model import Kind
+from cluster.stores.files import Failpoint, no_failpoint
+from cluster.stores.lake import Lake, Positions, Wanted
+from workloads.snapshot import joined
+from workloads.snapshot.fold import COLUMNS, Rules, fold_registers
+from workloads.snapshot.graph import Base, Share, blocks, shares
+from workloads.snapshot.layout import SCHEMAS, SLOT_BUCKETS, Part
+from workloads.snapshot.parts import Output, rows_by_slot, write_parts
+from workloads.snapshot.read import read_part
+from workloads.snapshot.visible import Visible, visible_of
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written, and what it is part of."""
+
+    dataset: str
+    tenant: str
+    part: Part
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """Fold a range of buckets.
+
+    Args:
+        root: the new snapshot's folder.
+        slots: first and last slot.
+        version, after, newer_than: the pinned table version, and what the previous snapshot has of it.
+        previous: its register files.
+        keep_visible: hand on what is visible in memory, instead of reading the registers again.
+    """
+
+    lake_folder: Path
+    root: Path
+    slots: tuple[int, int]
+    version: int | None
+    after: Positions
+    newer_than: int
+    previous: tuple[Path, ...]
+    rules: Rules
+    keep_visible: bool
+    failpoint: Failpoint = no_failpoint
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A folded range of buckets."""
+
+    registers: Part | None
+    shares: dict[str, Share]
+    visible: Visible | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True)
+class GraphTask:
+    """Number and write the graph of a folded range. `visible`: where it is at hand."""
+
+    root: Path
+    registers: Part | None
+    priorities: Priorities
+    base: dict[str, Base]
+    visible: Visible | None = field(repr=False, default=None)
+    failpoint: Failpoint = no_failpoint
+
+
+@dataclass(frozen=True)
+class JoinTask:
+    """Join one tenant's cases, from the files of its graph."""
+
+    root: Path
+    tenant: str
+    first_vertex: int
+    vertices: tuple[Path, ...]
+    edges: tuple[Path, ...]
+    failpoint: Failpoint = no_failpoint
+
+
+def fold_unit(task: FoldTask) -> Unit:
+    """Registers of a range of buckets, written; safe to call twice."""
+    buckets = (task.slots[0] * SLOT_BUCKETS, (task.slots[1] + 1) * SLOT_BUCKETS - 1)
+    registers = fold_registers(_previous(task, buckets), _events(task, buckets), task.rules.floors)
+    outputs = [Output("registers", "", registers, rows_by_slot(registers["bucket"]))] if len(registers) else []
+    with ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(write_parts, task.root, outputs, task.failpoint)
+        visible = visible_of(registers, task.rules.priorities)
+        parts = writing.result()
+    return Unit(parts[0] if parts else None, shares(visible), visible if task.keep_visible else None)
+
+
+def _previous(task: FoldTask, buckets: tuple[int, int]) -> pl.DataFrame:
+    wanted = pl.col("bucket").is_between(*buckets)
+    frames = [read_part(path, None).filter(wanted) for path in task.previous]
+    return pl.concat([_no_registers(), *frames])
+
+
+def _events(task: FoldTask, buckets: tuple[int, int]) -> pl.DataFrame:
+    if task.version is None:
+        return _no_registers()
+    wanted = Wanted(after=task.after, buckets=buckets, most_kind=int(Kind.CLAIM))
+    with Lake.open(task.lake_folder, create=False) as lake:
+        return lake.events(wanted, COLUMNS, task.version, task.newer_than)
+
+
+def _no_registers() -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(SCHEMAS["registers"].empty_table()))
+
+
+def graph_unit(task: GraphTask) -> list[Written]:
+    """Vertices, edges, offsets and claims of a range of buckets, written; safe to call twice."""
+    visible = task.visible if task.visible is not None else _read_visible(task)
+    return _write(task.root, blocks(visible, task.base), task.failpoint)
+
+
+def _read_visible(task: GraphTask) -> Visible:
+    registers = _no_registers()
+    if task.registers is not None:
+        registers = read_part(task.root / task.registers.path, None)
+    return visible_of(fold_registers(registers, _no_registers(), Rules.none().floors), task.priorities)
+
+
+def join_tenant(task: JoinTask) -> list[Written]:
+    """The joined graph of a tenant, written; safe to call twice."""
+    vertices = _columns(task.vertices, "vertices", ["type", "id"])
+    ends = _columns(task.edges, "edges", ["src", "dst"])
+    src, dst = (ends[name].to_numpy().astype(np.int64) - task.first_vertex for name in ("src", "dst"))
+    found = joined.join_cases(vertices, src, dst, lambda: _columns(task.edges, "edges", ["type", "id"]))
+    return _write(task.root, joined.outputs(task.tenant, found), task.failpoint)
+
+
+def _columns(paths: tuple[Path, ...], dataset: str, names: list[str]) -> pl.DataFrame:
+    empty = pl.DataFrame(pl.from_arrow(SCHEMAS[dataset].empty_table())).select(names)
+    return pl.concat([empty, *(read_part(path, names) for path in paths)])
+
+
+def _write(root: Path, outputs: Iterator[Output], failpoint: Failpoint) -> list[Written]:
+    names: list[tuple[str, str]] = []
+
+    def named() -> Iterator[Output]:
+        for output in outputs:
+            names.append((output.dataset, output.tenant))
+            yield output
+
+    parts = write_parts(root, named(), failpoint)
+    return [Written(*name, part) for name, part in zip(names, parts, strict=True)]
