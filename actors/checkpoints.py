@@ -7,10 +7,10 @@ learn that these entries are durable on the shard.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from cluster.embedded import Running, checkpoint
-from cluster.errors import IntelGraphError
+from cluster.embedded import Running, alive, checkpoint
+from cluster.errors import IntelGraphError, Unavailable
 from cluster.stores.control_positions import ConsumerPositions
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.telemetry.logs import Log
@@ -24,10 +24,13 @@ class ShardCheckpoints:
     Args:
         open_shard: a connection of this object's own.
         positions: where the log's consumers say what is durable.
+        partitions: those that have entries for this shard (`ShardMap.partitions_of`), and no others: the log would
+            keep theirs for ever.
     """
 
     def __init__(
-        self, shard_id: str, open_shard: Callable[[], FalkorShard], positions: ConsumerPositions, partitions: range
+        self, shard_id: str, open_shard: Callable[[], FalkorShard], positions: ConsumerPositions,
+        partitions: Sequence[int],
     ) -> None:
         self._shard_id, self._positions = shard_id, positions
         self._shard = open_shard()
@@ -44,6 +47,8 @@ class ShardCheckpoints:
         if at == self._saved:
             return False
         done = checkpoint(running)
+        if not alive(running):  # the cursors may be those of the process before, and the file that of the next
+            raise Unavailable(f"{self._shard_id} was restarted during its checkpoint; the next one counts")
         self._positions.report_durable(self._shard_id, at, time.time())
         self._saved = at
         LOG.debug("checkpoint", shard=self._shard_id, seconds=round(done.seconds, 3), bytes=done.file_bytes)

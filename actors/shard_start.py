@@ -67,20 +67,22 @@ def start_writer(start: Start, read_entries: int, read_bytes: int, block_ms: int
         shard.raise_epoch(start.epoch)
     elif state.raised > start.epoch:
         raise Fenced(f"shard {start.shard_id} is at epoch {state.raised}, the registry at {start.epoch}: reload it")
-    had = state.owned if state else frozenset[int]()
+    had, unsure = (state.owned, state.lacking) if state else (frozenset[int](), frozenset[int]())
+    unsure |= had ^ owned  # marked before anything is done, so that a start that dies half way is done again
     fence = Fence(start.epoch, start.lease, start.partitions)
     shard.take_lease(fence)
     _check_tails(start)
-    shard.own(start.epoch, had & owned)
-    for bucket in sorted(had - owned):
+    shard.own(start.epoch, had & owned, unsure, fence)
+    for bucket in sorted(unsure - owned):
         shard.drop_bucket(start.epoch, bucket)
-    lacking = owned - had
+    lacking = owned & unsure
     at = {p: c.at for p, c in shard.cursors().items() if p in fence.partitions}
-    shard.own(start.epoch, owned)
+    shard.own(start.epoch, owned, lacking, fence)
     writer = ShardWriter(shard, start.log, fence, owned.__contains__, read_entries, read_bytes, block_ms)
     if lacking and any(at.values()):
         LOG.warning("buckets_rebuild", shard=start.shard_id, buckets=len(lacking))
         _rebuild(start, writer, lacking, at)
+    shard.own(start.epoch, owned, (), fence)
     _fill_gaps(start, writer, at)
     return writer
 

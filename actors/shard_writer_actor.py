@@ -23,7 +23,7 @@ from cluster.telemetry.logs import Log
 LOG = Log("intelgraph.writer")
 _LEASE_S = 30.0
 _REPORT_S = 0.5
-_PAUSE_LONGEST_S = 5.0
+_PAUSE_FIRST_S, _PAUSE_LONGEST_S = 0.1, 5.0
 
 
 @dataclass
@@ -58,15 +58,17 @@ class ShardWriterLoop:
 
     def run(self) -> None:
         """Until `stop`. Errors that cannot pass are shown in `status` and looked at again every few seconds."""
-        pause_s = 0.1
+        pause_s = _PAUSE_FIRST_S
         while not self._stopping.is_set():
             try:
                 self._turn()
-                pause_s = 0.1
+                pause_s = _PAUSE_FIRST_S
             except Fenced as error:
                 metrics.FENCED.labels(self._shard_id).inc()
                 self._fail("waiting", error)
             except Retryable as error:
+                if self.status.state == "running":  # it did work since the last error: wait briefly again
+                    pause_s = _PAUSE_FIRST_S
                 self._fail("waiting", error)
             except (Corrupt, IntelGraphError) as error:
                 self._fail("stopped", error)
@@ -113,6 +115,8 @@ class ShardWriterLoop:
                 continue
             due = time.monotonic() + _REPORT_S
             control.leases.renew(lease_name, token, _LEASE_S, time.time())
+            if control.shards.get(self._shard_id).epoch != start.epoch:
+                raise Fenced(f"shard {self._shard_id} has another epoch by now: its buckets or its server changed")
             self._report(start, writer)
         writer.flush()
 

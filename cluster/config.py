@@ -49,6 +49,10 @@ class IngestLimits(Section):
     http_batch_records: int = 10_000
     idempotency_hours: int = 24
     workers: int = 1
+    retry_first_s: float = Field(default=0.05, description="first wait after a store has failed; doubles each time")
+    retry_most_s: float = Field(default=5.0, description="longest wait between two attempts")
+    retry_deadline_s: float = Field(default=600.0, description="a source stops with the error after so long without one")
+    push_deadline_s: float = Field(default=5.0, description="so long a push whose outcome is unknown is sent again")
     dead_letter_payload_bytes: int = 1 << 20
     dead_letter_attempts: int = Field(
         default=5, description="after so many failed replays a dead letter is quarantined"
@@ -110,7 +114,7 @@ class OverlaySettings(Section):
 
     top_k: int = Field(default=100, ge=1, description="entities of a case, and of a tenant, that are annotated")
     damping: float = 0.85
-    tolerance: float = 1e-10
+    tolerance: float = Field(default=1e-12, description="PageRank stops when the ranks change by less, times entities")
     iterations_max: int = Field(default=200, ge=1)
     seed: int = 42
     stale_after_h: float = 24.0
@@ -128,8 +132,9 @@ class OverlaySettings(Section):
 
 
 class RaySettings(Section):
-    """The Ray cluster of the embedded default."""
+    """The Ray cluster that actors and jobs run on."""
 
+    address: str = Field(default="", description="cluster to join, `auto` for this machine's; empty: start one here")
     dashboard_port: int = 8265
 
 

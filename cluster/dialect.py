@@ -8,7 +8,7 @@ Layout (a name that begins with `_` is ours, all others are the source's propert
     (:Claim  {_k, _c, _e, _type, _id, _v, _s, _x, [_d], [_m], …props})      _e: store key of the subject
     (:Overlay{_k, _c, _e, _o, _type, _id, _v, _s, _x, …props})               _k: digest of (source, thing); _o: owner
     (:_Case {_k, _c, tenant, case})                                          one a case that the shard has seen
-    (:_Shard {_k: 'shard', epoch, owned, clock})                             owned: 4,096 characters 0 or 1
+    (:_Shard {_k: 'shard', raised, epoch, owned, lacking})                   the last two: 4,096 characters 0 or 1
     (:_Cursor {_k: partition, at, lease, counts…})                           how far the log is applied
     (:_Count {_k, tenant, source, epoch, applied, duplicate, stale})         outcomes of a source's epoch
     (:_Floor {_k, tenant, source, type, version, done})  (:_Priority {_k, tenant, source, stamp, priority})
@@ -155,13 +155,18 @@ COUNTS = "MATCH (k:_Count) RETURN k.tenant, k.source, k.epoch, k.applied, k.dupl
 
 RAISE = (
     "MERGE (m:_Shard {_k: 'shard'}) WITH m WHERE coalesce(m.raised, 0) < $epoch "
-    "SET m.raised = $epoch, m.epoch = 0, m.owned = coalesce(m.owned, $none) RETURN m.owned"
+    "SET m.raised = $epoch, m.epoch = 0, m.owned = coalesce(m.owned, $none), m.lacking = coalesce(m.lacking, $none) "
+    "RETURN m.owned"
 )
 """A new epoch: writers of older ones are refused from here on, readers until `SERVE`."""
 
 SERVE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch SET m.epoch = $epoch RETURN m.epoch"
-OWN = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch SET m.owned = $owned RETURN m.owned"
-SHARD = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.raised, m.epoch, m.owned"
+OWN = (
+    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch "
+    "OPTIONAL MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
+    "WITH m, count(l) AS held WHERE held = $held SET m.owned = $owned, m.lacking = $lacking RETURN m.owned"
+)
+SHARD = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.raised, m.epoch, m.owned, coalesce(m.lacking, '')"
 LEASE = (
     "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch UNWIND $partitions AS p MERGE (c:_Cursor {_k: p}) "
     "WITH c WHERE coalesce(c.lease, 0) < $lease SET c.lease = $lease, c.at = coalesce(c.at, 0), "

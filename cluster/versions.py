@@ -9,6 +9,7 @@ beginning of another is the lesser. Ordinary versions take 8 to 12 characters; s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cluster.errors import BadRecord, Corrupt
 
@@ -32,6 +33,9 @@ def encode(epoch: int, position: Sequence[int]) -> str:
     Raises:
         BadRecord: an integer is out of range, or there are none or too many.
     """
+    if len(position) == 1 and 0 <= (value := position[0]) <= MAX_INTEGER and 0 <= epoch <= MAX_INTEGER:
+        digits = f"{value:x}"  # nearly all positions are one integer
+        return floor_of(epoch) + _LETTERS[len(digits) - 1] + digits
     if not 1 <= len(position) <= MAX_POSITION_PARTS:
         raise BadRecord("schema", f"position: give 1 to {MAX_POSITION_PARTS} integers, not {len(position)}")
     for value in (epoch, *position):
@@ -40,6 +44,7 @@ def encode(epoch: int, position: Sequence[int]) -> str:
     return _integer(epoch) + "".join(map(_integer, position))
 
 
+@lru_cache(maxsize=1024)
 def floor_of(epoch: int) -> str:
     """The least version text of an epoch: every version of it is greater or equal, every earlier epoch's less."""
     return _integer(epoch)

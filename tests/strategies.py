@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
+from actors.stages import record_of
 from cluster import versions
-from cluster.ids import bucket_of
-from cluster.model import Kind, Op, Record, floor_record, priority_record, stamp_of
+from cluster.model import KIND_NAMES, OP_NAMES, Event, Kind, Op, Record, Ref, floor_record, priority_record
 from cluster.values import canonical_json
 
 TENANTS = ("acme", "globex")
@@ -42,12 +43,16 @@ def make(
     ends: tuple[str, str, str, str] = ("", "", "", ""), props: str = "{}", claim: str = "", time: str = "",
     epoch: int = 1,
 ) -> Record:  # fmt: skip
-    """A record with its stamp computed as the ingest path does."""
-    if op == Op.DELETE:
-        ends, props, claim = ("", "", "", ""), "{}", ""
-    stamp = stamp_of(versions.encode(epoch, [position]), str(kind), str(op), *ends, "", time, props, claim)
-    bucket = bucket_of(tenant, case)
-    return Record(tenant, case, bucket, kind, op, type, id, *ends, source, stamp, "", time, props, claim)
+    """A record made as the ingest path makes it."""
+    a, b = (Ref(type=end[0], id=end[1]) if end[0] else None for end in (ends[:2], ends[2:]))
+    related = kind == Kind.RELATIONSHIP
+    predicate, value, confidence = msgspec.json.decode(claim) if claim else (None, None, None)
+    event = Event(
+        case=case, kind=KIND_NAMES[kind], op=OP_NAMES[op], type=type, id=id, props=msgspec.json.decode(props),
+        from_=a if related else None, to=b if related else None, subject=None if related else a, predicate=predicate,
+        value=value, confidence=confidence, event_time=time or None,
+    )  # fmt: skip
+    return record_of(event, tenant, source, epoch, [position])
 
 
 @st.composite

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from cluster.errors import BadRecord, Forbidden, NotFound, Rejected
 from cluster.stores.control_database import ControlDatabase, insert_new
@@ -76,6 +77,12 @@ class Sources:
         query = select(sources).where(sources.c.tenant == tenant).order_by(sources.c.name)
         with self._database.read() as connection:
             return [_source(row) for row in connection.execute(query)]
+
+    def tenants(self) -> Sequence[str]:
+        """Every tenant that has a source, the one that came first first. For operators: it names them all."""
+        query = select(sources.c.tenant).group_by(sources.c.tenant).order_by(func.min(sources.c.created), sources.c.tenant)
+        with self._database.read() as connection:
+            return [str(tenant) for tenant in connection.execute(query).scalars()]
 
     def get(self, tenant: str, name: str) -> Source:
         """One source. Raises NotFound."""

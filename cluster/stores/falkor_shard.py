@@ -43,6 +43,17 @@ def _key_of(record: Record) -> str:
     return store_key(record.tenant, record.case, record.type, record.id)
 
 
+def _flags(buckets: Iterable[int]) -> str:
+    flags = ["0"] * BUCKETS
+    for bucket in buckets:
+        flags[bucket] = "1"
+    return "".join(flags)
+
+
+def _buckets(flags: str) -> frozenset[int]:
+    return frozenset(bucket for bucket, flag in enumerate(flags) if flag == "1")
+
+
 class FalkorShard:
     """See `graph.GraphShard`. For one thread; `begin` and `finish` overlap building text with the store's work."""
 
@@ -73,19 +84,20 @@ class FalkorShard:
         rows = self._client.read(dialect.SHARD, {})
         if not rows:
             return None
-        raised, serving, owned = rows[0]
-        return ShardState(raised, serving, frozenset(b for b, flag in enumerate(owned) if flag == "1"))
+        raised, serving, owned, lacking = rows[0]
+        return ShardState(raised, serving, _buckets(owned), _buckets(lacking))
 
     def raise_epoch(self, epoch: int) -> None:
         if not self._client.write(dialect.RAISE, {"epoch": epoch, "none": "0" * BUCKETS}):
             raise Fenced(f"the shard knows an epoch of {epoch} or later already; reload the shard map")
 
-    def own(self, epoch: int, buckets: Iterable[int]) -> None:
-        flags = ["0"] * BUCKETS
-        for bucket in buckets:
-            flags[bucket] = "1"
-        if not self._client.write(dialect.OWN, {"epoch": epoch, "owned": "".join(flags)}):
-            raise Fenced("the shard's epoch is another; reload the shard map")
+    def own(
+        self, epoch: int, buckets: Iterable[int], lacking: Iterable[int] = (), fence: Fence | None = None
+    ) -> None:
+        held = self._fenced(fence or Fence(epoch, 0, ()), ())
+        parameters = {**held, "owned": _flags(buckets), "lacking": _flags(lacking)}
+        if not self._client.write(dialect.OWN, parameters):
+            raise Fenced("the shard's epoch, or a partition's lease, is another; reload the shard map")
 
     def serve(self, epoch: int) -> None:
         if not self._client.write(dialect.SERVE, {"epoch": epoch}):

@@ -106,11 +106,13 @@ class StoredThing(NamedTuple):
 
 
 class ShardState(NamedTuple):
-    """The shard's own node: epoch of writers, epoch of readers (0: not ready) and owned buckets."""
+    """The shard's own node: epoch of writers, epoch of readers (0: not ready), owned buckets, and those of which it
+    may hold a part only: taken over or given up, and not yet whole or gone."""
 
     raised: int
     serving: int
     owned: frozenset[int]
+    lacking: frozenset[int] = frozenset()
 
 
 class GraphShard(Protocol):
@@ -125,8 +127,14 @@ class GraphShard(Protocol):
     def raise_epoch(self, epoch: int) -> None:
         """Refuse older epochs from now on; readers wait until `serve`."""
 
-    def own(self, epoch: int, buckets: Iterable[int]) -> None:
-        """Say which buckets are served."""
+    def own(
+        self, epoch: int, buckets: Iterable[int], lacking: Iterable[int] = (), fence: Fence | None = None
+    ) -> None:
+        """Say which buckets are served, and of which it may hold a part only.
+
+        Args:
+            fence: of the writer that says so; a request of an earlier writer that arrives late is refused.
+        """
 
     def serve(self, epoch: int) -> None:
         """Let readers in."""

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.shard_writer import ShardWriter
-from cluster import batch
+from cluster import batch, versions
 from cluster.embedded import Running
 from cluster.errors import Fenced
 from cluster.fold import Fold
@@ -24,7 +24,6 @@ from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence
 from cluster.stores.log import Entry
 from cluster.stores.shard_export import export_lines, state_lines
-from cluster import versions
 from tests.strategies import histories, make
 
 

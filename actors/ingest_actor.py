@@ -1,0 +1,155 @@
+"""The Ray shell of the ingest worker: an actor that loads files, and the call that follows a load to its end.
+
+    load_file(request, report)  →  actor `ingest-worker:N`  →  FileLoads.ingest  →  control store: ranges, counts
+
+A worker that dies is started again by Ray; `load_file` hands it the same request, and the load goes on from the last
+committed position of each range. What was appended twice is a duplicate.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.connectors import ColumnMapping
+from actors.loads import FileLoads, LoadFile, LoadProgress, LoadResult
+from actors.stack import Stack
+from actors.supervisor import NAMESPACE, Wanted, plain
+from cluster.config import Settings
+from cluster.errors import Unavailable
+from cluster.telemetry import metrics
+from cluster.telemetry.logs import Log
+
+LOG = Log("intelgraph.ingest")
+_LOOK_S, _GIVE_UP_S, _AGAIN_S = 0.2, 120.0, 0.5
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """A file for a worker on the same machine.
+
+    Args:
+        path: absolute.
+        mapping: `ColumnMapping` as plain values, or None.
+    """
+
+    path: str
+    tenant: str
+    source: str
+    format: str | None = None
+    mapping: dict[str, Any] | None = None
+    case: str | None = None
+
+    def file(self) -> LoadFile:
+        """The request as the loads take it. Raises Rejected for a mapping that will not do."""
+        mapping = None if self.mapping is None else ColumnMapping.model_validate(self.mapping)
+        return LoadFile(Path(self.path), self.tenant, self.source, self.format, mapping, self.case)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A finished load: its id, records acknowledged and dead by this call, and where in the log they end."""
+
+    load: str
+    source: str
+    epoch: int
+    acked: int
+    dead: int
+    reached: dict[int, int]
+    stage_seconds: dict[str, float]
+
+
+def loaded(result: LoadResult) -> Loaded:
+    """What a caller in another process needs of a result."""
+    load = result.load
+    return Loaded(
+        load.id, load.source, load.epoch, result.counts.acked, result.counts.dead, result.reached, result.times.seconds
+    )
+
+
+class IngestWorkerActor:
+    """`ray.remote` is put around it by the supervisor. `load` may be called again; it goes on where it was."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._stack = Stack(Settings.model_validate(settings))
+        self._one_at_a_time = threading.Lock()
+        self._progress: LoadProgress | None = None
+
+    def status(self) -> dict[str, Any]:
+        """How it is doing."""
+        busy = self._one_at_a_time.locked()
+        return {"state": "loading" if busy else "idle", "reason": "", "pid": os.getpid(), "alive": True}
+
+    def metrics(self) -> bytes:
+        """This process's metrics in Prometheus's text format."""
+        return metrics.exposition()
+
+    def progress(self) -> LoadProgress | None:
+        """How far the load at work is; None where there is none."""
+        return self._progress
+
+    def load(self, request: LoadRequest) -> Loaded:
+        """Load a file to its end; one at a time, others wait. Raises as `FileLoads.ingest`."""
+        with self._one_at_a_time, closing(self._stack.open_log()) as log:
+            loads = FileLoads(self._stack.control, log, self._stack.settings)
+            try:
+                return loaded(loads.ingest(request.file(), self._note))
+            finally:
+                self._progress = None
+
+    def _note(self, progress: LoadProgress) -> None:
+        self._progress = progress
+
+    def stop(self) -> None:
+        """Nothing to finish: a load that is cut off goes on when it is asked for again."""
+
+
+def wanted_workers(settings: Settings) -> list[Wanted]:
+    """The ingest workers that have to run."""
+    config = plain(settings)
+    return [Wanted(f"ingest-worker:{n}", IngestWorkerActor, (config,)) for n in range(settings.ingest.workers)]
+
+
+def load_file(
+    request: LoadRequest, report: Callable[[LoadProgress], None] = lambda progress: None, worker: int = 0
+) -> Loaded:
+    """Have a worker load a file, follow it, and hand it over again if the worker dies.
+
+    Needs a connected Ray. Blocks until every record is durable in the log or a dead letter.
+
+    Raises:
+        Rejected: the file will not do. Retryable: a store stayed down. Unavailable: no worker answers.
+    """
+    deadline = time.monotonic() + _GIVE_UP_S
+    while True:
+        try:
+            actor = ray.get_actor(f"ingest-worker:{worker}", namespace=NAMESPACE)
+            return _followed(actor, request, report)
+        except (ray.exceptions.RayActorError, ValueError) as error:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"ingest worker {worker} does not come back; see `intelgraph status`") from error
+            LOG.warning("ingest_worker_gone", reason=type(error).__name__, **asdict(request))
+            time.sleep(_AGAIN_S)
+
+
+def _followed(actor: Any, request: LoadRequest, report: Callable[[LoadProgress], None]) -> Loaded:
+    answer = actor.load.remote(request)
+    while True:
+        done, _ = ray.wait([answer], timeout=_LOOK_S)
+        if done:
+            try:
+                result: Loaded = ray.get(answer)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error  # an error of ours, as the worker raised it
+            return result
+        progress = ray.get(actor.progress.remote())
+        if progress is not None:
+            report(progress)
