@@ -97,8 +97,6 @@ def ray_environment(state_dir: Path) -> dict[str, str]:
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: every Ray process listens on loopback only
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
@@ -223,24 +221,32 @@ class Node:
         saves.close()
 
     def _start_ray(self) -> None:
-        os.environ.update(ray_environment(self.state_dir))
+        from serve_apps import haproxy
+
+        os.environ.update({**ray_environment(self.state_dir), **haproxy.environment(self.settings)})
         import ray
 
-        dashboard = free_port(self.settings.ray.dashboard_port)
-        temporary = socket_folder(self.state_dir) / "ray"
-        context = ray.init(
-            namespace="intelgraph", num_cpus=max(2, os.cpu_count() or 2), include_dashboard=True,
-            dashboard_host="127.0.0.1", dashboard_port=dashboard.number, log_to_driver=False,
-            object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1", _temp_dir=str(temporary),
-        )  # fmt: skip
+        common: dict[str, Any] = {"namespace": "intelgraph", "log_to_driver": False}
+        notes: tuple[str, ...] = ()
+        if self.settings.ray.address:  # the one that `ray up` has started
+            context = ray.init(address=self.settings.ray.address, **common)
+            dashboard = str(context.dashboard_url or "")
+        else:
+            port = free_port(self.settings.ray.dashboard_port)
+            ray.init(
+                num_cpus=max(2, os.cpu_count() or 2), include_dashboard=True, dashboard_host="127.0.0.1",
+                dashboard_port=port.number, object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1",
+                _temp_dir=str(socket_folder(self.state_dir) / "ray"), **common,
+            )  # fmt: skip
+            dashboard = f"127.0.0.1:{port.number}"
+            notes = (port.note,) if port.note else ()
         self._ending.callback(ray.shutdown)
-        notes = (dashboard.note,) if dashboard.note else ()
-        address = str(context["gcs_address"])
-        self._say("Ray", dashboard=f"http://127.0.0.1:{dashboard.number}", ray_address=address, notes=notes)
+        address = str(ray.get_runtime_context().gcs_address)
+        self._say("Ray", dashboard=f"http://{dashboard}", ray_address=address, notes=notes)
 
     def _start_actors(self) -> None:
+        from actors.ingest_actor import wanted_workers
         from actors.supervisor import Supervisor
-        from serve_apps.ingest_workers import wanted_workers
 
         supervisor = Supervisor(self._opened, lambda: wanted_workers(self.settings))
         supervisor.ensure()
@@ -248,13 +254,14 @@ class Node:
         self._thread("supervisor", lambda: supervisor.run(self._stopping))
 
     def _start_api(self) -> None:
+        from actors.supervisor import plain
         from serve_apps.serve import start_api, stop_api
 
         port = free_port(self.settings.query.port)
-        start_api(self.settings, port.number)
+        address = start_api(Settings.model_validate(plain(self.settings)), port.number)
         self._ending.callback(stop_api)
         notes = (*self._state.notes, *((port.note,) if port.note else ()))
-        self._say("API", api=f"http://127.0.0.1:{port.number}", notes=notes)
+        self._say("API", api=address, notes=notes)
 
     def _thread(self, name: str, run: Any) -> None:
         thread = threading.Thread(target=run, name=name, daemon=True)

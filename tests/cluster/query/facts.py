@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cluster import versions
+from cluster.embedded import operator
 from cluster.fold import Fold, Priorities, merge, thing_of
 from cluster.ids import BUCKETS, bucket_of
 from cluster.model import Kind, Op, Record, stamp_of
@@ -62,6 +63,7 @@ class Graph:
     """One graph on a FalkorDB server, with everything owned and served under EPOCH."""
 
     def __init__(self, running: Running, name: str) -> None:
+        self._running, self._name = running, name
         self.client = FalkorClient(f"unix://{running.socket}", running.password, timeout_s=10.0, graph=name)
         self.shard = FalkorShard(self.client)
         self.shard.prepare()
@@ -96,7 +98,10 @@ class Graph:
         return Shard(lambda s: self.client.read(s.template, s.parameters, 10.0), epoch, buckets)
 
     def close(self) -> None:
+        """Remove the graph, on the server's main thread: freeing it beside the making of another crashes FalkorDB."""
         self.client.close()
+        with operator(self._running.spec) as server:
+            server.delete(self._name)
 
 
 def _whole(thing: Any, by: dict[str, Record]) -> tuple[StoredThing, Record | None]:

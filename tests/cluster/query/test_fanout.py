@@ -132,7 +132,7 @@ def test_a_dead_shard_is_named_and_the_others_answer() -> None:
     fake = Fake(shard_2=raising(Unavailable("dead", 0.01)))
     merged = run(fake, lambda f: f.every(ask, f.deadline()))
     assert merged.answers == ("shard-0", "shard-1")
-    assert merged.missing == {"shard-2": "dead"}
+    assert set(merged.missing) == {"shard-2"}
 
 
 def test_no_shard_at_all_is_unavailable() -> None:
@@ -162,10 +162,13 @@ def test_a_hanging_shard_delays_nobody_else_and_its_breaker_opens() -> None:
         merged = await hung
         took = time.monotonic() - began
         asked = fake.calls.count("shard-2")
-        with pytest.raises(Unavailable, match="lately"):  # one hang more opens it: no thread is spent any more
-            for _ in range(3):
-                await fanout._lanes["shard-2"].call(lambda read: read(probe()), 0.05)
-        assert fake.calls.count("shard-2") <= asked + 2
+        lane = fanout._lanes["shard-2"]
+        with pytest.raises(Unavailable, match="not answer"):  # the second hang in a row opens it
+            await lane.call(lambda read: read(probe()), 0.05)
+        for _ in range(20):
+            with pytest.raises(Unavailable, match="lately"):
+                await lane.call(lambda read: read(probe()), 0.05)
+        assert fake.calls.count("shard-2") == asked + 1
         released.set()
         await asyncio.sleep(SETTINGS.breaker_open_s + 0.1)
         bucket = MAP.buckets_of("shard-2")[0]

@@ -24,7 +24,15 @@ def found(graph: Graph, tenant: str, case: str | None, **asked: object) -> list[
 
 
 def test_entity_shows_properties_exactly_with_its_source(graph: Graph) -> None:
-    props = {"score": 0.1 + 0.2, "big": 1e22, "tiny": 5e-324, "n": 2**53 + 1, "whole": 1.0, "list": [0.1 + 0.2, 1.0], "text": "a'\"\\\n"}
+    props = {
+        "score": 0.1 + 0.2,
+        "big": 1e22,
+        "tiny": 5e-324,
+        "n": 2**53 + 1,
+        "whole": 1.0,
+        "list": [0.1 + 0.2, 1.0],
+        "text": "a'\"\\\n",
+    }
     graph.write([entity("t", "c", "Person", "a/b", props=props, at=7)])
     view = hot.read_entity(graph.seen(), EntityQuery("t", "c", "Person", "a/b"))
     assert msgspec.json.encode(view.props, order="sorted") == msgspec.json.encode(props, order="sorted")
@@ -68,8 +76,8 @@ def test_claims_and_overlays_of_an_entity(graph: Graph) -> None:
     assert (claim.predicate, claim.value, claim.confidence, claim.props) == ("known as", "Pea", 0.5, {"page": 3})
     assert claim.sources[0].claim == ("known as", "Pea", 0.5)
     assert view.overlays == {
-        "pagerank": {"rank": 1, "score": 0.1 + 0.2, "asOf": "2026-01-02T03:04:05Z", "run": [5]},
-        "louvain": {"community": "x", "asOf": {"time": "2026-02-01"}, "run": [1]},
+        "pagerank": {"rank": 1, "score": 0.1 + 0.2, "asOf": "2026-01-02T03:04:05Z", "run": 5},
+        "louvain": {"community": "x", "asOf": {"time": "2026-02-01"}, "run": 1},
     }
     assert view.props == {"name": "p"}
 
@@ -134,8 +142,13 @@ def test_search_finds_text_types_and_properties(graph: Graph) -> None:
             entity("t", "c2", "Person", "5", props={"label": "ÄRGER", "list": ["a", "b"]}),
         ]
     )
-    one, two, book, three, five = (("c1", "Person", "1"), ("c1", "Person", "2"), ("c1", "Book", "love"),
-                                   ("c2", "Person", "3"), ("c2", "Person", "5"))  # fmt: skip
+    one, two, book, three, five = (
+        ("c1", "Person", "1"),
+        ("c1", "Person", "2"),
+        ("c1", "Book", "love"),
+        ("c2", "Person", "3"),
+        ("c2", "Person", "5"),
+    )
     assert found(graph, "t", None, text="LoveLace") == [one, two, three]
     assert found(graph, "t", "c1", text="love") == [book, one, two]
     assert found(graph, "t", "c1", text="7") == [book]
@@ -174,7 +187,10 @@ _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=_text | st.sampled_from(["`", "'", '"', "\\", "'})//", "$text", "{0}", "\n", "%", "*", "\u202e"]), n=st.integers(0, 3))
+@given(
+    text=_text | st.sampled_from(["`", "'", '"', "\\", "'})//", "$text", "{0}", "\n", "%", "*", "\u202e"]),
+    n=st.integers(0, 3),
+)
 def test_hostile_texts_are_values_and_nothing_else(graph: Graph, text: str, n: int) -> None:
     graph.write([entity("t", "h", "T", text, props={"name": text}), entity("t", "h", "T", "other")])
     before = graph.client.read("MATCH (x) RETURN count(x)", {})

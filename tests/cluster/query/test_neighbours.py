@@ -79,7 +79,9 @@ def test_links_have_their_own_direction_and_their_properties_on_demand(graph: Gr
     ends = ("T", "0"), ("U", "1")
     graph.write([entity("t", "c", *ends[0]), entity("t", "c", *ends[1])])
     graph.write([relationship("t", "c", "R", "ab", *ends, props={"w": 0.1 + 0.2})])
-    graph.write([relationship("t", "c", "R", "ba", *reversed(ends)), relationship("t", "c", "R", "loop", ends[0], ends[0])])
+    graph.write(
+        [relationship("t", "c", "R", "ba", *reversed(ends)), relationship("t", "c", "R", "loop", ends[0], ends[0])]
+    )
     full = read_neighbours(graph.seen(), asked(detail=Detail.FULL), SETTINGS)
     assert [(link.id, link.from_.id, link.to.id, link.props) for link in full.relationships] == [
         ("ab", "0", "1", {"w": 0.1 + 0.2}),
@@ -109,7 +111,12 @@ def test_pages_make_the_whole(graph: Graph) -> None:
 
 def test_entity_types_choose_what_is_shown_not_the_way(graph: Graph) -> None:
     graph.write([entity("t", "c", *node) for node in (("T", "0"), ("U", "1"), ("T", "2"))])
-    graph.write([relationship("t", "c", "R", "1", ("T", "0"), ("U", "1")), relationship("t", "c", "R", "2", ("U", "1"), ("T", "2"))])
+    graph.write(
+        [
+            relationship("t", "c", "R", "1", ("T", "0"), ("U", "1")),
+            relationship("t", "c", "R", "2", ("U", "1"), ("T", "2")),
+        ]
+    )
     page = read_neighbours(graph.seen(), asked(2, entity_types=("T",)), SETTINGS)
     assert shown(page) == {("T", "2"): 2}
     assert [link.id for link in page.relationships] == ["2"]

@@ -1,0 +1,192 @@
+"""Questions to openCypher: fixed templates and parameters, in the part that FalkorDB and Neo4j share.
+
+Nothing from outside is ever part of a template: which fragments it is made of depends on flags only. Every template
+begins by matching the shard's own node with the epoch and the bucket that are meant, or with the owned flags that
+`PROBE` told and the caller has checked; a shard that knows better returns no row. Where an empty answer is possible
+otherwise, `PROBE` tells the two apart (see hot.py).
+
+Shapes that matter in FalkorDB: after an `UNWIND` of keys, `WITH a` before the traversal, or the planner scans all
+entities; no `<` or `>` on an indexed text (`_type`, `_id` and `_Case.case` have no index); no `any`, `all` or list
+comprehension over several rows, which sees nothing after a second `MATCH`; never a free shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from cluster.dialect import VISIBLE_EDGE, VISIBLE_NODE
+from cluster.ids import CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
+from cluster.query.ir import TEXT_PROPERTIES, CasesQuery, Direction, EntityQuery, NeighboursQuery, SearchQuery
+
+
+class Statement(NamedTuple):
+    """A template and its parameters."""
+
+    template: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The one expression that the databases write differently: the degree of a node, as a format."""
+
+    degree: str
+
+
+FALKORDB = Dialect("indegree({0}) + outdegree({0})")
+NEO4J = Dialect("COUNT {{ ({0})--() }}")
+
+_ONE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND substring(m.owned, $bucket, 1) = '1' "
+_ALL = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND m.owned = $owned "
+PROBE = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.epoch, m.owned"
+_X, _A, _R = VISIBLE_NODE.format("x"), VISIBLE_NODE.format("a"), VISIBLE_EDGE.format("r")
+_ARROWS = {Direction.OUT: ("-[r]->", "<-[r]-"), Direction.IN: ("<-[r]-", "-[r]->"), Direction.ANY: ("-[r]-", "-[r]-")}
+_TYPED = " AND type(r) IN $types"
+_CONTAINS = " OR ".join(f"toLower(toStringOrNull(x.{name})) CONTAINS toLower($text)" for name in TEXT_PROPERTIES)
+_OWNED = f"substring(m.owned, c._c / {1 << CASE_TAG_BITS}, 1) = '1'"
+
+_ENTITY = f"{_ONE}OPTIONAL MATCH (x:Entity {{_k: $key}}) WHERE {_X} RETURN properties(x)"
+_CLAIMS = (
+    f"{_ONE}MATCH (x:Claim {{_e: $key}}) WHERE {_X} WITH x ORDER BY x._type, x._id LIMIT $limit RETURN properties(x)"
+)
+_OVERLAYS = (
+    f"{_ONE}MATCH (x:Overlay {{_e: $key}}) WHERE {_X} AND x._type = $type AND x._id = $id "
+    "WITH x ORDER BY x._s LIMIT $limit RETURN properties(x)"
+)
+_ENTITIES = f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WHERE {_X} RETURN properties(x)"
+
+
+def probe() -> Statement:
+    """The shard's epoch of readers and its owned flags."""
+    return Statement(PROBE, {})
+
+
+def _one(tenant: str, case: str, epoch: int) -> dict[str, Any]:
+    return {"epoch": epoch, "bucket": bucket_of(tenant, case)}
+
+
+def entity(query: EntityQuery, epoch: int) -> Statement:
+    """One row: the entity's property map, or null where there is none that is visible."""
+    key = store_key(query.tenant, query.case, query.type, query.id)
+    return Statement(_ENTITY, {**_one(query.tenant, query.case, epoch), "key": key})
+
+
+def claims(query: EntityQuery, epoch: int, limit: int) -> Statement:
+    """Rows: property maps of claims about the entity."""
+    return Statement(_CLAIMS, {**entity(query, epoch).parameters, "limit": limit})
+
+
+def overlays(query: EntityQuery, epoch: int, limit: int) -> Statement:
+    """Rows: property maps of overlay values of the entity."""
+    more = {"type": query.type, "id": query.id, "limit": limit}
+    return Statement(_OVERLAYS, {**entity(query, epoch).parameters, **more})
+
+
+def frontier(
+    query: NeighboursQuery, epoch: int, keys: Sequence[str], paths: int, dialect: Dialect, goes_on: bool
+) -> Statement:
+    """One step from visible entities: rows (key, type, id, paths, degree), one a visible entity that is reached.
+
+    Args:
+        paths: at most so many relationships are followed.
+        goes_on: whether another step follows; the degree is 0 otherwise.
+    """
+    arrow = _ARROWS[query.direction][0]
+    typed = _TYPED if query.relationship_types else ""
+    degree = dialect.degree.format("x") if goes_on else "0"
+    template = (
+        f"{_ONE}UNWIND $keys AS k MATCH (a:Entity {{_k: k}}) WHERE {_A} WITH a "
+        f"MATCH (a){arrow}(x:Entity) WHERE {_R} AND {_X}{typed} WITH x LIMIT $paths "
+        f"WITH x, count(*) AS paths RETURN x._k, x._type, x._id, paths, {degree}"
+    )
+    parameters = {**_one(query.tenant, query.case, epoch), "keys": list(keys), "paths": paths}
+    if typed:
+        parameters["types"] = list(query.relationship_types)
+    return Statement(template, parameters)
+
+
+def entities(query: NeighboursQuery, epoch: int, keys: Sequence[str]) -> Statement:
+    """Rows: property maps of visible entities by key, in no order."""
+    return Statement(_ENTITIES, {**_one(query.tenant, query.case, epoch), "keys": list(keys)})
+
+
+def links(
+    query: NeighboursQuery, epoch: int, keys: Sequence[str], nearer: Sequence[str], limit: int, full: bool
+) -> Statement:
+    """Relationships between entities of a page and entities that are one step nearer.
+
+    Rows: (key of the page's entity, key of the nearer one, whether it starts at the page's, type, id[, properties]).
+    """
+    arrow = _ARROWS[query.direction][1]
+    typed = _TYPED if query.relationship_types else ""
+    template = (
+        f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WITH x MATCH (x){arrow}(y:Entity) "
+        f"WHERE {_R} AND y._k IN $nearer{typed} "
+        f"RETURN x._k, y._k, startNode(r)._k = x._k, type(r), r._id{', properties(r)' if full else ''} LIMIT $limit"
+    )
+    parameters = {**_one(query.tenant, query.case, epoch), "keys": list(keys), "nearer": list(nearer), "limit": limit}
+    if typed:
+        parameters["types"] = list(query.relationship_types)
+    return Statement(template, parameters)
+
+
+def _conditions(query: SearchQuery) -> tuple[str, dict[str, Any]]:
+    text = ""
+    parameters: dict[str, Any] = {}
+    if query.types:
+        text += " AND x._type IN $types"
+        parameters["types"] = list(query.types)
+    if query.text:
+        text += f" AND ({_CONTAINS})"
+        parameters["text"] = query.text
+    for number, wanted in enumerate(query.filters):
+        text += f" AND x[$name{number}] IN $values{number}"
+        parameters |= {f"name{number}": wanted.name, f"values{number}": list(wanted.values)}
+    return text, parameters
+
+
+_AFTER = "(x._type > $after_type OR (x._type = $after_type AND x._id > $after_id))"
+
+
+def search_case(query: SearchQuery, case: str, epoch: int) -> Statement:
+    """Entities of one case that fit, ordered by (type, id), one more than the page: rows (case, property map)."""
+    conditions, parameters = _conditions(query)
+    if query.after is not None:
+        conditions += f" AND {_AFTER}"
+        parameters |= {"after_type": query.after[1], "after_id": query.after[2]}
+    template = (
+        f"{_ONE}MATCH (x:Entity {{_c: $tag}}) WHERE x._k STARTS WITH $prefix AND {_X}{conditions} "
+        "WITH x ORDER BY x._type, x._id LIMIT $limit RETURN $case, properties(x)"
+    )
+    parameters |= {"tag": case_tag(query.tenant, case), "prefix": case_key(query.tenant, case), "case": case}
+    return Statement(template, {**_one(query.tenant, case, epoch), **parameters, "limit": query.limit + 1})
+
+
+def search_tenant(query: SearchQuery, epoch: int, owned: str) -> Statement:
+    """As `search_case`, over all cases of the tenant in the shard, whose owned buckets are as `probe` has told."""
+    conditions, parameters = _conditions(query)
+    from_case = ""
+    if query.after is not None:
+        from_case = " AND c.case >= $after_case"
+        conditions += f" AND (c.case > $after_case OR {_AFTER})"
+        case, type_, id_ = query.after
+        parameters |= {"after_case": case, "after_type": type_, "after_id": id_}
+    template = (
+        f"{_ALL}WITH m MATCH (c:_Case {{tenant: $tenant}}) WHERE {_OWNED}{from_case} WITH c "
+        f"MATCH (x:Entity {{_c: c._c}}) WHERE x._k STARTS WITH c._k AND {_X}{conditions} "
+        "WITH c, x ORDER BY c.case, x._type, x._id LIMIT $limit RETURN c.case, properties(x)"
+    )
+    head = {"epoch": epoch, "owned": owned, "tenant": query.tenant}
+    return Statement(template, {**head, **parameters, "limit": query.limit + 1})
+
+
+def cases(query: CasesQuery, epoch: int, owned: str) -> Statement:
+    """Cases of the tenant in the buckets that the shard owns, ordered, one more than the page: rows (case,)."""
+    template = (
+        f"{_ALL}WITH m MATCH (c:_Case {{tenant: $tenant}}) WHERE {_OWNED} AND c.case > $after "
+        "RETURN c.case ORDER BY c.case LIMIT $limit"
+    )
+    parameters = {"tenant": query.tenant, "after": query.after, "limit": query.limit + 1}
+    return Statement(template, {"epoch": epoch, "owned": owned, **parameters})

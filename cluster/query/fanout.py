@@ -1,0 +1,173 @@
+"""Questions to the shards that own their buckets: route, call, try again with jitter until the deadline, merge.
+
+one(bucket, job)     a question about one case: its owner, then replicas; the map is reloaded when it is refused
+every(job)           a question about all cases: every shard at once; who did not answer is named, not waited for
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from cluster.config import QuerySettings
+from cluster.errors import Fenced, IntelGraphError, Retryable, Unavailable
+from cluster.query.cypher import FALKORDB, Dialect
+from cluster.query.hot import Shard
+from cluster.query.lane import Connect, Lane
+from cluster.routing import Deadline, Merged, Route, ShardState, delays, merge, next_delay, route_read
+from cluster.shard_map import ShardMap
+
+T = TypeVar("T")
+Job = Callable[[Shard], T]
+"""What is asked of one shard; blocking, run on one of the shard's threads. It may run more than once."""
+
+ATTEMPTS = 4
+ONE_SHARE, EVERY_SHARE = 0.2, 0.45
+"""How much of the deadline one attempt may take: a shard that hangs leaves time for another attempt, or a replica."""
+MERGE_S = 0.05
+"""Left of the deadline for putting answers together."""
+MAX_LAG_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The shard map and what is known of the shards, as of one moment."""
+
+    shard_map: ShardMap
+    states: Mapping[str, ShardState]
+
+
+class Directory(Protocol):
+    """Where the topology comes from (the control store)."""
+
+    def topology(self) -> Topology:
+        """The current one; from memory, does not block."""
+
+    def reload(self) -> None:
+        """Read it anew, because a shard refused what it says. Blocks; safe to call from several threads."""
+
+
+class FanOut:
+    """Asks shards, from one event loop. Hold one a process and close it."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        connect: Connect,
+        settings: QuerySettings,
+        dialect: Dialect = FALKORDB,
+        seed: int | None = None,
+    ) -> None:
+        self._directory, self._connect, self._settings, self._dialect = directory, connect, settings, dialect
+        self._lanes: dict[str, Lane] = {}
+        self._random = random.Random(seed)
+        self._buckets: tuple[int, dict[str, tuple[int, ...]]] = (-1, {})
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the log has."""
+        return self._directory.topology().shard_map.partitions
+
+    def deadline(self) -> Deadline:
+        """When a question that begins now has to be answered."""
+        return Deadline(time.monotonic() + self._settings.deadline_s)
+
+    async def one(self, bucket: int, job: Job[T], deadline: Deadline) -> T:
+        """The answer of a shard that may speak for a bucket.
+
+        Raises:
+            Unavailable: none answered in time. Fenced: the map stayed wrong. Overloaded, NotFound, Corrupt: as the job.
+        """
+        attempt_s = self._settings.deadline_s * ONE_SHARE
+        waits = delays(self._random, ATTEMPTS)
+        while True:
+            try:
+                return await self._first(bucket, job, deadline, attempt_s)
+            except Retryable as error:
+                if isinstance(error, Fenced):
+                    await asyncio.to_thread(self._directory.reload)
+                wait = next_delay(next(waits, float("inf")), error.retry_after_s, deadline, time.monotonic())
+                if wait is None:
+                    raise
+                await asyncio.sleep(wait)
+
+    async def _first(self, bucket: int, job: Job[T], deadline: Deadline, attempt_s: float) -> T:
+        topology = self._directory.topology()
+        failure: Unavailable | None = None
+        for route in route_read(topology.shard_map, bucket, topology.states, MAX_LAG_S):
+            try:
+                return await self._call(route, (bucket,), job, deadline, attempt_s)
+            except Unavailable as error:
+                failure = failure or error
+        raise failure or Unavailable("no shard may answer; try again")
+
+    async def every(self, job: Job[T], deadline: Deadline) -> Merged[T]:
+        """The answers of all shards; those that did not answer in time are named as missing.
+
+        Raises:
+            Unavailable: no shard answered.
+        """
+        topology = self._directory.topology()
+        shards = topology.shard_map.shards
+        tasks = {shard: asyncio.create_task(self._persist(shard, job, deadline)) for shard in shards}
+        await asyncio.wait(tasks.values(), timeout=deadline.left_s(time.monotonic()))
+        outcomes: dict[str, T | IntelGraphError] = {}
+        for shard, task in tasks.items():
+            if task.done():
+                outcomes[shard] = task.result()
+            else:
+                task.cancel()
+        merged = merge(shards, outcomes)
+        if not merged.answers:
+            raise Unavailable("no shard answered: " + "; ".join(sorted(set(merged.missing.values()))), 1.0)
+        return merged
+
+    async def _persist(self, shard: str, job: Job[T], deadline: Deadline) -> T | IntelGraphError:
+        attempt_s = self._settings.deadline_s * EVERY_SHARE
+        waits = delays(self._random, ATTEMPTS)
+        while True:
+            try:
+                return await self._call_owner(shard, job, deadline, attempt_s)
+            except IntelGraphError as error:
+                retryable = isinstance(error, Retryable)
+                if isinstance(error, Fenced):
+                    await asyncio.to_thread(self._directory.reload)
+                wait_s = next(waits, float("inf")) if retryable else float("inf")
+                asked_s = error.retry_after_s if isinstance(error, Retryable) else 0.0
+                wait = next_delay(wait_s, asked_s, deadline, time.monotonic())
+                if wait is None:
+                    return error
+                await asyncio.sleep(wait)
+
+    async def _call_owner(self, shard: str, job: Job[T], deadline: Deadline, attempt_s: float) -> T:
+        topology = self._directory.topology()
+        state = topology.states.get(shard)
+        if state is None or state.state == "down":
+            raise Unavailable("down", 1.0)
+        buckets = self._buckets_of(topology.shard_map, shard)
+        return await self._call(
+            Route(shard, state.epoch, topology.shard_map.revision), buckets, job, deadline, attempt_s
+        )
+
+    async def _call(self, route: Route, buckets: tuple[int, ...], job: Job[T], deadline: Deadline, most_s: float) -> T:
+        timeout_s = deadline.timeout_s(time.monotonic(), most_s, MERGE_S)
+        if timeout_s <= 0:
+            raise Unavailable("the deadline has passed; ask for less, or try again", 1.0)
+        lane = self._lanes.get(route.shard)
+        if lane is None:
+            lane = self._lanes[route.shard] = Lane(route.shard, self._connect, self._settings)
+        return await lane.call(lambda read: job(Shard(read, route.epoch, buckets, self._dialect)), timeout_s)
+
+    def _buckets_of(self, shard_map: ShardMap, shard: str) -> tuple[int, ...]:
+        if self._buckets[0] != shard_map.revision:
+            self._buckets = (shard_map.revision, {name: shard_map.buckets_of(name) for name in shard_map.shards})
+        return self._buckets[1].get(shard, ())
+
+    def close(self) -> None:
+        """Close every lane; questions under way fail."""
+        for lane in self._lanes.values():
+            lane.close()

@@ -1,0 +1,1 @@
+"""The routes: reads (graph), events (push), operate (everything about the system), status (health, metrics)."""

@@ -1,0 +1,156 @@
+"""What the API needs from the rest of the product, as small protocols, and the one value that carries them.
+
+All methods block and are called on worker threads, several at a time; they raise errors of cluster/errors.py. Answers
+are JSON-able. Every method that takes a tenant returns that tenant's things only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.config import Settings
+from cluster.query.cursor import Cursors
+from cluster.query.fanout import FanOut
+from serve_apps.tokens import TokenAuthority
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A record of a push that was not taken.
+
+    Args:
+        index: from 0, in the order of the body.
+        error_class: one of `cluster.errors.ERROR_CLASSES`.
+    """
+
+    index: int
+    error_class: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushAnswer:
+    """What became of a push, once what was accepted is durable in the log.
+
+    Args:
+        accepted: records that are in the log.
+        positions: log partition → number of the last entry that holds some of them.
+        replayed: the same key and body came before: this is the answer of that time.
+    """
+
+    accepted: int
+    positions: Mapping[int, int]
+    rejected: Sequence[RejectedRecord] = ()
+    replayed: bool = False
+
+
+class PushGateway(Protocol):
+    """Takes batches of events into the log."""
+
+    def push(
+        self, tenant: str, sources: Sequence[str], body: bytes, content_type: str, idempotency_key: str | None
+    ) -> PushAnswer:
+        """Check, route and append; returns once that is durable. Safe to repeat with an Idempotency-Key.
+
+        Args:
+            sources: those that the token may write; `*` is all of the tenant's.
+            content_type: `application/json` (an array, or one event) or `application/x-ndjson`.
+
+        Raises:
+            KeyReused: the key came with another body. TooLarge: too many records. Overloaded, Unavailable, Conflict:
+            nothing was taken. BadRecord: the body as a whole cannot be read.
+        """
+
+
+class AppliedPositions(Protocol):
+    """How far shards have applied the log."""
+
+    def reached(self, positions: Mapping[int, int]) -> bool:
+        """Whether every shard that owns part of these log partitions has applied them up to these entries."""
+
+
+class OverlayReader(Protocol):
+    """Values that overlays have written back."""
+
+    def top(self, tenant: str, name: str, case: str | None, limit: int) -> Json:
+        """{"overlay", "asOf", "run", "stale", "items": [...]}, best first. Raises NotFound for an unknown name."""
+
+
+class SnapshotCatalog(Protocol):
+    """Snapshots that a reader can open."""
+
+    def snapshots(self, tenant: str) -> list[Json]:
+        """Newest first, each with `asOf`, counts of the tenant's things and hashes."""
+
+
+class ShardCatalog(Protocol):
+    """The shard map for operators."""
+
+    def shards(self) -> list[Json]:
+        """Each with id, role, state, epoch, number of buckets and lag."""
+
+
+class SourceCatalog(Protocol):
+    """Registered sources."""
+
+    def sources(self, tenant: str) -> list[Json]:
+        """The tenant's sources, by name."""
+
+
+class DeadLetters(Protocol):
+    """Bad records that were kept."""
+
+    def page(self, tenant: str, limit: int, after: str | None) -> tuple[list[Json], str | None]:
+        """Some dead letters, oldest first, and what `after` of the next page is; None after the last."""
+
+    def replay(self, tenant: str, ids: Sequence[str] | None, dry_run: bool, limit: int) -> Json:
+        """Send some (or, with None, all) through the stages again. Safe to repeat: versions make it harmless."""
+
+
+class Conservation(Protocol):
+    """Whether every accepted record has exactly one outcome."""
+
+    def audit(self, tenant: str) -> Json:
+        """{"accepted", "applied", "duplicate", "stale", "deadLetters", "inFlight", "balanced"} and `asOf`."""
+
+
+class Health(Protocol):
+    """What this process depends on."""
+
+    def ready(self) -> Mapping[str, str]:
+        """Part → "ok", or what is wrong with it; quick."""
+
+
+class Exposition(Protocol):
+    """Metrics of the whole installation."""
+
+    def exposition(self) -> bytes:
+        """Prometheus's text format."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that the application is made of. A part that is None has no routes.
+
+    Args:
+        fanout: owned by the application, which closes it.
+    """
+
+    settings: Settings
+    tokens: TokenAuthority
+    cursors: Cursors
+    fanout: FanOut
+    health: Health
+    exposition: Exposition
+    applied: AppliedPositions | None = None
+    push: PushGateway | None = None
+    overlays: OverlayReader | None = None
+    snapshots: SnapshotCatalog | None = None
+    shards: ShardCatalog | None = None
+    sources: SourceCatalog | None = None
+    dead_letters: DeadLetters | None = None
+    conservation: Conservation | None = None

