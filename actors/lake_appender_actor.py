@@ -86,7 +86,7 @@ class LakeAppenderLoop:
                 self._flush.clear()
                 appender.flush()
             if step.records_committed:
-                metrics.LOG_BYTES.set(log.bytes_used())
+                metrics.LOG_BYTES.labels("redis").set(log.bytes_used())
             self._trim(log)
         appender.flush()
 

@@ -153,9 +153,11 @@ class Readiness:
         self.ready = False
         self._since = time.monotonic()
 
-    def look(self, positions: Mapping[int, int]) -> bool:
+    def look(self, writer: ShardWriter) -> bool:
         """Whether readers are let in; to be called after each turn of the loop."""
+        positions = writer.positions
         if not self.ready and all(positions.get(p, 0) >= end for p, end in self._ends.items()):
+            writer.flush()  # its answers come on the same connection
             self._shard.serve(self._epoch)
             self.ready = True
             LOG.info("shard_serves", epoch=self._epoch, seconds=round(time.monotonic() - self._since, 3))

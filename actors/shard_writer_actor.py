@@ -21,7 +21,6 @@ from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.writer")
-_LEASE_S = 30.0
 _REPORT_S = 0.5
 _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 0.1, 5.0
 
@@ -88,7 +87,7 @@ class ShardWriterLoop:
     def _turn(self) -> None:
         control, settings = self._stack.control, self._stack.settings
         lease_name = f"writer/{self._shard_id}"
-        token = control.leases.acquire(lease_name, self._holder, _LEASE_S, time.time())
+        token = control.leases.acquire(lease_name, self._holder, settings.shards.lease_s, time.time())
         registered = control.shards.get(self._shard_id)
         log, shard = self._stack.open_log(), self._stack.open_shard(self._shard_id)
         current = self._stack.current_map()
@@ -109,12 +108,12 @@ class ShardWriterLoop:
         while not self._stopping.is_set():
             writer.step()
             if not readiness.ready:
-                self.status.ready = readiness.look(writer.positions)
+                self.status.ready = readiness.look(writer)
                 metrics.SHARD_UP.labels(self._shard_id).set(1 if self.status.ready else 0)
             if time.monotonic() < due:
                 continue
             due = time.monotonic() + _REPORT_S
-            control.leases.renew(lease_name, token, _LEASE_S, time.time())
+            control.leases.renew(lease_name, token, self._stack.settings.shards.lease_s, time.time())
             if control.shards.get(self._shard_id).epoch != start.epoch:
                 raise Fenced(f"shard {self._shard_id} has another epoch by now: its buckets or its server changed")
             self._report(start, writer)

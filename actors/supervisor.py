@@ -47,7 +47,8 @@ def wanted(settings: Settings, shard_ids: list[str]) -> list[Wanted]:
     """Every actor that has to run for these shards."""
     config = plain(settings)
     writers = [Wanted(f"shard-writer:{shard}", ShardWriterActor, (config, shard)) for shard in shard_ids]
-    return [Wanted("lake-appender", LakeAppenderActor, (config,)), *writers]
+    lake = [Wanted("lake-appender", LakeAppenderActor, (config,))] if settings.lake.enabled else []
+    return [*lake, *writers]
 
 
 def start_actor(actor: Wanted) -> Any:

@@ -51,7 +51,7 @@ class IngestLimits(Section):
     workers: int = 1
     retry_first_s: float = Field(default=0.05, description="first wait after a store has failed; doubles each time")
     retry_most_s: float = Field(default=5.0, description="longest wait between two attempts")
-    retry_deadline_s: float = Field(default=600.0, description="a source stops with the error after so long without one")
+    retry_deadline_s: float = Field(default=600.0, description="a source stops with the error after so long")
     push_deadline_s: float = Field(default=5.0, description="so long a push whose outcome is unknown is sent again")
     dead_letter_payload_bytes: int = 1 << 20
     dead_letter_attempts: int = Field(
@@ -85,6 +85,7 @@ class ShardSettings(Section):
 class LakeSettings(Section):
     """The lake appender."""
 
+    enabled: bool = Field(default=True, description="false: nothing is kept beyond the log (for benchmarks)")
     commit_s: float = 5.0
     commit_bytes: int = 64 << 20
     keep_metadata: int = 20

@@ -6,6 +6,8 @@
     │   ├── Unavailable               a store or shard does not answer, or is not ready yet
     │   ├── Conflict                  a compare-and-set lost: read again, then try again
     │   ├── Fenced                    the epoch or lease named is no longer current: reload the map first
+    │   │   ├── EpochMismatch         the shard serves another epoch
+    │   │   └── Misrouted             the shard does not own a bucket of the call
     │   └── OutcomeUnknown            the call may have taken effect: apply it again, versions make that harmless
     ├── Rejected(reason)              the request is wrong: the same again gets the same answer
     │   ├── BadRecord(error_class)    one record is wrong: a dead letter, or named in an HTTP answer
@@ -57,6 +59,14 @@ class Conflict(Retryable):
 
 class Fenced(Retryable):
     """The epoch, lease or map revision that was named is not the current one; nothing was written."""
+
+
+class EpochMismatch(Fenced):
+    """The shard serves another epoch than the caller named."""
+
+
+class Misrouted(Fenced):
+    """The shard does not own a bucket that the call is about."""
 
 
 class OutcomeUnknown(Retryable):

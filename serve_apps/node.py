@@ -2,8 +2,8 @@
 
     servers (log, cache, shards) → control store → Ray → supervisor's actors → API → ready
 
-Its servers outlive its crash and are adopted by the next one. It stops in order on SIGTERM: API, actors, shards
-(each saves itself), log, Ray.
+Its servers outlive its crash and are adopted by the next one. It stops in order on SIGTERM: API, actors, Ray,
+shards (each saves itself), cache, log.
 """
 
 from __future__ import annotations

@@ -46,8 +46,9 @@ def _keep_to_host(host: str) -> None:
 
     It is started right after the replica's own class was made.
     """
-    original = replica.add_port_to_grpc_server
-    replica.add_port_to_grpc_server = lambda server, address: original(server, address.replace("[::]", host))
+    names = vars(replica)
+    original = names["add_port_to_grpc_server"]
+    names["add_port_to_grpc_server"] = lambda server, address: original(server, address.replace("[::]", host))
 
 
 def application(settings: Settings, make: MakeServices = make_services, replicas: int = 1) -> Application:

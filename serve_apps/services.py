@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
 
+from actors.dead_letters import Replay
+from actors.push import ALL_SOURCES, Push
 from actors.stack import Stack
 from actors.supervisor import NAMESPACE
 from cluster.config import Settings
@@ -21,7 +24,7 @@ from cluster.routing import ShardState
 from cluster.stores.falkor import FalkorClient
 from cluster.telemetry import exposition, merge_expositions, metrics
 from overlays.reader import OverlayValues
-from serve_apps.api.services import Json, Services
+from serve_apps.api.services import Json, PushAnswer, RejectedRecord, Services
 from serve_apps.secret import cursor_secret
 from serve_apps.tokens import TokenAuthority
 
@@ -129,6 +132,72 @@ class Catalogs:
         return found[::-1]
 
 
+class Gateway:
+    """Pushes into the log of this installation."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._push = Push(stack.control, stack.open_log(), stack.settings)
+
+    def push(
+        self, tenant: str, sources: Sequence[str], body: bytes, content_type: str, idempotency_key: str | None
+    ) -> PushAnswer:
+        """See `actors.push.Push.push`; a token for one source need not repeat its name in every record."""
+        only = sources[0] if len(sources) == 1 and sources[0] != ALL_SOURCES else None
+        done = self._push.push(tenant, sources, body, content_type, idempotency_key, only)
+        rejected = [RejectedRecord(r.index, r.error_class, r.reason) for r in done.rejected]
+        return PushAnswer(done.accepted, done.positions, rejected, done.replayed)
+
+
+class Letters:
+    """Dead letters of a tenant, for its operators."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def page(self, tenant: str, limit: int, after: str | None) -> tuple[list[Json], str | None]:
+        """Some dead letters, oldest first, and where the next page begins."""
+        found = self._stack.control.dead_letters.list(tenant, after=int(after or 0), limit=limit)
+        letters = [
+            {
+                "id": f.id, "source": f.source, "epoch": f.epoch, "position": list(f.position), "type": f.type,
+                "errorClass": f.error_class, "reason": f.reason, "state": f.state, "attempts": f.attempts,
+                "payload": f.payload.decode("utf-8", "replace"), "payloadBytes": f.payload_bytes,
+                "payloadSha256": f.payload_sha256, "headers": f.headers, "firstSeen": f.first_seen,
+            }
+            for f in found
+        ]  # fmt: skip
+        return letters, str(found[-1].sequence) if len(found) == limit else None
+
+    def replay(self, tenant: str, ids: Sequence[str] | None, dry_run: bool, limit: int) -> Json:
+        """Send some (or, with None, all that wait) through the stages again."""
+        with closing(self._stack.open_log()) as log:
+            replay = Replay(self._stack.control, log, self._stack.settings)
+            done = replay.replay(tenant, "api", ids=ids, dry_run=dry_run, limit=limit)
+        letters = [{"id": r.id, "state": r.state, "errorClass": r.error_class, "reason": r.reason} for r in done.letters]
+        return {"dryRun": dry_run, "letters": letters, "skipped": done.skipped, "positions": done.reached}
+
+
+class Books:
+    """The conservation audit, as far as it concerns a tenant."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def audit(self, tenant: str) -> Json:
+        """Whether everything balances, and the tenant's own loads and dead letters."""
+        from serve_apps.cli.conservation import audit
+        from serve_apps.cli.session import Session
+
+        session = Session(self._stack.state_dir)
+        try:
+            balance = audit(session, self._stack.settings.query.deadline_s)
+        finally:
+            session.close()
+        loads = [asdict(row) | {"holds": row.holds} for row in balance.loads if row.tenant == tenant]
+        letters = dict(balance.dead_letters.get(tenant, {}))
+        return {"balanced": balance.holds, "loads": loads, "deadLetters": letters, "asOf": _now()}
+
+
 class NodeHealth:
     """Whether what a replica depends on answers."""
 
@@ -191,7 +260,11 @@ class ActorMetrics:
         except (NotFound, IntelGraphError):
             return
         taken = datetime.fromisoformat(latest.manifest.as_of.time).timestamp()
-        metrics.SNAPSHOT_AGE_SECONDS.set(max(0.0, time.time() - taken))
+        metrics.SNAPSHOT_AGE_SECONDS.labels("local").set(max(0.0, time.time() - taken))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def make_services(settings: Settings) -> Services:
@@ -214,4 +287,7 @@ def make_services(settings: Settings) -> Services:
         snapshots=catalogs,
         shards=catalogs,
         sources=catalogs,
+        push=Gateway(stack),
+        dead_letters=Letters(stack),
+        conservation=Books(stack),
     )

@@ -35,6 +35,8 @@ class Dialect:
     degree: str
 
 
+PAIRS_MAX = 1_000
+"""Up to so many pairs of entities are looked up instead of expanding one side."""
 FALKORDB = Dialect("indegree({0}) + outdegree({0})")
 NEO4J = Dialect("COUNT {{ ({0})--() }}")
 
@@ -117,19 +119,26 @@ def links(
 ) -> Statement:
     """Relationships between entities of a page and entities that are one step nearer.
 
+    Few pairs are looked up one by one, which does not depend on anybody's degree; else the page's side is expanded.
     Rows: (key of the page's entity, key of the nearer one, whether it starts at the page's, type, id[, properties]).
     """
     arrow = _ARROWS[query.direction][1]
     typed = _TYPED if query.relationship_types else ""
-    template = (
-        f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WITH x MATCH (x){arrow}(y:Entity) "
-        f"WHERE {_R} AND y._k IN $nearer{typed} "
+    if len(keys) * len(nearer) <= PAIRS_MAX:
+        pairs = (
+            "UNWIND $nearer AS n MATCH (y:Entity {_k: n}) WITH y UNWIND $keys AS k MATCH (x:Entity {_k: k}) WITH x, y "
+        )
+        match = f"{pairs}MATCH (x){arrow}(y) WHERE {_R}{typed} "
+    else:
+        expand = "UNWIND $keys AS k MATCH (x:Entity {_k: k}) WITH x "
+        match = f"{expand}MATCH (x){arrow}(y:Entity) WHERE {_R} AND y._k IN $nearer{typed} "
+    result = (
         f"RETURN x._k, y._k, startNode(r)._k = x._k, type(r), r._id{', properties(r)' if full else ''} LIMIT $limit"
     )
     parameters = {**_one(query.tenant, query.case, epoch), "keys": list(keys), "nearer": list(nearer), "limit": limit}
     if typed:
         parameters["types"] = list(query.relationship_types)
-    return Statement(template, parameters)
+    return Statement(f"{_ONE}{match}{result}", parameters)
 
 
 def _conditions(query: SearchQuery) -> tuple[str, dict[str, Any]]:

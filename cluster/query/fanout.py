@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from cluster.config import QuerySettings
-from cluster.errors import Fenced, IntelGraphError, Retryable, Unavailable
+from cluster.errors import EpochMismatch, Fenced, IntelGraphError, Misrouted, Retryable, Unavailable
 from cluster.query.cypher import FALKORDB, Dialect
 from cluster.query.hot import Shard
 from cluster.query.lane import Connect, Lane
 from cluster.routing import Deadline, Merged, Route, ShardState, delays, merge, next_delay, route_read
 from cluster.shard_map import ShardMap
+from cluster.telemetry import metrics
 
 T = TypeVar("T")
 Job = Callable[[Shard], T]
@@ -160,7 +161,14 @@ class FanOut:
         lane = self._lanes.get(route.shard)
         if lane is None:
             lane = self._lanes[route.shard] = Lane(route.shard, self._connect, self._settings)
-        return await lane.call(lambda read: job(Shard(read, route.epoch, buckets, self._dialect)), timeout_s)
+        try:
+            return await lane.call(lambda read: job(Shard(read, route.epoch, buckets, self._dialect)), timeout_s)
+        except EpochMismatch:
+            metrics.EPOCH_MISMATCH.labels(route.shard).inc()
+            raise
+        except Misrouted:
+            metrics.MISROUTE_REFUSED.labels(route.shard).inc()
+            raise
 
     def _buckets_of(self, shard_map: ShardMap, shard: str) -> tuple[int, ...]:
         if self._buckets[0] != shard_map.revision:

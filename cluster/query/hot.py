@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.errors import Fenced, NotFound
+from cluster.errors import EpochMismatch, Misrouted, NotFound
 from cluster.ids import BUCKETS, bucket_of
 from cluster.query import cypher
 from cluster.query.answers import CasesPage, EntityView, FoundPage, FoundView
@@ -60,9 +60,9 @@ def refuse_unless_current(rows: Rows, epoch: int, buckets: Sequence[int]) -> str
     """The owned flags; raises Fenced unless the shard's node (rows of `probe`) has this epoch and these buckets."""
     known, owned = rows[0] if rows else (None, None)
     if known != epoch:
-        raise Fenced(f"the shard serves epoch {known}, not {epoch}; reload the shard map and try again", 0.2)
+        raise EpochMismatch(f"the shard serves epoch {known}, not {epoch}; reload the shard map and try again", 0.2)
     if not isinstance(owned, str) or len(owned) != BUCKETS or any(owned[bucket] != "1" for bucket in buckets):
-        raise Fenced("the shard does not own a bucket of this question; reload the shard map and try again", 0.2)
+        raise Misrouted("the shard does not own a bucket of this question; reload the shard map and try again", 0.2)
     return owned
 
 

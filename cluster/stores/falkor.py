@@ -6,6 +6,7 @@ One `FalkorClient` holds one connection and is for one thread. Reads take `read(
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,8 +17,11 @@ from redis.connection import Connection, UnixDomainSocketConnection
 
 from cluster.errors import Corrupt, IntelGraphError, OutcomeUnknown, Overloaded, Rejected, Unavailable
 from cluster.stores.falkor_text import header
+from cluster.telemetry import metrics
 
 GRAPH = "intelgraph"
+_READ_SECONDS = metrics.STORE_QUERY_SECONDS.labels("falkordb", "read")
+_WRITE_SECONDS = metrics.STORE_QUERY_SECONDS.labels("falkordb", "write")
 _NULL, _STRING, _INTEGER, _BOOLEAN, _DOUBLE, _ARRAY, _MAP = 1, 2, 3, 4, 5, 6, 10
 
 
@@ -119,6 +123,7 @@ class FalkorClient:
             OutcomeUnknown: the connection broke; what was sent may have been done. Unavailable: likewise, reading.
             QueryFailed: this query was refused; the following answers can still be received.
         """
+        began = time.perf_counter()
         try:
             answer = self._connection.read_response()
         except redis.exceptions.ResponseError as error:
@@ -128,7 +133,12 @@ class FalkorClient:
             self.close()
             raise translate(error, not read_only) from error
         self._open -= 1
+        _WRITE_SECONDS.observe(time.perf_counter() - began)
         return _rows(answer)
+
+    def _check_idle(self) -> None:
+        if self._open:
+            raise RuntimeError(f"{self._open} answers of this connection were not received yet: they would be taken")
 
     def drain(self) -> None:
         """Forget answers that nobody waits for any more."""
@@ -140,6 +150,7 @@ class FalkorClient:
 
     def write(self, template: str, parameters: Mapping[str, Any]) -> list[list[Any]]:
         """Run one writing template and wait."""
+        self._check_idle()
         self.send([header(parameters) + template])
         return self.receive()
 
@@ -149,11 +160,14 @@ class FalkorClient:
         Args:
             timeout_s: the store gives up after this; None for its own default.
         """
+        self._check_idle()
         text = header(parameters) + template if parameters else template
         options = ("timeout", int(timeout_s * 1000)) if timeout_s else ()
         try:
-            self._connection.send_command("GRAPH.RO_QUERY", self._graph, text, "--compact", *options)
-            return _rows(self._connection.read_response())
+            with _READ_SECONDS.time():
+                self._connection.send_command("GRAPH.RO_QUERY", self._graph, text, "--compact", *options)
+                answer = self._connection.read_response()
+            return _rows(answer)
         except redis.exceptions.ResponseError as error:
             if "empty key" in str(error):
                 return []
@@ -164,6 +178,7 @@ class FalkorClient:
 
     def create_index(self, pattern: str, on: str) -> None:
         """An index, if it is not there. `pattern` is `(x:Label)` or `()-[x:TYPE]-()`. Safe to call twice."""
+        self._check_idle()
         try:
             self.send([f"CREATE INDEX FOR {pattern} ON (x.{on})"])
             self.receive()

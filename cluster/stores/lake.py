@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
@@ -26,6 +27,7 @@ from pyiceberg.table.snapshots import Snapshot
 from cluster import batch
 from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, NotFound
+from cluster.model import Kind
 from cluster.stores import lake_maintenance, lake_read
 from cluster.stores.files import Failpoint, make_folder, no_failpoint
 from cluster.stores.lake_files import LakeEntry, entries_frame, local_path, remove_data_files, write_data_files
@@ -302,8 +304,13 @@ def _continue(parent: Positions, entries: Sequence[LakeEntry]) -> Positions:
             )
         if entry.batch.schema != batch.SCHEMA:
             raise Corrupt(f"lake: entry {entry.number} of partition {entry.partition} has another schema")
-        taken[entry.partition] = PartitionPosition(entry.number, at.records + entry.batch.num_rows)
+        taken[entry.partition] = PartitionPosition(entry.number, at.records + _facts(entry.batch))
     return parent.advanced(taken)
+
+
+def _facts(rows: pa.RecordBatch) -> int:
+    """Records of a batch; floors and priorities are none."""
+    return int(pc.sum(pc.less(rows.column("kind"), Kind.FLOOR.value)).as_py() or 0)
 
 
 def _renamed(files: list[DataFile], parent: Snapshot | None) -> list[DataFile]:

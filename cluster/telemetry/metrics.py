@@ -48,8 +48,8 @@ LAG_RECORDS = _gauge("lag_records", "Records in the log that a consumer has not 
 LAG_SECONDS = _gauge(
     "lag_seconds", "Age of the oldest record that a consumer has not applied.", "consumer", "partition"
 )
-SNAPSHOT_AGE_SECONDS = _gauge("snapshot_age_seconds", "Seconds since the newest snapshot's asOf.")
-LOG_BYTES = _gauge("log_bytes", "Bytes held by the log.")
+SNAPSHOT_AGE_SECONDS = _gauge("snapshot_age_seconds", "Seconds since the newest snapshot's asOf.", "store")
+LOG_BYTES = _gauge("log_bytes", "Bytes held by the log.", "store")
 SHARD_UP = _gauge("shard_up", "1 while the shard serves, else 0.", "shard")
 
 STAGE_SECONDS = _histogram("stage_seconds", "Time of one batch in a stage.", _STAGE_BUCKETS_S, "stage")

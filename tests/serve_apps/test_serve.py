@@ -58,7 +58,9 @@ def api(falkor_server: Running, tmp_path_factory: pytest.TempPathFactory) -> Ite
             said = next((line for line in process.stdout if line.startswith('{"url"')), None)
             assert said, (state_dir / "log").read_text()[-4000:]
             token = TokenAuthority.open(state_dir).issue("a", ["read", "ingest", "operate"], ["feed"])
-            with httpx.Client(base_url=json.loads(said)["url"], headers={"authorization": f"Bearer {token}"}) as client:
+            with httpx.Client(
+                timeout=30.0, base_url=json.loads(said)["url"], headers={"authorization": f"Bearer {token}"}
+            ) as client:
                 yield Api(**json.loads(said), graph=graph, client=client)
         finally:
             process.communicate(timeout=60)

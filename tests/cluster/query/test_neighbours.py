@@ -6,7 +6,8 @@ import pytest
 
 from cluster.config import QuerySettings
 from cluster.errors import Fenced, NotFound
-from cluster.model import Op, Record
+from cluster.fold import Fold
+from cluster.model import Kind, Op, Record
 from cluster.query.answers import NeighboursPage
 from cluster.query.ir import Detail, Direction, EntityQuery, NeighboursQuery
 from cluster.query.neighbours import page_of, read_neighbours
@@ -63,8 +64,13 @@ def test_neighbourhoods_are_those_of_the_fold(graph: Graph, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_entity_is_led_to_by_a_relationship_from_a_nearer_one(graph: Graph, seed: int) -> None:
-    graph.write(random_graph(seed))
+@pytest.mark.parametrize("pairs", [0, 10**6])
+def test_every_entity_is_led_to_by_a_relationship_from_a_nearer_one(
+    graph: Graph, seed: int, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.query.cypher.PAIRS_MAX", pairs)
+    records = random_graph(seed)
+    graph.write(records)
     page = read_neighbours(graph.seen(), asked(3), SETTINGS)
     distance = {**shown(page), ("T", "0"): 0}
     led = set()
@@ -73,9 +79,21 @@ def test_every_entity_is_led_to_by_a_relationship_from_a_nearer_one(graph: Graph
         assert abs(distance[a] - distance[b]) == 1
         led.add(max(a, b, key=lambda end: distance[end]))
     assert led == set(shown(page))
+    visible = {
+        thing[3:]: merged for thing, merged in Fold().apply_all(records).visible() if thing[2] == Kind.RELATIONSHIP
+    }
+    ends = {name: ((m.a_type, m.a_id), (m.b_type, m.b_id)) for name, m in visible.items()}
+    wanted = {name for name, (a, b) in ends.items() if a in distance and b in distance and distance[a] != distance[b]}
+    assert {(link.type, link.id) for link in page.relationships} == wanted
+    for link in page.relationships:
+        assert ends[link.type, link.id] == ((link.from_.type, link.from_.id), (link.to.type, link.to.id))
 
 
-def test_links_have_their_own_direction_and_their_properties_on_demand(graph: Graph) -> None:
+@pytest.mark.parametrize("pairs", [0, 10**6])
+def test_links_have_their_own_direction_and_their_properties_on_demand(
+    graph: Graph, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.query.cypher.PAIRS_MAX", pairs)
     ends = ("T", "0"), ("U", "1")
     graph.write([entity("t", "c", *ends[0]), entity("t", "c", *ends[1])])
     graph.write([relationship("t", "c", "R", "ab", *ends, props={"w": 0.1 + 0.2})])

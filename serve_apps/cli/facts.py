@@ -1,0 +1,93 @@
+"""`export`, `hash`, `audit`: what the hot shards hold, and whether it is all there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from serve_apps.cli.exits import Exit, Misused
+from serve_apps.cli.session import Session
+from serve_apps.cli.verbs import TenantOption, verb
+
+OneCase = Annotated[str | None, typer.Option("--case", "-c", help="Only this case.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    verb(app, "export", rich_help_panel="Facts")(export)
+    verb(app, "hash", rich_help_panel="Facts")(hash_graph)
+    verb(app, "audit", rich_help_panel="Facts")(audit)
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    """SHA-256 (hexadecimal) of lines, each with its line break."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def export(session: Session, tenant: TenantOption, case: OneCase = None) -> None:
+    """Print the visible graph as events, sorted, one JSON object a line (with --json as well)."""
+    from cluster.stores.shard_export import export_lines
+
+    with session.output.waiting("reading the shards"):
+        lines = export_lines(session.shards.values(), tenant, case)
+    session.output.lines(lines)
+
+
+def hash_graph(
+    session: Session,
+    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant. [default: all]")] = None,
+    case: OneCase = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="Also registers, tombstones, floors and versions: what rebuilds compare.")
+    ] = False,
+) -> None:
+    """Print the SHA-256 of the visible graph, the same however its events came."""
+    from cluster.stores.shard_export import export_lines, state_lines
+
+    if state and case is not None:
+        raise Misused("--state and --case exclude each other: floors are of the tenant, not of a case")
+    with session.output.waiting("reading the shards"):
+        shards = session.shards.values()
+        lines = state_lines(shards, tenant) if state else export_lines(shards, tenant, case)
+    digest = digest_of(lines)
+    scope = {"tenant": tenant, "case": case, "state": state}
+    session.output.result({**scope, "lines": len(lines), "sha256": digest})
+    session.output.lines_for_people([digest])
+    session.output.note(f"{len(lines):,} lines")
+
+
+def audit(
+    session: Session,
+    deadline_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for shards that are behind.")
+    ] = 60.0,
+) -> int:
+    """Check that every record of the log has exactly one outcome. Exit code 1 where one is missing or too many."""
+    from serve_apps.cli import conservation
+
+    with session.output.waiting("counting"):
+        found = conservation.audit(session, deadline_s)
+    output = session.output
+    output.result(found.as_json())
+    output.table("log partitions: records in the log, records counted by shards", ("partition", "up to entry",
+                 "in the log", "counted", "equal"),
+                 [(str(p.partition), p.at, p.logged, p.counted, p.holds) for p in found.partitions])  # fmt: skip
+    output.table("shards: each record has one outcome", ("shard", "records", "applied", "duplicate", "stale",
+                 "by source", "equal"),
+                 [(s.shard, s.records, s.applied, s.duplicate, s.stale, s.by_source, s.holds)
+                  for s in found.shards])  # fmt: skip
+    output.table("loads: what was acknowledged has an outcome", ("tenant", "source", "loads", "acked", "outcomes",
+                 "dead letters", "holds"),
+                 [(x.tenant, x.source, x.loads, x.acked, x.outcomes, x.dead, x.holds)
+                  for x in found.loads])  # fmt: skip
+    letters = [(t, state, n) for t, states in found.dead_letters.items() for state, n in states.items()]
+    output.table("dead letters", ("tenant", "state", "records"), letters)
+    output.text("everything balances" if found.holds else "something does not balance",
+                "green" if found.holds else "bold red")  # fmt: skip
+    return Exit.DONE if found.holds else Exit.FAILED

@@ -1,0 +1,242 @@
+"""Rows 4, 5, 6, 8, 12 and 22 of the fault list on real servers: log and shards killed, stopped, cut off, set back."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import OutcomeUnknown
+from cluster.ids import BUCKETS
+from cluster.stores.falkor import FalkorClient
+from cluster.stores.falkor_shard import FalkorShard
+from tests.fault_proxy import ANSWER_LOST, Direction, FaultProxy, Faults
+from tests.faults.harness import Installation, Producer, Reader, check, entries_of, events, seeds, wait_until
+
+pytestmark = [pytest.mark.services]
+
+
+def size(seed: int) -> int:
+    """Events of a run: the long runs of `make chaos` have more."""
+    return 2_000 if seed <= 2 else 20_000
+
+
+def paced(system: Installation, producer: Producer, share: float) -> None:
+    """Waits until a share of the events is acknowledged."""
+    total = len(producer._records)
+    wait_until(lambda: producer.sent >= share * total, message=f"{share:.0%} of {total} sent")
+
+
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_log_killed_stopped_and_started_again(server_root: Path, seed: int) -> None:
+    """Row 4."""
+    with Installation(server_root / f"lk{seed}") as system:
+        system.start()
+        producer = Producer(system, events(seed, size(seed))).start()
+        paced(system, producer, 0.3)
+        system.kill("log")
+        system.restart("log")
+        paced(system, producer, 0.6)
+        log = system.running["log"]
+        os.kill(log.pid, signal.SIGSTOP)
+        sent = producer.sent
+        time.sleep(1.0 if seed == 1 else 20.0)  # how long the fault lasts, nothing is waited for here
+        assert producer.sent <= sent + 50
+        os.kill(log.pid, signal.SIGCONT)
+        history = producer.join()
+        system.settle(deadline_s=30)
+        check(system, history)
+
+
+@pytest.mark.parametrize("seed", seeds(2, 10))
+def test_shard_killed_mid_batch(server_root: Path, seed: int) -> None:
+    """Row 5: it comes back older, heals and serves nothing stale; the other shard goes on meanwhile."""
+    with Installation(server_root / f"sk{seed}") as system, Reader(system, "shard-0") as reader:
+        system.start()
+        rnd = random.Random(seed)
+        producer = Producer(system, events(seed, size(seed))).start()
+        kills = 3 if seed <= 2 else 10
+        for n in range(kills):
+            paced(system, producer, (n + rnd.random()) / (kills + 1))
+            if n % 2 == 0:
+                system.checkpoint("shard-0")
+            wait_until(lambda: sum(system.positions("shard-0").values()) > 0)
+            system.kill("shard-0")
+            if n == 0:
+                paced(system, producer, 0.4)
+                system.settle_partly("shard-1")
+            ends = system.ends()
+            mine = system.stack.current_map().partitions_of("shard-0")
+            system.restart("shard-0")
+            reader.expect({p: ends[p] for p in mine})
+        history = producer.join()
+        system.settle()
+        assert reader.stale == []
+        assert reader.served
+        check(system, history)
+
+
+def test_answer_lost_after_the_commit(server_root: Path) -> None:
+    """Row 6: the shard has done it, and its answer never comes. The next writer finds it done."""
+    with Installation(server_root / "al") as system:
+        system.start_servers()
+        proxy_socket = server_root / "al" / "p.sock"
+        records = events(11, 1_500)
+        with FaultProxy.unix(system.running["shard-0"].socket, proxy_socket) as proxy:
+            system.stack.control.shards.register("shard-0", f"unix://{proxy_socket}", time.time())
+            for shard in system.shard_ids:
+                system.start_writer(shard)
+            system.settle()
+            shard_0 = [r for r in records if r.bucket % system.partitions % 2 == 0]
+            for turn, at in enumerate(range(0, len(shard_0), 100)):
+                proxy.set(Faults(to_client=Direction(cut_after_bytes=turn % 4 * 250)))
+                system.log.append(entries_of(shard_0[at : at + 100], system.partitions))
+                wait_until(lambda: system.writers["shard-0"].status.state == "waiting", message="the answer is lost")
+                proxy.heal()
+                system.settle()
+            assert sum(c.duplicate for c in _cursors(system, "shard-0")) > 100, "nothing had been done before the cut"
+            check(system)
+
+
+def _cursors(system: Installation, shard: str) -> list[Any]:
+    opened = system.stack.open_shard(shard)
+    try:
+        return list(opened.cursors().values())
+    finally:
+        opened.close()
+
+
+def test_a_lost_answer_is_an_unknown_outcome(server_root: Path) -> None:
+    with Installation(server_root / "ao", shards=1) as system:
+        system.start_servers()
+        server = system.running["shard-0"]
+        with FaultProxy.unix(server.socket, server_root / "ao" / "p.sock") as proxy:
+            shard = FalkorShard(FalkorClient(f"unix://{proxy.address}", server.password, timeout_s=5))
+            shard.prepare()
+            proxy.set(ANSWER_LOST)
+            epoch = system.stack.control.shards.get("shard-0").epoch
+            with pytest.raises(OutcomeUnknown):
+                shard.own(epoch, range(BUCKETS))
+            proxy.heal()
+            state = shard.state()
+            assert state is not None
+            assert len(state.owned) == BUCKETS
+            shard.close()
+
+
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_every_event_three_times_reordered_and_the_topic_replayed(server_root: Path, seed: int) -> None:
+    """Row 8: the same hash, and the replay writes nothing."""
+    rnd = random.Random(seed)
+    once = events(seed, size(seed))
+    thrice = [r for r in once for _ in range(3)]
+    order = sorted(range(len(thrice)), key=lambda i: i + rnd.uniform(0, 100))
+    with Installation(server_root / f"r3{seed}") as system:
+        system.start()
+        first = Producer(system, [thrice[i] for i in order], batch_records=200).send()
+        system.settle()
+        fold = check(system, first)
+        assert len(fold.export_lines()) > 50
+        hashes = system.hashes()
+        applied = sum(c.applied for s in system.shard_ids for c in _cursors(system, s))
+        again = Producer(system, [thrice[i] for i in order], batch_records=200).send()
+        system.settle()
+        assert system.hashes() == hashes
+        assert sum(c.applied for s in system.shard_ids for c in _cursors(system, s)) == applied
+        check(system, first, again)
+
+
+_WRITER = """
+import sys
+from tests.faults.harness import Installation
+from pathlib import Path
+from actors.shard_writer_actor import ShardWriterLoop
+system = Installation(Path(sys.argv[1]))
+loop = ShardWriterLoop(system.stack, "shard-0")
+print("ready", flush=True)
+loop.run()
+"""
+
+
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_zombie_writer_stopped_past_its_lease(server_root: Path, seed: int) -> None:
+    """Row 12: another writer took over; the one that continues is refused by the shard, or harmless."""
+    folder = server_root / f"zo{seed}"
+    with Installation(folder) as system:
+        system.start_servers()
+        system.start_writer("shard-1")
+        zombie = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(folder)],
+            cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            producer = Producer(system, events(seed, size(seed))).start()
+            wait_until(lambda: sum(system.positions("shard-0").values()) > 3)
+            lease = max(c.lease for c in _cursors(system, "shard-0"))
+            os.kill(zombie.pid, signal.SIGSTOP)
+            system.start_writer("shard-0")
+            wait_until(lambda: max(c.lease for c in _cursors(system, "shard-0")) > lease)
+            paced(system, producer, 0.7)
+            os.kill(zombie.pid, signal.SIGCONT)
+            history = producer.join()
+            system.settle()
+            zombie.kill()
+            zombie.wait(10)
+            system.settle()
+            check(system, history)
+        finally:
+            zombie.kill()
+            zombie.communicate()
+
+
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_shard_set_back_emptied_and_the_log_trimmed_meanwhile(server_root: Path, seed: int) -> None:
+    """Row 22: an older checkpoint under a running system, then an empty disk; the log begins later than both."""
+    with Installation(server_root / f"sb{seed}") as system, Reader(system, "shard-0") as reader:
+        system.start(lake=True)
+        records = events(seed, size(seed))
+        third = len(records) // 3
+        histories = [Producer(system, records[:third]).send()]
+        system.settle()
+        system.checkpoint("shard-0")
+        old = server_root / f"sb{seed}" / "old.rdb"
+        shutil.copy(system.spec("shard-0").dump_file, old)
+        histories.append(Producer(system, records[third : 2 * third]).send())
+        system.settle()
+        trimmed_to = _trim(system)
+        assert all(system.begins()[p] > 1 for p in trimmed_to)
+        for restore in (old, None):
+            system.kill("shard-0")
+            system.spec("shard-0").dump_file.unlink()
+            if restore is not None:
+                shutil.copy(restore, system.spec("shard-0").dump_file)
+            ends = system.ends()
+            system.restart("shard-0")
+            reader.expect({p: ends[p] for p in system.stack.current_map().partitions_of("shard-0")})
+            served = reader.served
+            system.settle()
+            wait_until(lambda served=served: reader.served > served)  # type: ignore[misc]
+            check(system, *histories)
+        histories.append(Producer(system, records[2 * third :]).send())
+        system.settle()
+        assert reader.stale == []
+        assert reader.refused
+        check(system, *histories)
+
+
+def _trim(system: Installation) -> list[int]:
+    """Makes everything durable and waits until the lake's loop has trimmed the log; the partitions that had entries."""
+    for shard in system.shard_ids:
+        system.checkpoint(shard)
+    ends = system.ends()
+    used = [p for p, end in ends.items() if end]
+    wait_until(lambda: all(system.begins()[p] == ends[p] + 1 for p in used), message="the log is trimmed")
+    return used

@@ -1,0 +1,141 @@
+"""The command line without a running system: help, options, errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from serve_apps.cli.access import seconds_of
+from serve_apps.cli.exits import Exit, Misused
+from serve_apps.cli.ingest import source_of
+from serve_apps.cli.main import app
+from serve_apps.cli.output import printable, shown, size
+
+RUNNER = CliRunner()
+GROUPS = {
+    "ingest": ("file", "list", "undo"),
+    "sources": ("list", "register", "kill", "priority"),
+    "dlq": ("list", "show", "replay"),
+    "snapshot": ("create", "list", "verify", "diff"),
+    "overlay": ("list", "run", "top"),
+    "query": ("cases", "search", "entity", "neighbors"),
+    "shards": ("list", "add", "drain"),
+}
+PLAIN = ("up", "down", "status", "lag", "token", "export", "hash", "audit", "demo")
+VERBS = [(name,) for name in PLAIN] + [(name, verb) for name, verbs in GROUPS.items() for verb in verbs]
+
+
+def run(state_dir: Path, *arguments: str) -> Result:
+    return RUNNER.invoke(app, [*arguments, "--state-dir", str(state_dir)])
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_help_and_json(verb: tuple[str, ...]) -> None:
+    found = RUNNER.invoke(app, [*verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert found.exit_code == Exit.DONE
+    assert "--json" in found.output
+    assert "--state-dir" in found.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("ray", "pyarrow", "polars", "sqlalchemy", "pydantic", "redis", "httpx")
+    program = f"import sys; from serve_apps.cli.main import app; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lag",), ("audit",), ("hash",), ("export", "-t", "a"), ("query", "cases", "-t", "a"),
+        ("sources", "list", "-t", "a"), ("snapshot", "create"), ("shards", "add"),
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)  # fmt: skip
+def test_what_needs_the_system_says_that_it_is_not_up(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    found = run(tmp_path / "s", *arguments)
+    assert found.exit_code == Exit.RETRY
+    assert "intelgraph up" in found.stderr
+
+
+def test_errors_are_json_where_json_is_asked_for(tmp_path: Path) -> None:
+    found = run(tmp_path / "s", "lag", "--json")
+    assert found.exit_code == Exit.RETRY
+    assert json.loads(found.stdout)["error"]["kind"] == "not_up"
+
+
+def test_common_options_may_stand_before_the_verb(tmp_path: Path) -> None:
+    found = RUNNER.invoke(app, ["--json", "--state-dir", str(tmp_path / "s"), "status"])
+    assert found.exit_code == Exit.RETRY
+    assert json.loads(found.stdout) == {"up": False, "state_dir": str(tmp_path / "s")}
+
+
+def test_down_where_nothing_is_up_is_done_already(tmp_path: Path) -> None:
+    found = run(tmp_path / "s", "down")
+    assert found.exit_code == Exit.DONE
+    assert "not up" in found.stdout
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_configuration_with_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("lake: {comit_s: 1}\n")
+    found = RUNNER.invoke(app, ["status", "--config", str(tmp_path / "c.yaml")])
+    assert found.exit_code == Exit.FAILED
+    assert "lake.comit_s" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lag", "--no-such-option"), ("query", "cases"), ("ingest", "a.csv"),
+        ("ingest", "a.csv", "-t", "a", "--format", "x"),
+        ("ingest", "https://example.org/a.csv", "-t", "a"), ("dlq", "list", "-t", "a", "--class", "x"),
+        ("token", "-t", "a", "--ttl", "soon"), ("hash", "--state", "--case", "c"),
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)  # fmt: skip
+def test_what_is_written_wrongly_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "s").mkdir()
+    assert run(tmp_path / "s", *arguments).exit_code == Exit.USAGE
+
+
+def test_a_token_is_issued_for_its_scopes_and_sources(tmp_path: Path) -> None:
+    from serve_apps.tokens import TokenAuthority
+
+    arguments = ("token", "-t", "acme", "--scope", "ingest", "--source", "hr", "--ttl", "30m", "--json")
+    found = run(tmp_path / "s", *arguments)
+    principal = TokenAuthority.open(tmp_path / "s").verify(json.loads(found.stdout)["token"])
+    assert (principal.tenant, principal.scopes, principal.sources) == ("acme", frozenset({"ingest"}), ("hr",))
+
+
+def test_a_token_for_the_platforms_own_sources_is_refused(tmp_path: Path) -> None:
+    found = run(tmp_path / "s", "token", "-t", "acme", "--scope", "ingest", "--source", "overlay/pagerank")
+    assert found.exit_code == Exit.FAILED
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604800)])
+def test_lifetimes(text: str, seconds: int) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("people.csv", "people"), ("/x/my facts.csv.gz", "my-facts"), ("a:b.jsonl", "a:b")]
+)
+def test_the_source_comes_from_the_files_name(name: str, source: str) -> None:
+    assert source_of(name) == source
+
+
+def test_a_name_that_gives_no_source_is_refused() -> None:
+    with pytest.raises(Misused, match="--source"):
+        source_of("….csv")
+
+
+def test_values_for_people() -> None:
+    assert [shown(v) for v in (None, True, 1234, 0.0001, "x")] == ["-", "yes", "1,234", "0.0001", "x"]
+    assert (size(10), size(2048), size(5 << 30)) == ("10 B", "2.0 KiB", "5.0 GiB")
+    assert printable("a\x1b[2J\u202e") == "a\\x1b[2J\\u202e"

@@ -1,0 +1,43 @@
+"""What a load's outcomes are, from counts before and after; what an audit finds."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.stores.graph import Cursor, Outcomes
+from serve_apps.cli.conservation import LoadBalance, PartitionBalance, shard_balance, together
+from serve_apps.cli.loading import grown
+
+KEY = ("acme", "hr", 1)
+
+
+def test_outcomes_are_what_the_counts_grew_by() -> None:
+    before = {KEY: Outcomes(5, 1, 0), ("acme", "other", 1): Outcomes(9, 9, 9)}
+    after = {KEY: Outcomes(7, 2, 1), ("acme", "other", 1): Outcomes(90, 90, 90)}
+    assert grown(before, after, *KEY, acked=4) == (2, 1, 1)
+
+
+def test_records_with_epochs_of_their_own_are_counted_by_source() -> None:
+    after = {("acme", "hr", 77): Outcomes(3, 0, 0), ("beta", "hr", 77): Outcomes(8, 0, 0)}
+    assert grown({}, after, *KEY, acked=3) == (3, 0, 0)
+
+
+def test_shards_are_added_up() -> None:
+    assert together([{KEY: Outcomes(1, 2, 3)}, {KEY: Outcomes(10, 20, 30)}]) == {KEY: Outcomes(11, 22, 33)}
+
+
+@pytest.mark.parametrize(
+    ("cursor", "outcomes", "holds"),
+    [
+        (Cursor(0, 9, 1, 6, 3, 2, 1), Outcomes(3, 2, 1), True),
+        (Cursor(0, 9, 1, 7, 3, 2, 1), Outcomes(3, 2, 1), False),
+        (Cursor(0, 9, 1, 6, 3, 2, 1), Outcomes(3, 2, 0), False),
+    ],
+)
+def test_a_shard_balances_only_if_each_record_has_one_outcome(cursor: Cursor, outcomes: Outcomes, holds: bool) -> None:
+    assert shard_balance("shard-0", [cursor], [outcomes]).holds is holds
+
+
+def test_a_lost_record_and_a_lost_acknowledgement_are_found() -> None:
+    assert not PartitionBalance(0, 9, logged=10, counted=9).holds
+    assert not LoadBalance("acme", "hr", 1, acked=10, outcomes=9, dead=0).holds

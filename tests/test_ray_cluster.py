@@ -1,0 +1,71 @@
+"""`ray-cluster.yaml`: fits Ray's own schema, and keeps what a cluster must not start without."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from cluster.config import load
+
+CLUSTER_FILE = Path(__file__).parents[1] / "ray-cluster.yaml"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(files("ray.autoscaler").joinpath("ray-schema.json").read_text())
+    return found
+
+
+def exported(cluster: dict[str, Any]) -> dict[str, str]:
+    """The environment that the setup commands write for every Ray process."""
+    line = next(command for command in cluster["setup_commands"] if "printf" in command)
+    pairs = (word.partition("=") for word in shlex.split(line) if "=" in word)
+    return {name: value for name, _, value in pairs}
+
+
+def test_fits_rays_schema(cluster: dict[str, Any], schema: dict[str, Any]) -> None:
+    jsonschema.validate(cluster, schema)
+
+
+def test_the_schema_would_refuse_an_unknown_key(cluster: dict[str, Any], schema: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**cluster, "head_node_typ": "local"}, schema)
+
+
+def test_every_ray_process_asks_for_the_token(cluster: dict[str, Any]) -> None:
+    environment = exported(cluster)
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert environment["RAY_AUTH_TOKEN_PATH"].endswith("/.intelgraph/ray.token")
+    assert "~/intelgraph/.intelgraph/ray.token" in cluster["file_mounts"]
+    starts = cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]
+    assert all(command.startswith(". ~/intelgraph/.intelgraph/environment;") for command in starts)
+
+
+def test_workers_of_the_local_provider_can_join(cluster: dict[str, Any]) -> None:
+    assert exported(cluster)["RAY_enable_autoscaler_v2"] == "0"
+    assert len(cluster["provider"]["worker_ips"]) == cluster["max_workers"]
+
+
+def test_the_dashboard_listens_on_loopback(cluster: dict[str, Any]) -> None:
+    (start,) = [command for command in cluster["head_start_ray_commands"] if "ray start" in command]
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_the_head_runs_the_node_with_settings_that_there_are(cluster: dict[str, Any]) -> None:
+    assert cluster["head_start_ray_commands"][-1].endswith("intelgraph up")
+    ours = {name: value for name, value in exported(cluster).items() if name.startswith("INTELGRAPH__")}
+    settings = load(environment=ours)
+    assert settings.ray.address == "auto"
