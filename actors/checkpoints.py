@@ -29,7 +29,10 @@ class ShardCheckpoints:
     """
 
     def __init__(
-        self, shard_id: str, open_shard: Callable[[], FalkorShard], positions: ConsumerPositions,
+        self,
+        shard_id: str,
+        open_shard: Callable[[], FalkorShard],
+        positions: ConsumerPositions,
         partitions: Sequence[int],
     ) -> None:
         self._shard_id, self._positions = shard_id, positions

@@ -24,9 +24,7 @@ def _merged(thing: StoredThing, priorities: Priorities) -> Record | None:
     return next(iter(thing.registers.values()))._replace(op=Op.UPSERT, **shown._asdict())
 
 
-def _replace(
-    shard: FalkorShard, fence: Fence, things: Iterable[StoredThing], priorities: Priorities
-) -> None:
+def _replace(shard: FalkorShard, fence: Fence, things: Iterable[StoredThing], priorities: Priorities) -> None:
     rest = iter(things)
     while page := list(islice(rest, _PAGE)):
         shard.replace(fence, [(t, _merged(t, priorities)) for t in page])
@@ -53,7 +51,5 @@ def merge_anew(shard: FalkorShard, fence: Fence, priority: Record, priorities: P
     """Merge every thing that the source shares with others. Safe to call twice."""
     for tenant, case in shard.cases():
         if tenant == priority.tenant:
-            shared = [
-                t for t in shard.touched(tenant, case, priority.source, "") if priority.source in t.registers
-            ]
+            shared = [t for t in shard.touched(tenant, case, priority.source, "") if priority.source in t.registers]
             _replace(shard, fence, shared, priorities)

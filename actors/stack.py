@@ -1,8 +1,8 @@
 """Opens the stores of one installation: what every actor, command and API process starts from.
 
-    stack = Stack(settings)      # opens nothing yet
-    stack.control                # the control store, opened once a process
-    stack.open_log()             # a connection of one's own; likewise open_shard(id), open_lake()
+stack = Stack(settings)      # opens nothing yet
+stack.control                # the control store, opened once a process
+stack.open_log()             # a connection of one's own; likewise open_shard(id), open_lake()
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ INDEXES = (
 # Nothing is written unless the shard's raised epoch, the leases of every partition named and the ownership of
 # every bucket named are as the writer believes; a query that was refused returns no row.
 _GUARD = (
-    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch AND ALL(b IN $buckets WHERE substring(m.owned, b, 1) = '1') "
+    "MATCH (m:_Shard {_k: 'shard'}) "
+    "WHERE m.raised = $epoch AND ALL(b IN $buckets WHERE substring(m.owned, b, 1) = '1') "
     "MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
     "WITH count(l) AS held WHERE held = $held "
 )

@@ -2,8 +2,8 @@
 
 A thing is (tenant, case, type, id). Stores index it under texts of a fixed width and alphabet, because an
 index of a graph database may trim blanks, split at control characters or refuse long texts: the case's digest
-(16 characters), then the digest of (type, id) (20 characters). Digests are BLAKE2b over UTF-8 in which the first part has its length before it,
-so nobody can write a tenant, case, type or id that reads as another's.
+(16 characters), then the digest of (type, id) (20 characters). Digests are BLAKE2b over UTF-8 in which the first part
+has its length before it, so nobody can write a tenant, case, type or id that reads as another's.
 """
 
 from __future__ import annotations

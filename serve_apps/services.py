@@ -173,8 +173,8 @@ class Letters:
         with closing(self._stack.open_log()) as log:
             replay = Replay(self._stack.control, log, self._stack.settings)
             done = replay.replay(tenant, "api", ids=ids, dry_run=dry_run, limit=limit)
-        letters = [{"id": r.id, "state": r.state, "errorClass": r.error_class, "reason": r.reason} for r in done.letters]
-        return {"dryRun": dry_run, "letters": letters, "skipped": done.skipped, "positions": done.reached}
+        told = [{"id": r.id, "state": r.state, "errorClass": r.error_class, "reason": r.reason} for r in done.letters]
+        return {"dryRun": dry_run, "letters": told, "skipped": done.skipped, "positions": done.reached}
 
 
 class Books:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.errors import EpochMismatch, Misrouted, NotFound
+from cluster.errors import EpochMismatch, Fenced, Misrouted, NotFound
 from cluster.ids import BUCKETS, bucket_of
 from cluster.query import cypher
 from cluster.query.answers import CasesPage, EntityView, FoundPage, FoundView

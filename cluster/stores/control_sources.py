@@ -80,7 +80,8 @@ class Sources:
 
     def tenants(self) -> Sequence[str]:
         """Every tenant that has a source, the one that came first first. For operators: it names them all."""
-        query = select(sources.c.tenant).group_by(sources.c.tenant).order_by(func.min(sources.c.created), sources.c.tenant)
+        column = sources.c
+        query = select(column.tenant).group_by(column.tenant).order_by(func.min(column.created), column.tenant)
         with self._database.read() as connection:
             return [str(tenant) for tenant in connection.execute(query).scalars()]
 

@@ -190,4 +190,3 @@ class FalkorClient:
         """Close the connection; the next call opens a new one."""
         self._open = 0
         self._connection.disconnect()
-

@@ -91,9 +91,7 @@ class FalkorShard:
         if not self._client.write(dialect.RAISE, {"epoch": epoch, "none": "0" * BUCKETS}):
             raise Fenced(f"the shard knows an epoch of {epoch} or later already; reload the shard map")
 
-    def own(
-        self, epoch: int, buckets: Iterable[int], lacking: Iterable[int] = (), fence: Fence | None = None
-    ) -> None:
+    def own(self, epoch: int, buckets: Iterable[int], lacking: Iterable[int] = (), fence: Fence | None = None) -> None:
         held = self._fenced(fence or Fence(epoch, 0, ()), ())
         parameters = {**held, "owned": _flags(buckets), "lacking": _flags(lacking)}
         if not self._client.write(dialect.OWN, parameters):
@@ -147,9 +145,7 @@ class FalkorShard:
         unseen = {(r.tenant, r.case) for r in records} - self._known_cases
         if not unseen:
             return
-        rows = [
-            {"_k": case_key(t, c), "_c": case_tag(t, c), "tenant": t, "case": c} for t, c in sorted(unseen)
-        ]
+        rows = [{"_k": case_key(t, c), "_c": case_tag(t, c), "tenant": t, "case": c} for t, c in sorted(unseen)]
         parameters = {**self._fenced(fence, [bucket_of(t, c) for t, c in unseen]), "rows": rows}
         self._write(dialect.SEE_CASES, parameters, len(rows))
         self._known_cases |= unseen
@@ -229,8 +225,11 @@ class FalkorShard:
         rows: dict[Group, list[tuple[int, str]]] = defaultdict(list)
         gone: dict[Group, list[tuple[int, str]]] = defaultdict(list)
         for thing, merged in things:
-            kind_label = (Kind.RELATIONSHIP, thing.type) if thing.kind == Kind.RELATIONSHIP else (
-                thing.kind, _LABELS[Kind(thing.kind)])
+            kind_label = (
+                (Kind.RELATIONSHIP, thing.type)
+                if thing.kind == Kind.RELATIONSHIP
+                else (thing.kind, _LABELS[Kind(thing.kind)])
+            )
             bucket = bucket_of(thing.tenant, thing.case)
             if thing.registers:
                 rows[kind_label].append((bucket, whole_row(thing, merged)))

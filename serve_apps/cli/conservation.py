@@ -212,14 +212,9 @@ def logged(log: EventLog, lake: Lake | None, partition: int, upto: int) -> int:
 
 
 def _in_lake(lake: Lake, partition: int) -> tuple[int, int]:
-    """(last entry of a log partition that the lake has, records up to it). Its rows are floors and priorities too."""
-    from cluster.model import Kind
-    from cluster.stores.lake_scan import Wanted
-
-    version = lake.version()
-    base = lake.positions(version).of(partition)
-    wanted = Wanted(partition=partition, least_kind=int(Kind.FLOOR))
-    return base.number, base.records - len(lake.events(wanted, ["kind"], version))
+    """(last entry of a log partition that the lake has, records up to it)."""
+    at = lake.positions().of(partition)
+    return at.number, at.records
 
 
 def _lake(session: Session) -> Lake | None:
@@ -229,5 +224,3 @@ def _lake(session: Session) -> Lake | None:
         return Lake.open(session.state_dir / "lake", create=False, settings=session.settings.lake)
     except NotFound:
         return None
-
-

@@ -102,9 +102,7 @@ def _summary(
     )  # fmt: skip
 
 
-def grown(
-    before: Counts, after: Counts, tenant: str, source: str, epoch: int, acked: int
-) -> tuple[int, int, int]:
+def grown(before: Counts, after: Counts, tenant: str, source: str, epoch: int, acked: int) -> tuple[int, int, int]:
     """(applied, duplicate, stale) that were added between two counts of a load's epoch.
 
     Where records bring epochs of their own, the load's says too little: then all epochs of the source count.

@@ -128,5 +128,3 @@ def show_top(session: Session, found: Mapping[str, Any], title: str) -> None:
     rows = [(item["rank"], item["type"], item["id"], *(item.get(name) for name in names)) for item in found["items"]]
     age = f"asOf {found['asOf']}, run {found['run']}" + (", stale" if found["stale"] else "")
     session.output.table(title, ("rank", "type", "id", *names), rows, age)
-
-

@@ -76,7 +76,8 @@ class ShardProcess:
         self._current(epoch)
         if fence is not None:
             self.guard(fence, ())
-        self.memory.owned, self.memory.lacking = owned, lacking
+        forgets = "rebuild forgotten" in self.planted
+        self.memory.owned, self.memory.lacking = owned, frozenset() if forgets else lacking
 
     def serve(self, epoch: int) -> None:
         self._current(epoch)

@@ -110,6 +110,7 @@ PLANTS: dict[str, tuple[Sequence[str], Plant | None]] = {
     "cursor advanced before its batch": ((), _cursor_before_its_batch),
     "batch not folded by register": ((), _batch_not_folded),
     "an overlay makes a record visible": (("overlay is a fact",), None),
+    "a rebuild of buckets that died is forgotten": (("rebuild forgotten",), None),
 }
 
 
