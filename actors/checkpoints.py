@@ -37,7 +37,9 @@ class ShardCheckpoints:
     ) -> None:
         self._shard_id, self._positions = shard_id, positions
         self._shard = open_shard()
+        self._partitions = frozenset(partitions)
         self._saved: dict[int, int] | None = None
+        positions.remove(shard_id)  # what it had of other partitions, under an earlier map, holds the log no longer
         positions.register(shard_id, partitions, time.time())
 
     def save(self, running: Running) -> bool:
@@ -46,7 +48,7 @@ class ShardCheckpoints:
         Raises:
             Unavailable: the shard does not answer, or its disk is full; it goes on and the log keeps what is missing.
         """
-        at = {p: c.at for p, c in self._shard.cursors().items()}
+        at = {p: c.at for p, c in self._shard.cursors().items() if p in self._partitions}
         if at == self._saved:
             return False
         done = checkpoint(running)

@@ -80,6 +80,11 @@ class Stack:
             raise Unavailable("there is no shard map yet: start the system with `intelgraph up`")
         return found
 
+    def embedded_shards(self) -> list[str]:
+        """Ids of the registered shards whose servers are this installation's own."""
+        own = str(server_spec(self.state_dir, Role.SHARD, "shard-0", 0).socket.parent)
+        return [s.id for s in self.control.shards.list() if s.uri.startswith(f"unix://{own}/")]
+
     def register_embedded(self) -> None:
         """Register the embedded shards, and publish the first map where there is none. Safe to call twice."""
         names = [f"shard-{n}" for n in range(self.settings.shards.embedded)]

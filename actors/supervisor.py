@@ -56,6 +56,7 @@ def start_actor(actor: Wanted) -> Any:
     options = {
         "name": actor.name, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached",
         "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 4, "num_cpus": 0,
+        "resources": {"node:__internal_head__": 0.001},  # embedded stores are reached through sockets of that host
     }  # fmt: skip
     return ray.remote(actor.make).options(**options).remote(*actor.arguments)
 

@@ -39,6 +39,7 @@ from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.node")
 NODE_FILE = "node.json"
+_LOCK_S, _NEW_SHARDS_S = 1.0, 2.0
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -118,6 +119,20 @@ def raise_epoch_before_serving(opened: Stack, spec: ServerSpec) -> BeforeServing
     return raise_it
 
 
+def _locked_within(descriptor: int, seconds: float) -> bool:
+    """Whether the lock was free within some time: whoever asks for the node's state holds it for an instant."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
 class Node:
     """Starts, watches and stops everything on this machine."""
 
@@ -158,11 +173,9 @@ class Node:
 
     def _lock(self) -> int:
         descriptor = os.open(self.state_dir / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _locked_within(descriptor, _LOCK_S):
             os.close(descriptor)
-            raise Conflict(f"IntelGraph is up already in {self.state_dir}: `intelgraph status` tells more") from error
+            raise Conflict(f"IntelGraph is up already in {self.state_dir}: `intelgraph status` tells more")
         return descriptor
 
     def _say(self, phase: str, **changes: Any) -> None:
@@ -185,8 +198,8 @@ class Node:
         self._say("ready")
 
     def _start_servers(self) -> None:
-        specs = stack(self.state_dir, self.settings.shards.embedded)
         self._opened.register_embedded()
+        specs = stack(self.state_dir, len(self._opened.embedded_shards()))
         for name, spec in specs.items():
             running = ensure(spec, raise_epoch_before_serving(self._opened, spec))
             self._servers[name] = Watched(spec, running)
@@ -195,11 +208,26 @@ class Node:
             positions = self._opened.control.positions
             positions.bind_log(log.identity)
             check_tails(log.ends(), positions.greatest())
-        self._thread("watch", lambda: watch(
-            self._servers, lambda spec: raise_epoch_before_serving(self._opened, spec), _restarted, self._stopping
-        ))  # fmt: skip
-        for name in (n for n, s in specs.items() if s.role is Role.SHARD):
+        for name in specs:
+            self._keep(name)
+        self._thread("new-shards", self._adopt_new_shards)
+
+    def _keep(self, name: str) -> None:
+        """Watch a server, and save it while it changes if it is a shard."""
+        one = {name: self._servers[name]}
+        raising = partial(raise_epoch_before_serving, self._opened)
+        self._thread(f"watch-{name}", lambda: watch(one, raising, _restarted, self._stopping))
+        if one[name].spec.role is Role.SHARD:
             self._thread(f"checkpoint-{name}", partial(self._checkpoint, name))
+
+    def _adopt_new_shards(self) -> None:
+        """Servers of shards that were added while the node is up."""
+        while not self._stopping.wait(_NEW_SHARDS_S):
+            specs = stack(self.state_dir, len(self._opened.embedded_shards()))
+            for name in specs.keys() - self._servers.keys():
+                raising = raise_epoch_before_serving(self._opened, specs[name])
+                self._servers[name] = Watched(specs[name], ensure(specs[name], raising))
+                self._keep(name)
 
     def _stop_servers(self) -> None:
         for server in reversed(self._servers.values()):
@@ -210,15 +238,16 @@ class Node:
     def _checkpoint(self, name: str) -> None:
         from actors.checkpoints import ShardCheckpoints
 
-        partitions = range(self.settings.log.partitions)
-        saves = ShardCheckpoints(
-            name, lambda: self._opened.open_shard(name), self._opened.control.positions, partitions
-        )
+        saves, revision = None, -1
         while not self._stopping.wait(self.settings.shards.checkpoint_s):
-            running = self._servers[name].running
-            if running is not None:
-                saves.try_save(running)
-        saves.close()
+            running, current = self._servers[name].running, self._opened.current_map()
+            if running is None:
+                continue
+            if saves is None or revision != current.revision:
+                parts = current.partitions_of(name)
+                opened = partial(self._opened.open_shard, name)
+                saves, revision = ShardCheckpoints(name, opened, self._opened.control.positions, parts), current.revision
+            saves.try_save(running)
 
     def _start_ray(self) -> None:
         from serve_apps import haproxy

@@ -125,7 +125,7 @@ def events_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     kind, identity = _text(found, "type"), _text(found, "id")
     time = found.get("modified", found.get("created"))
-    informed = {"event_time": time} if isinstance(time, str) else {}
+    informed = {"op": "upsert", **({"event_time": time} if isinstance(time, str) else {})}
     if kind == "relationship":
         return [{**_relationship(found, identity), **informed}]
     references = list(_references(found, identity, kind))

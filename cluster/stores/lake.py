@@ -18,19 +18,17 @@ from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
-from cluster import batch
 from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, NotFound
-from cluster.model import Kind
 from cluster.stores import lake_maintenance, lake_read
 from cluster.stores.files import Failpoint, make_folder, no_failpoint
-from cluster.stores.lake_files import LakeEntry, entries_frame, local_path, remove_data_files, write_data_files
+from cluster.stores.lake_entries import LakeEntry, continued, entries_frame
+from cluster.stores.lake_files import remove_data_files, renamed, write_data_files
 from cluster.stores.lake_positions import PartitionPosition, Positions
 from cluster.stores.lake_scan import Wanted
 from cluster.stores.lake_table import POSITIONS, library_errors, load_table, open_catalog, positions_in
@@ -140,7 +138,7 @@ class Lake:
             Conflict: the lake's positions are not `parent`: somebody else appended. Nothing was written.
             Unavailable: disk full or catalog busy; nothing was written, or `positions` says that all was.
         """
-        reached = _continue(parent, entries)
+        reached = continued(parent, entries)
         if not entries:
             return parent
         with library_errors("append", self.folder):
@@ -177,7 +175,7 @@ class Lake:
                     remove_data_files(files)
                     raise
             try:
-                files = _renamed(files, self._at(parent, refresh=True))
+                files = renamed(files, self._at(parent, refresh=True))
             except Conflict:
                 remove_data_files(files)
                 raise
@@ -291,36 +289,3 @@ class Lake:
 
 def _same(have: Positions, parent: Positions) -> bool:
     return have == parent or (have.is_empty and parent.is_empty)
-
-
-def _continue(parent: Positions, entries: Sequence[LakeEntry]) -> Positions:
-    taken: dict[int, PartitionPosition] = {}
-    for entry in entries:
-        at = taken.get(entry.partition) or parent.of(entry.partition)
-        if entry.number != at.number + 1:
-            raise Corrupt(
-                f"lake: partition {entry.partition} is kept up to entry {at.number} and was given {entry.number};"
-                " entries must follow each other. Read them again from the log"
-            )
-        if entry.batch.schema != batch.SCHEMA:
-            raise Corrupt(f"lake: entry {entry.number} of partition {entry.partition} has another schema")
-        taken[entry.partition] = PartitionPosition(entry.number, at.records + _facts(entry.batch))
-    return parent.advanced(taken)
-
-
-def _facts(rows: pa.RecordBatch) -> int:
-    """Records of a batch; floors and priorities are none."""
-    return int(pc.sum(pc.less(rows.column("kind"), Kind.FLOOR.value)).as_py() or 0)
-
-
-def _renamed(files: list[DataFile], parent: Snapshot | None) -> list[DataFile]:
-    """The same files under names that begin with the version that the next attempt starts from."""
-    renamed = []
-    for file in files:
-        path = local_path(file.file_path)
-        name = f"{parent.snapshot_id if parent else 0}-{path.name.partition('-')[2]}"
-        target = path.with_name(name)
-        path.rename(target)
-        file[1] = file.file_path.removesuffix(path.name) + name
-        renamed.append(file)
-    return renamed

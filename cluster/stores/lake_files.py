@@ -9,13 +9,12 @@ from __future__ import annotations
 import io
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import (
     PyArrowFile,
@@ -27,26 +26,19 @@ from pyiceberg.io.pyarrow import (
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Record as PartitionValues
 
-from cluster import batch
 from cluster.stores.files import fsync_folder, make_folder
+from cluster.stores.lake_entries import FIRST_YEAR, LakeEntry
+
+__all__ = ["DurableFileIO", "LakeEntry", "local_path", "remove_data_files", "renamed", "write_data_files"]
 
 SCHEME = "file://"
 ROW_GROUP_ROWS = 128 << 10
-FIRST_YEAR, LAST_YEAR = 1970, 2099
-"""Event dates outside count as the nearest: they bound the partitions of the table, hence the files of a commit."""
 _REPEATING = ["tenant", "case", "bucket", "kind", "op", "type", "a_type", "b_type", "source", "partition", "event_time"]
 _DICTIONARY = [*_REPEATING, "claim", "log_generation", "log_partition", "log_number", "event_date", "residency"]
 _STATISTICS = ["tenant", "case", "bucket", "kind", "type", "log_partition", "log_number", "event_date"]
-
-
-class LakeEntry(NamedTuple):
-    """One entry of the log on its way to the lake, or back: `batch` has the columns of `cluster.batch.SCHEMA`."""
-
-    partition: int
-    number: int
-    batch: pa.RecordBatch
 
 
 class _DurableStream(io.BufferedWriter):
@@ -86,51 +78,6 @@ class DurableFileIO(PyArrowFileIO):
 def local_path(location: str) -> Path:
     """The path of a file that the table names."""
     return Path(location.removeprefix(SCHEME))
-
-
-def entries_frame(entries: Sequence[LakeEntry], generation: int, residency_of: Callable[[str], str]) -> pl.DataFrame:
-    """Rows of log entries with the columns of the `events` table, sorted by partition of the table, tenant and key."""
-    rows = [entry.batch.num_rows for entry in entries]
-    counts = pl.Series(rows, dtype=pl.Int64)
-    table = pa.Table.from_batches([entry.batch for entry in entries], schema=batch.SCHEMA)
-    frame = pl.DataFrame(pl.from_arrow(table, rechunk=True))
-    starts = counts.cum_sum() - counts
-    standing = pl.DataFrame(
-        {
-            "log_partition": pl.Series([entry.partition for entry in entries], dtype=pl.Int32),
-            "log_number": pl.Series([entry.number for entry in entries], dtype=pl.Int64),
-            "start": starts,
-        }
-    )
-    where = standing[pl.Series(range(len(entries)), dtype=pl.UInt32).repeat_by(counts).explode().drop_nulls()]
-    frame = frame.with_columns(
-        pl.lit(generation, dtype=pl.Int32).alias("log_generation"),
-        where["log_partition"],
-        where["log_number"],
-        (pl.int_range(len(frame), dtype=pl.Int64) - where["start"]).cast(pl.Int32).alias("row"),
-        event_date(pl.col("event_time")).alias("event_date"),
-    )
-    return _sorted(frame.with_columns(_residency(frame["tenant"], residency_of)))
-
-
-def event_date(event_time: pl.Expr) -> pl.Expr:
-    """The date that a source wrote as its event's time; 1970-01-01 where it gave none."""
-    date = event_time.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
-    return date.fill_null(pl.date(FIRST_YEAR, 1, 1)).clip(pl.date(FIRST_YEAR, 1, 1), pl.date(LAST_YEAR, 12, 31))
-
-
-def _residency(tenants: pl.Series, residency_of: Callable[[str], str]) -> pl.Series:
-    distinct = tenants.unique().to_list()
-    by_tenant = {tenant: residency_of(tenant) for tenant in distinct}
-    if len(set(by_tenant.values())) <= 1:
-        value = next(iter(by_tenant.values()), "")
-        return pl.repeat(value, len(tenants), dtype=pl.String, eager=True).alias("residency")
-    return tenants.replace_strict(by_tenant, return_dtype=pl.String).alias("residency")
-
-
-def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
-    year = pl.col("event_date").dt.year().alias("_year")
-    return frame.with_columns(year).sort("_year", "residency", "tenant", "case", "kind", "type", "id")
 
 
 def write_data_files(metadata: TableMetadata, frame: pl.DataFrame, parent: int | None) -> list[DataFile]:
@@ -179,7 +126,7 @@ def _write(metadata: TableMetadata, part: pl.DataFrame, year: int, residency: st
         path.unlink(missing_ok=True)
         raise
     fsync_folder(folder)
-    return _data_file(metadata, path, collected[0], PartitionValues(year - 1970, residency))
+    return _data_file(metadata, path, collected[0], PartitionValues(year - FIRST_YEAR, residency))
 
 
 def _fsync(path: Path) -> None:
@@ -212,3 +159,16 @@ def remove_data_files(files: Sequence[DataFile]) -> None:
     """Removes files that no table version names. Safe to call twice."""
     for file in files:
         local_path(file.file_path).unlink(missing_ok=True)
+
+
+def renamed(files: list[DataFile], parent: Snapshot | None) -> list[DataFile]:
+    """The same files under names that begin with the version that the next attempt starts from."""
+    renamed = []
+    for file in files:
+        path = local_path(file.file_path)
+        name = f"{parent.snapshot_id if parent else 0}-{path.name.partition('-')[2]}"
+        target = path.with_name(name)
+        path.rename(target)
+        file[1] = file.file_path.removesuffix(path.name) + name
+        renamed.append(file)
+    return renamed

@@ -141,19 +141,22 @@ def check_streams(client: redis.Redis, keys: LogKeys, identity: LogIdentity) -> 
         Corrupt: a stream is missing, or entries in its midst are.
     """
     last_id = client.register_script(_LAST_ID)
-    for partition, (_, end) in ranges(client, keys, range(identity.partitions)).items():
-        for attempt in range(3):  # an append between the two readings shows as a difference once
-            try:
-                last = last_id(keys=[keys.stream(partition)])
-            except redis.ResponseError as error:
-                raise Corrupt(f"log partition {partition} is missing; restore the log's files") from error
-            if last.decode() == f"{identity.generation}-{end}":
-                break
-            if attempt == 2:
-                raise Corrupt(
-                    f"log partition {partition} counts {end} entries, ends at {last.decode()}; restore its files"
-                )
-            end = ranges(client, keys, [partition])[partition][1]
+    partitions = range(identity.partitions)
+    before = ranges(client, keys, partitions)
+    last: dict[int, str] = {}
+    for partition in partitions:
+        try:
+            last[partition] = last_id(keys=[keys.stream(partition)]).decode()
+        except redis.ResponseError as error:
+            raise Corrupt(f"log partition {partition} is missing; restore the log's files") from error
+    after = ranges(client, keys, partitions)  # others may append meanwhile: a last id lies between the two counts
+    for partition in partitions:
+        generation, _, number = last[partition].partition("-")
+        least, most = before[partition][1], after[partition][1]
+        if generation != str(identity.generation) or not least <= int(number) <= most:
+            raise Corrupt(
+                f"log partition {partition} counts {most} entries, ends at {last[partition]}; restore its files"
+            )
 
 
 def answers_are_synced(client: redis.Redis, keys: LogKeys, timeout_s: float) -> bool:

@@ -51,9 +51,9 @@ def test_an_object_is_an_entity_with_relationships_of_its_references(tmp_path: P
             "created": "2020-01-01T00:00:00Z", "modified": "2021-01-01T00:00:00Z", "name": "A", "revoked": True,
             "aliases": ["B", "C"], "external_references": [{"source_name": "x"}], "stix_tenant": "evil",
             "stix_case": "evil", "stix__version": 9, "x_refs": ["no id"]}},
-        {**base, "kind": "relationship", "type": "created_by", "id": f"{ACTOR}:created_by", "from": end,
+        {**base, "op": "upsert", "kind": "relationship", "type": "created_by", "id": f"{ACTOR}:created_by", "from": end,
          "to": {"type": "identity", "id": IDENTITY}},
-        {**base, "kind": "relationship", "type": "object_marking", "id": f"{ACTOR}:object_marking:{MARKING}",
+        {**base, "op": "upsert", "kind": "relationship", "type": "object_marking", "id": f"{ACTOR}:object_marking:{MARKING}",
          "from": end, "to": {"type": "marking-definition", "id": MARKING}},
     ]  # fmt: skip
 
@@ -70,11 +70,11 @@ def test_relationships_and_sightings(tmp_path: Path) -> None:
     }
     found = events(items(open_source(bundle(tmp_path / "b.json", [relation, sighting]))))
     assert found[0] == {
-        "kind": "relationship", "type": "uses", "id": RELATION, "from": {"type": "threat-actor", "id": ACTOR},
+        "op": "upsert", "kind": "relationship", "type": "uses", "id": RELATION, "from": {"type": "threat-actor", "id": ACTOR},
         "to": {"type": "malware", "id": MALWARE}, "event_time": "2020-01-01T00:00:00Z",
         "props": {"created_by_ref": IDENTITY, "created": "2020-01-01T00:00:00Z"},
     }  # fmt: skip
-    assert found[1] == {"kind": "entity", "type": "sighting", "id": SIGHTING, "props": {"count": 3}}
+    assert found[1] == {"op": "upsert", "kind": "entity", "type": "sighting", "id": SIGHTING, "props": {"count": 3}}
     assert [(e["type"], e["to"]["id"]) for e in found[2:]] == [("sighting_of", MALWARE), ("where_sighted", IDENTITY)]
 
 

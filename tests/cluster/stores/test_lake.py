@@ -15,7 +15,7 @@ from cluster import batch
 from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, NotFound, Rejected, Unavailable
 from cluster.model import Record
-from cluster.stores import lake_files, lake_read
+from cluster.stores import lake_entries, lake_files, lake_read
 from cluster.stores.lake import Lake, LakeEntry, PartitionPosition, Positions, Wanted
 from tests.cluster.stores.lake_records import LOG, entity, entries
 
@@ -155,7 +155,7 @@ def test_the_library_does_not_retry_by_itself(lake: Lake, tmp_path: Path) -> Non
     """Without the property below, the library would rebase a refused append and land it."""
     at = lake.append(entries(0, 1, [people(0, 1)]), LOG)
     with Lake.open(tmp_path / "lake") as zombie:
-        frame = lake_files.entries_frame(entries(0, 2, [people(5, 2)]), 1, lambda tenant: "default")
+        frame = lake_entries.entries_frame(entries(0, 2, [people(5, 2)]), 1, lambda tenant: "default")
         files = lake_files.write_data_files(zombie._table.metadata, frame, None)
         lake.append(entries(0, 2, [people(1, 1)]), at)
         from pyiceberg.exceptions import CommitFailedException
@@ -325,7 +325,7 @@ def test_files_of_a_commit_on_its_way_are_not_removed(lake: Lake, tmp_path: Path
 
 def test_left_over_files_are_removed_once_the_table_has_moved(lake: Lake) -> None:
     at = lake.append(entries(0, 1, [people(0, 1)]), LOG)
-    frame = lake_files.entries_frame(entries(0, 2, [people(5, 2)]), 1, lambda tenant: "default")
+    frame = lake_entries.entries_frame(entries(0, 2, [people(5, 2)]), 1, lambda tenant: "default")
     lake_files.write_data_files(lake._table.metadata, frame, lake.version())
     assert len(data_files(lake)) == 2
     lake.maintain(0.0)
