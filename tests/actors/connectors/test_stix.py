@@ -44,16 +44,16 @@ def test_an_object_is_an_entity_with_relationships_of_its_references(tmp_path: P
     }  # fmt: skip
     found = items(open_source(bundle(tmp_path / "b.json", [actor]), defaults={"tenant": "t", "case": "c"}))
     assert [item.position for item in found] == [(1, 1), (1, 2), (1, 3)]
-    base = {"tenant": "t", "case": "c", "event_time": "2021-01-01T00:00:00Z"}
+    base = {"tenant": "t", "case": "c", "op": "upsert", "event_time": "2021-01-01T00:00:00Z"}
     end = {"type": "threat-actor", "id": ACTOR}
     assert events(found) == [
         {**base, "kind": "entity", **end, "props": {
             "created": "2020-01-01T00:00:00Z", "modified": "2021-01-01T00:00:00Z", "name": "A", "revoked": True,
             "aliases": ["B", "C"], "external_references": [{"source_name": "x"}], "stix_tenant": "evil",
             "stix_case": "evil", "stix__version": 9, "x_refs": ["no id"]}},
-        {**base, "op": "upsert", "kind": "relationship", "type": "created_by", "id": f"{ACTOR}:created_by", "from": end,
+        {**base, "kind": "relationship", "type": "created_by", "id": f"{ACTOR}:created_by", "from": end,
          "to": {"type": "identity", "id": IDENTITY}},
-        {**base, "op": "upsert", "kind": "relationship", "type": "object_marking", "id": f"{ACTOR}:object_marking:{MARKING}",
+        {**base, "kind": "relationship", "type": "object_marking", "id": f"{ACTOR}:object_marking:{MARKING}",
          "from": end, "to": {"type": "marking-definition", "id": MARKING}},
     ]  # fmt: skip
 
