@@ -246,7 +246,10 @@ class Node:
             if saves is None or revision != current.revision:
                 parts = current.partitions_of(name)
                 opened = partial(self._opened.open_shard, name)
-                saves, revision = ShardCheckpoints(name, opened, self._opened.control.positions, parts), current.revision
+                saves, revision = (
+                    ShardCheckpoints(name, opened, self._opened.control.positions, parts),
+                    current.revision,
+                )
             saves.try_save(running)
 
     def _start_ray(self) -> None:

@@ -127,9 +127,7 @@ class GraphShard(Protocol):
     def raise_epoch(self, epoch: int) -> None:
         """Refuse older epochs from now on; readers wait until `serve`."""
 
-    def own(
-        self, epoch: int, buckets: Iterable[int], lacking: Iterable[int] = (), fence: Fence | None = None
-    ) -> None:
+    def own(self, epoch: int, buckets: Iterable[int], lacking: Iterable[int] = (), fence: Fence | None = None) -> None:
         """Say which buckets are served, and of which it may hold a part only.
 
         Args:

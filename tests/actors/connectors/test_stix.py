@@ -70,7 +70,8 @@ def test_relationships_and_sightings(tmp_path: Path) -> None:
     }
     found = events(items(open_source(bundle(tmp_path / "b.json", [relation, sighting]))))
     assert found[0] == {
-        "op": "upsert", "kind": "relationship", "type": "uses", "id": RELATION, "from": {"type": "threat-actor", "id": ACTOR},
+        "op": "upsert", "kind": "relationship", "type": "uses", "id": RELATION,
+        "from": {"type": "threat-actor", "id": ACTOR},
         "to": {"type": "malware", "id": MALWARE}, "event_time": "2020-01-01T00:00:00Z",
         "props": {"created_by_ref": IDENTITY, "created": "2020-01-01T00:00:00Z"},
     }  # fmt: skip
