@@ -23,7 +23,7 @@ from actors.connectors import ColumnMapping, FileLimits, FileSource, Position, R
 from actors.ingest import DeadRecord, IngestCounts, IngestWorker
 from actors.stages import Bad, Enrichers, Origin
 from cluster.config import Settings
-from cluster.errors import Conflict, Fenced, Rejected
+from cluster.errors import Conflict, Fenced, Forbidden, Rejected
 from cluster.fold import state_line
 from cluster.model import KIND_NAMES, Record
 from cluster.stores.control import ControlStore
@@ -230,6 +230,8 @@ class RangeProgress:
     def commit(self, position: Position, acked: int, dead: int) -> None:
         """Move the range on. Safe to call twice."""
         load, to = self._load, packed(position)
+        if self._control.sources.get(load.tenant, load.source).state != "active":
+            raise Forbidden(f"source {load.source!r} was killed: the load stops here; nothing more of it is read")
         if to <= self._committed:  # more of a row that is committed to its end
             return
         try:

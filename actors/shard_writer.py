@@ -141,7 +141,9 @@ class ShardWriter:
         self._owns = owns
         self._limits = (limit_entries, limit_bytes)
         self._block_ms = block_ms
-        self._at = {p: c.at for p, c in shard.cursors().items() if p in fence.partitions}
+        cursors = {p: c for p, c in shard.cursors().items() if p in fence.partitions}
+        self._at = {p: c.at for p, c in cursors.items()}
+        self.records_applied = {p: c.records for p, c in cursors.items()}
         self._floors, self._priorities = Floors(), Priorities()
         self._pending: Gulp | None = None
         self.counters = WriterCounters()
@@ -202,6 +204,7 @@ class ShardWriter:
         move = CursorMove(partition, start, to, o.total, o.applied, o.duplicate, o.stale)
         self._shard.advance(self._fence, [move], counts)
         self._at[partition] = to
+        self.records_applied[partition] += o.total
 
     def _begin(self, gulp: Gulp) -> None:
         self._shard.see_cases(self._fence, gulp.records + gulp.several)
@@ -264,6 +267,8 @@ class ShardWriter:
         self._shard.advance(self._fence, [first, *rest], counts)
         if counts.conflicts:
             LOG.warning("versions_with_two_contents", conflicts=counts.conflicts)
+        for move in gulp.moves:
+            self.records_applied[move.partition] += move.records
         c = self.counters
         c.records += total
         c.applied += done.applied

@@ -121,7 +121,11 @@ class ShardWriterLoop:
 
     def _report(self, start: Start, writer: ShardWriter) -> None:
         positions, ends = writer.positions, start.log.ends()
-        lag = {p: max(0, ends.get(p, 0) - at) for p, at in positions.items()}
+        behind = {p for p, at in positions.items() if ends.get(p, 0) > at}
+        appended = start.log.records() if behind else {}
+        lag = {
+            p: max(1, appended.get(p, 0) - writer.records_applied.get(p, 0)) if p in behind else 0 for p in positions
+        }
         c = writer.counters
         self.status.records, self.status.lag_records = c.records, sum(lag.values())
         now_ms = time.time() * 1000
@@ -133,8 +137,8 @@ class ShardWriterLoop:
         ):
             metric.labels(self._shard_id, "all").inc(new - old)
         self._counted = counted
-        for partition, entries in lag.items():
-            metrics.LAG_RECORDS.labels(self._shard_id, str(partition)).set(entries)
+        for partition, records in lag.items():
+            metrics.LAG_RECORDS.labels(self._shard_id, str(partition)).set(records)
         metrics.LAG_SECONDS.labels(self._shard_id, "all").set(self.status.lag_seconds)
         self._stack.control.shards.report_lag(
             self._shard_id, self.status.lag_records, self.status.lag_seconds, time.time()

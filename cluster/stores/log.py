@@ -155,6 +155,10 @@ class EventLog(Protocol):
         """Number of the first entry that can be read, by partition; end + 1 where there is none."""
         ...
 
+    def records(self) -> dict[int, int]:
+        """Records ever appended, by partition; absent where there are none. For display of lag, not for accounts."""
+        ...
+
     def bytes_used(self) -> int:
         """Memory that the log's entries take, bytes."""
         ...

@@ -74,26 +74,16 @@ class RedisEventLog:
         at_ms = self._clock_ms()
         for entry in entries:
             stream = self._keys.stream(entry.partition)
-            command(
-                pipeline,
-                "XADD",
-                stream,
-                "NOMKSTREAM",
-                self._prefix + b"*",
-                "d",
-                entry.data,
-                "n",
-                entry.records,
-                "t",
-                at_ms,
-            )
+            fields = ("d", entry.data, "n", entry.records, "t", at_ms)
+            command(pipeline, "XADD", stream, "NOMKSTREAM", self._prefix + b"*", *fields)
+            command(pipeline, "HINCRBY", self._keys.counts, entry.partition, entry.records)
         if not self._synced_answers:
             command(pipeline, "WAITAOF", 1, 0, int(self._settings.timeout_s * 800))
         answers = self._send(pipeline)
         if not self._synced_answers and answers.pop()[0] < 1:
             raise OutcomeUnknown(f"{WHAT} did not confirm that it is on disk in time; append the same again", 1.0)
         self._used_bytes += size
-        return [self._appended(entry.partition, answer) for entry, answer in zip(entries, answers, strict=True)]
+        return [self._appended(entry.partition, answer) for entry, answer in zip(entries, answers[::2], strict=True)]
 
     def read(self, partition: int, after: int, limit_entries: int, limit_bytes: int, block_ms: int = 0) -> list[Entry]:
         """See `EventLog.read`."""
@@ -135,6 +125,13 @@ class RedisEventLog:
     def begins(self) -> dict[int, int]:
         """See `EventLog.begins`."""
         return {partition: begin for partition, (begin, _) in self._ranges(range(self._identity.partitions)).items()}
+
+    def records(self) -> dict[int, int]:
+        """See `EventLog.records`."""
+        with translated(WHAT):
+            found = command(self._client, "HGETALL", self._keys.counts)
+        pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+        return {int(partition): int(count) for partition, count in pairs}
 
     def bytes_used(self) -> int:
         """Memory of the server's data set, bytes: the log's server holds nothing else."""

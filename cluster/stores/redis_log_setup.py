@@ -50,6 +50,11 @@ class LogKeys:
         """Hash: partition → number of its first entry."""
         return f"{self.namespace}:begins"
 
+    @property
+    def counts(self) -> str:
+        """Hash: partition → records ever appended. For display: a broken connection can leave it off by an append."""
+        return f"{self.namespace}:counts"
+
     def stream(self, partition: int) -> str:
         """A partition's stream."""
         return f"{self.namespace}:p:{partition}"

@@ -32,7 +32,7 @@ def list_all(session: Session) -> None:
     current = session.stack.current_map()
     rows = [
         {"id": s.id, "role": s.role, "state": s.state, "buckets": len(current.buckets_of(s.id)), "epoch": s.epoch,
-         "lag_entries": s.lag_records, "lag_seconds": s.lag_seconds, "weight": s.weight, "reported": s.updated}
+         "lag_records": s.lag_records, "lag_seconds": s.lag_seconds, "weight": s.weight, "reported": s.updated}
         for s in session.control.shards.list()
     ]  # fmt: skip
     session.output.result({"revision": current.revision, "partitions": current.partitions, "shards": rows})

@@ -65,7 +65,7 @@ def shards(session: Session) -> list[Row]:
         rows.append({
             "id": shard.id, "role": shard.role, "state": shard.state, "epoch": shard.epoch, "serving": state,
             "buckets": len(current.buckets_of(shard.id)) if current else 0,
-            "lag_entries": shard.lag_records, "lag_seconds": shard.lag_seconds,
+            "lag_records": shard.lag_records, "lag_seconds": shard.lag_seconds,
         })  # fmt: skip
     return rows
 

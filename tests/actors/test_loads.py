@@ -284,3 +284,14 @@ def test_positions_are_packed_in_order() -> None:
     for wrong in ((1, 2, 3), (1, 1 << 20), (1, 0)):
         with pytest.raises(Rejected):
             packed(wrong)
+
+
+def test_a_source_that_is_killed_stops_its_running_load(
+    loads: Callable[..., FileLoads], control: ControlStore, mixed: LoadFile
+) -> None:
+    def kill(step: str) -> None:
+        if step == "committed":
+            control.sources.kill("acme", "hr")
+
+    with pytest.raises(Forbidden):
+        loads(failpoint=kill).ingest(mixed)
