@@ -17,7 +17,7 @@ test bench chaos: export RAY_AUTH_MODE := disabled
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-14s %s\n' "$$target" "$$what"; done
 
-setup: $(VENV)/.setup ## install the locked dependencies into .venv
+setup: $(BIN)/intelgraph ## install the locked dependencies into .venv
 
 demo: setup ## start everything, run the main job on this machine's own software, ask five questions
 	@$(BIN)/intelgraph demo
@@ -82,12 +82,15 @@ endef
 $(VENV)/.setup: requirements.txt $(VENV)/.uv
 	@echo "installing the locked dependencies (about 1.5 GB the first time)"
 	@$(install) requirements.txt
-	@$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "intelgraph.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
-	@printf '%s\n' '#!/bin/sh' "'''exec' \"\$$(dirname \"\$$(readlink -f \"\$$0\")\")/python\" \"\$$0\" \"\$$@\"" "' '''" \
-	  'import sys' 'from serve_apps.cli.main import main' 'sys.exit(main())' > $(BIN)/intelgraph
-	@chmod 755 $(BIN)/intelgraph
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.setup
+# The guard is for worker processes that are spawned: they import this file again.
+$(BIN)/intelgraph: Makefile $(VENV)/.setup
+	@$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "intelgraph.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@printf '%s\n' '#!/bin/sh' "'''exec' \"\$$(dirname \"\$$(readlink -f \"\$$0\")\")/python\" \"\$$0\" \"\$$@\"" "' '''" \
+	  'if __name__ == "__main__":' '    from serve_apps.cli.main import main' '' '    main()' > $@
+	@chmod 755 $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.setup | $(BIN)/intelgraph
 	@$(install) requirements-dev.txt
 	@touch $@

@@ -8,6 +8,7 @@ committed position of each range. What was appended twice is a duplicate.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -79,6 +80,8 @@ class IngestWorkerActor:
     """`ray.remote` is put around it by the supervisor. `load` may be called again; it goes on where it was."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        gc.freeze()
+        gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
         self._stack = Stack(Settings.model_validate(settings))
         self._one_at_a_time = threading.Lock()
         self._progress: LoadProgress | None = None

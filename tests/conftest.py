@@ -132,6 +132,16 @@ def shared_path(shared_folder: Path) -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(scope="session")
+def ray_node() -> Iterator[None]:
+    """One running Ray node of two cores for the tests that need one."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="tests")
+    yield
+    ray.shutdown()
+
+
 Connect = Callable[..., redis.Redis]
 
 

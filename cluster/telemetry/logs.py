@@ -119,7 +119,7 @@ def _event(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    own = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    own = {name: value for name, value in vars(record).items() if name not in _STANDARD and name[:5] != "_ray_"}
     return own | dict(getattr(record, "fields", {}))
 
 

@@ -1,4 +1,4 @@
-"""A Ray node, and a control store of one's own."""
+"""A control store of one's own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 
 from cluster.stores.control import ControlStore, open_control
-from tests.workloads.overlay.ray_node import ray_node
-
-__all__ = ["ray_node"]
 
 
 @pytest.fixture

@@ -28,18 +28,9 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
         yield opened
 
 
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.services
 @pytest.mark.slow
-def test_on_ray_and_here_are_equal(lake: Lake, tmp_path: Path, cluster: None) -> None:
+def test_on_ray_and_here_are_equal(lake: Lake, tmp_path: Path, ray_node: None) -> None:
     ends = {p: at.number for p, at in lake.positions().partitions.items()}
     on_ray = take_snapshot(tmp_path / "lake", tmp_path / "ray", ends, unit_rows=30)
     here = create_snapshot(lake, tmp_path / "here", 0.0)
@@ -49,7 +40,8 @@ def test_on_ray_and_here_are_equal(lake: Lake, tmp_path: Path, cluster: None) ->
         assert verify(snapshot).is_whole
 
 
-def test_without_ray_it_runs_here(lake: Lake, tmp_path: Path) -> None:
+def test_without_ray_it_runs_here(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workloads.snapshot.job.ray.is_initialized", lambda: False)
     assert take_snapshot(tmp_path / "lake", tmp_path / "s", {}).counts["edges"] == 50
 
 
