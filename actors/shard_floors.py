@@ -9,25 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from cluster.fold import Floors, Priorities, merge
-from cluster.model import OVERLAY_PREFIX, Op, Record
+from cluster.fold import Floors, Priorities
+from cluster.model import OVERLAY_PREFIX, Record
 from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.graph import Fence, StoredThing
+from cluster.stores.graph import Fence, StoredThing, merged_record
 
 _PAGE = 1_000
-
-
-def _merged(thing: StoredThing, priorities: Priorities) -> Record | None:
-    shown = merge(thing.registers.values(), priorities)
-    if shown is None:
-        return None
-    return next(iter(thing.registers.values()))._replace(op=Op.UPSERT, **shown._asdict())
 
 
 def _replace(shard: FalkorShard, fence: Fence, things: Iterable[StoredThing], priorities: Priorities) -> None:
     rest = iter(things)
     while page := list(islice(rest, _PAGE)):
-        shard.replace(fence, [(t, _merged(t, priorities)) for t in page])
+        shard.replace(fence, [(t, merged_record(t, priorities)) for t in page])
 
 
 def hide_below(shard: FalkorShard, fence: Fence, floor: Record, floors: Floors, priorities: Priorities) -> None:

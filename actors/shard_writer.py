@@ -20,10 +20,10 @@ import msgspec
 from actors.shard_floors import hide_below, merge_anew
 from cluster import batch
 from cluster.errors import Corrupt
-from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, merge, thing_of
-from cluster.model import Kind, Op, Record
+from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, thing_of
+from cluster.model import Kind, Record
 from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.graph import CursorMove, Fence, StoredThing, WriteCounts
+from cluster.stores.graph import CursorMove, Fence, StoredThing, WriteCounts, merged_record
 from cluster.stores.log import Entry
 from cluster.telemetry.logs import Log
 
@@ -102,15 +102,6 @@ def resolve(
             registers[record.source] = record
             changed = True
     return StoredThing(first.kind, first.tenant, first.case, first.type, first.id, registers), changed
-
-
-def merged_record(thing: StoredThing, priorities: Priorities) -> Record | None:
-    """The merged view of a thing's registers as a record; None where none of a fact source lives."""
-    shown = merge(thing.registers.values(), priorities)
-    if shown is None:
-        return None
-    any_register = next(iter(thing.registers.values()))
-    return any_register._replace(op=Op.UPSERT, **shown._asdict())
 
 
 class ShardWriter:

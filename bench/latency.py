@@ -114,7 +114,7 @@ class Ours:
 
 
 def ours(todo: list[Batch], every_s: float, side: Ours, connections: int) -> tuple[list[float], float]:
-    """(latency of each batch, seconds from the first batch's due time to the last acknowledgement)."""
+    """(latency of each batch, seconds from the first batch's due time to the last one's acknowledgement)."""
     with ThreadPoolExecutor(connections) as pushers, ThreadPoolExecutor(2 * connections) as readers:
 
         def one(batch: Batch, due: float) -> Any:
@@ -176,7 +176,7 @@ def compare(options: argparse.Namespace, loop: Any) -> dict[str, Any]:
     ratios = {f"visible through the API / straight to a shard, p{p}": visible[f"p{p}_ms"] / straight[f"p{p}_ms"]
               for p in (50, 95, 99)}  # fmt: skip
     return {
-        "bench": "latency", "rate_per_s": options.rate, "sustained_per_s": round(len(todo) * options.batch / spent_s),
+        "bench": "latency", "rate_per_s": options.rate, "sustained_per_s": round((len(todo) - 1) * options.batch / spent_s),
         "batch": options.batch, "seconds": options.seconds, "poll_ms": options.poll_ms, "seed": options.seed,
         "load_before": load, "machine": machine(), "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
         "visible": visible, "acknowledged": percentiles(side.acked_s[warm:]), "straight": straight, "ratios": ratios,

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from actors.dead_letters import Replay
-from actors.push import ALL_SOURCES, Push
+from actors.push import ALL_SOURCES, Push, PushAnswer
 from actors.stack import Stack
 from actors.supervisor import NAMESPACE
 from cluster.config import Settings
@@ -24,7 +24,7 @@ from cluster.routing import ShardState
 from cluster.stores.falkor import FalkorClient
 from cluster.telemetry import exposition, merge_expositions, metrics
 from overlays.reader import OverlayValues
-from serve_apps.api.services import Json, PushAnswer, RejectedRecord, Services
+from serve_apps.api.services import Json, Services
 from serve_apps.secret import cursor_secret
 from serve_apps.tokens import TokenAuthority
 
@@ -143,9 +143,7 @@ class Gateway:
     ) -> PushAnswer:
         """See `actors.push.Push.push`; a token for one source need not repeat its name in every record."""
         only = sources[0] if len(sources) == 1 and sources[0] != ALL_SOURCES else None
-        done = self._push.push(tenant, sources, body, content_type, idempotency_key, only)
-        rejected = [RejectedRecord(r.index, r.error_class, r.reason) for r in done.rejected]
-        return PushAnswer(done.accepted, done.positions, rejected, done.replayed)
+        return self._push.push(tenant, sources, body, content_type, idempotency_key, only)
 
 
 class Letters:

@@ -43,7 +43,8 @@ class Cursors:
 
     def seal(self, query: Paged, values: Sequence[Any]) -> str:
         """The text of a place in the answer of a question."""
-        body = json.dumps(list(values), separators=(",", ":")).encode()
+        text = json.dumps(list(values), separators=(",", ":"), ensure_ascii=False)  # escapes would not fit a URL
+        body = text.encode("utf-8", "surrogatepass")
         mac = self._mac(query.tenant, question_of(query), body)
         return f"{_encode(body)}.{_encode(mac)}"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from cluster import versions
-from cluster.fold import Outcome
-from cluster.model import Record
+from cluster.fold import Outcome, Priorities, merge
+from cluster.model import Op, Record
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,15 @@ class StoredThing(NamedTuple):
     type: str
     id: str
     registers: dict[str, Record]
+
+
+def merged_record(thing: StoredThing, priorities: Priorities) -> Record | None:
+    """The merged view of a thing's registers as a record; None where none of a fact source lives."""
+    shown = merge(thing.registers.values(), priorities)
+    if shown is None:
+        return None
+    any_register = next(iter(thing.registers.values()))
+    return any_register._replace(op=Op.UPSERT, **shown._asdict())
 
 
 class ShardState(NamedTuple):

@@ -10,42 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from actors.push import PushAnswer
 from cluster.config import Settings
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut
 from serve_apps.tokens import TokenAuthority
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedRecord:
-    """A record of a push that was not taken.
-
-    Args:
-        index: from 0, in the order of the body.
-        error_class: one of `cluster.errors.ERROR_CLASSES`.
-    """
-
-    index: int
-    error_class: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PushAnswer:
-    """What became of a push, once what was accepted is durable in the log.
-
-    Args:
-        accepted: records that are in the log.
-        positions: log partition → number of the last entry that holds some of them.
-        replayed: the same key and body came before: this is the answer of that time.
-    """
-
-    accepted: int
-    positions: Mapping[int, int]
-    rejected: Sequence[RejectedRecord] = ()
-    replayed: bool = False
 
 
 class PushGateway(Protocol):

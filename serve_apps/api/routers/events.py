@@ -8,13 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
+from actors.push import PushAnswer
 from cluster.errors import Forbidden, Overloaded, Rejected
 from serve_apps.api.auth import Context, WriterToken
 from serve_apps.api.bodies import read_body
 from serve_apps.api.positions import token_of
 from serve_apps.api.problems import problem
 from serve_apps.api.replies import done
-from serve_apps.api.services import PushAnswer, PushGateway
+from serve_apps.api.services import PushGateway
 
 PUSHES_MAX = 8
 """Bodies held in memory at a time."""

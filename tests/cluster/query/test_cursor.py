@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import Rejected
-from cluster.query.cursor import Cursors
+from cluster.query.cursor import CURSOR_CHARS_MAX, Cursors
 from cluster.query.ir import CasesQuery, NeighboursQuery, SearchQuery
 
 CURSORS = Cursors(b"s" * 32)
@@ -48,6 +48,14 @@ def test_a_changed_cursor_is_refused(data: st.DataObject) -> None:
     if changed != sealed:
         with pytest.raises(Rejected):
             CURSORS.open(QUERY, changed)
+
+
+@pytest.mark.parametrize("character", ["\U0001f600", "\x01", '"', "\uffff"])
+def test_the_longest_place_fits_a_url(character: str) -> None:
+    place = [character * 256, "T" * 64, character * 1024]
+    sealed = CURSORS.seal(QUERY, place)
+    assert len(sealed) <= CURSOR_CHARS_MAX
+    assert CURSORS.open(QUERY, sealed) == place
 
 
 @pytest.mark.parametrize("text", ["", ".", "a.b.c", "x" * 20_000, "é.é", "[].", "W10.AAAA"])

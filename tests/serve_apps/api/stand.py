@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from actors.push import PushAnswer
 from cluster.config import Settings
 from cluster.errors import NotFound
 from cluster.model import Record
@@ -18,7 +19,7 @@ from cluster.routing import ShardState
 from cluster.shard_map import ShardMap, initial
 from cluster.stores.falkor import FalkorClient
 from serve_apps.api.app import build
-from serve_apps.api.services import Json, PushAnswer, Services
+from serve_apps.api.services import Json, Services
 from serve_apps.tokens import TokenAuthority
 from tests.cluster.query.facts import EPOCH, Graph
 from tests.conftest import Running

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from actors.push import PushAnswer, RejectedRecord
 from cluster.errors import BadRecord, Conflict, Forbidden, KeyReused, Overloaded, TooLarge, Unavailable
-from serve_apps.api.services import PushAnswer, RejectedRecord
 from tests.serve_apps.api.stand import Stand
 from tests.serve_apps.api.test_reads import ask, get
 
