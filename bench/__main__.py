@@ -91,10 +91,12 @@ def print_summary(reports: list[Report]) -> None:
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*QUICK, []], help=", ".join(QUICK))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(QUICK))
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--baselines", type=Path, default=BASELINES, help="folder of the reference loops")
     options = parser.parse_args()
+    if unknown := set(options.names) - QUICK.keys():
+        parser.error(f"no benchmark is named {', '.join(sorted(unknown))}; there are {', '.join(QUICK)}")
     RESULTS.mkdir(exist_ok=True)
     baselines = options.baselines.resolve()
     print(f"load of this machine: {os.getloadavg()[0]:.1f} (figures are worth something below 1.5)")

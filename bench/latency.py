@@ -173,10 +173,11 @@ def compare(options: argparse.Namespace, loop: Any) -> dict[str, Any]:
         seen, spent_s = ours(todo, every_s, side, options.connections)
         theirs = bare(todo, every_s, plain_redis(session, session.stack.current_map().shards[0]), loop)
     visible, straight = percentiles(seen[warm:]), percentiles(theirs[warm:])
+    sustained = (len(todo) - 1) * options.batch / spent_s
     ratios = {f"visible through the API / straight to a shard, p{p}": visible[f"p{p}_ms"] / straight[f"p{p}_ms"]
               for p in (50, 95, 99)}  # fmt: skip
     return {
-        "bench": "latency", "rate_per_s": options.rate, "sustained_per_s": round((len(todo) - 1) * options.batch / spent_s),
+        "bench": "latency", "rate_per_s": options.rate, "sustained_per_s": round(sustained),
         "batch": options.batch, "seconds": options.seconds, "poll_ms": options.poll_ms, "seed": options.seed,
         "load_before": load, "machine": machine(), "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
         "visible": visible, "acknowledged": percentiles(side.acked_s[warm:]), "straight": straight, "ratios": ratios,

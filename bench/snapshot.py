@@ -205,10 +205,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "load_before": load, "machine": machine(), "sizes": sizes,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
-    if len(sizes) > 1:
-        small, large = min(sizes), max(sizes)
-        more = {side: (large - small) / (sizes[large][side]["seconds"] - sizes[small][side]["seconds"])
-                for side in ("ours", "polars")}  # fmt: skip
+    small, large = sizes[min(sizes)], sizes[max(sizes)]
+    longer_s = {side: large[side]["seconds"] - small[side]["seconds"] for side in large}
+    if min(longer_s.values()) > 0:  # else the sizes are so near to each other that only noise is between them
+        more = {side: (max(sizes) - min(sizes)) / seconds for side, seconds in longer_s.items()}
         report["more_per_s"] = {side: round(rate) for side, rate in more.items()}
         ratios["more relationships a second, ours / polars"] = more["ours"] / more["polars"]
     return {**report, "ratios": ratios}

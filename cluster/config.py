@@ -41,7 +41,7 @@ class RecordLimits(Section):
 class IngestLimits(Section):
     """Bounds of the ingest path."""
 
-    batch_records: int = 2_000
+    batch_records: int = 8_000
     batch_bytes: int = 4 << 20
     line_bytes: int = Field(default=4 << 20, description="longest line of a file that is kept for its dead letter")
     file_bytes: int = Field(default=512 << 20, description="largest file that must be read whole (STIX)")
@@ -66,7 +66,7 @@ class LogSettings(Section):
     max_bytes: int = Field(default=2 << 30, description="over this, push gets 429 and sources are paused")
     entry_bytes: int = Field(default=8 << 20, description="largest entry of the log")
     read_entries: int = Field(default=64, description="entries of one partition in one reading")
-    read_bytes: int = Field(default=1 << 20, description="bytes of one partition in one reading")
+    read_bytes: int = Field(default=256 << 10, description="bytes of one partition in one reading")
     block_ms: int = 500
     timeout_s: float = 10.0
 
