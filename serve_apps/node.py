@@ -25,9 +25,9 @@ from typing import Any
 from actors.stack import Stack
 from cluster import config, dialect
 from cluster.config import Settings
-from cluster.embedded import Role, Running, ServerSpec, Watched, ensure, free_port, stack, stop, watch
+from cluster.embedded import Port, Role, Running, ServerSpec, Watched, ensure, free_port, stack, stop, watch
 from cluster.embedded.passwords import write_private
-from cluster.embedded.paths import private_folder, socket_folder
+from cluster.embedded.paths import private_folder, ray_folder
 from cluster.embedded.server import BeforeServing
 from cluster.errors import Conflict, IntelGraphError
 from cluster.ids import BUCKETS
@@ -40,6 +40,7 @@ from cluster.telemetry.logs import Log
 LOG = Log("intelgraph.node")
 NODE_FILE = "node.json"
 _LOCK_S, _NEW_SHARDS_S = 1.0, 2.0
+_RAY_DASHBOARD_PORT = 8265
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -256,6 +257,7 @@ class Node:
         from serve_apps import haproxy
 
         os.environ.update({**ray_environment(self.state_dir), **haproxy.environment(self.settings)})
+        self._ending.callback(haproxy.forget_files, self.state_dir)
         import ray
 
         common: dict[str, Any] = {"namespace": "intelgraph", "log_to_driver": False}
@@ -264,14 +266,17 @@ class Node:
             context = ray.init(address=self.settings.ray.address, **common)
             dashboard = str(context.dashboard_url or "")
         else:
-            port = free_port(self.settings.ray.dashboard_port)
-            ray.init(
+            wanted = self.settings.ray.dashboard_port
+            # Ray searches from its default port by itself, and leaves no gap in which another program can take it.
+            number = None if wanted == _RAY_DASHBOARD_PORT else free_port(wanted).number
+            context = ray.init(
                 num_cpus=max(2, os.cpu_count() or 2), include_dashboard=True, dashboard_host="127.0.0.1",
-                dashboard_port=port.number, object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1",
-                _temp_dir=str(socket_folder(self.state_dir) / "ray"), **common,
+                dashboard_port=number, object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1",
+                _temp_dir=str(ray_folder(self.state_dir)), **common,
             )  # fmt: skip
-            dashboard = f"127.0.0.1:{port.number}"
-            notes = (port.note,) if port.note else ()
+            dashboard = str(context.dashboard_url)
+            note = Port(int(dashboard.rpartition(":")[2]), wanted).note
+            notes = (note,) if note else ()
         self._ending.callback(ray.shutdown)
         address = str(ray.get_runtime_context().gcs_address)
         self._say("Ray", dashboard=f"http://{dashboard}", ray_address=address, notes=notes)

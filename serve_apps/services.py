@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from actors.push import ALL_SOURCES, Push, PushAnswer
 from actors.stack import Stack
 from actors.supervisor import NAMESPACE
 from cluster.config import Settings
-from cluster.errors import IntelGraphError, NotFound
+from cluster.errors import IntelGraphError, NotFound, Rejected
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
 from cluster.routing import ShardState
@@ -30,6 +31,7 @@ from serve_apps.tokens import TokenAuthority
 
 _REFRESH_S = 1.0
 _METRICS_S = 2.0
+_SEQUENCE = re.compile(r"[0-9]{1,18}")
 
 
 class ControlDirectory:
@@ -154,6 +156,8 @@ class Letters:
 
     def page(self, tenant: str, limit: int, after: str | None) -> tuple[list[Json], str | None]:
         """Some dead letters, oldest first, and where the next page begins."""
+        if after is not None and not _SEQUENCE.fullmatch(after):
+            raise Rejected("after: give the `next` of the page before")
         found = self._stack.control.dead_letters.list(tenant, after=int(after or 0), limit=limit)
         letters = [
             {

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from cluster.errors import Rejected
 
-SOCKET_BYTES_MAX = 104
-"""`sun_path` holds 108 bytes with its end mark on Linux; a few are left for names of sockets."""
+SOCKET_BYTES_MAX = 107
+"""`sun_path` holds 108 bytes with its end mark on Linux."""
 
 _SOCKET_NAME_BYTES = 24
+_RAY_BYTES = len("ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""What Ray appends for its longest socket; the last number is a process id."""
 
 
 def private_folder(path: Path) -> Path:
@@ -44,15 +46,28 @@ def socket_folder(state_dir: Path, short_root: Path = Path("/tmp")) -> Path:  # 
     Raises:
         Rejected: the folder is another user's, or even the short path is too long.
     """
+    return _folder_with_room(state_dir, short_root, _SOCKET_NAME_BYTES)
+
+
+def ray_folder(state_dir: Path, short_root: Path = Path("/tmp")) -> Path:  # noqa: S108 the folder around it is private
+    """Where Ray keeps its sessions: `ray` in a folder as `socket_folder`'s, with room for Ray's longer names.
+
+    Raises:
+        Rejected: as `socket_folder`.
+    """
+    return _folder_with_room(state_dir, short_root, _RAY_BYTES) / "ray"
+
+
+def _folder_with_room(state_dir: Path, short_root: Path, name_bytes: int) -> Path:
     state_dir = state_dir.resolve()
     folder = state_dir / "run"
-    if not _fits(folder):
-        digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
+    if not _fits(folder, name_bytes):
+        digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:8]
         folder = short_root / f"intelgraph-{os.getuid()}-{digest}"
-    if not _fits(folder):
+    if not _fits(folder, name_bytes):
         raise Rejected(f"{folder} is too long for a unix socket; choose a shorter state directory")
     return private_folder(folder)
 
 
-def _fits(folder: Path) -> bool:
-    return len(os.fsencode(folder)) + 1 + _SOCKET_NAME_BYTES <= SOCKET_BYTES_MAX
+def _fits(folder: Path, name_bytes: int) -> bool:
+    return len(os.fsencode(folder)) + 1 + name_bytes <= SOCKET_BYTES_MAX

@@ -58,8 +58,11 @@ def translate(error: Exception, wrote: bool) -> IntelGraphError:
     """Our error for one of redis-py's."""
     if isinstance(error, redis.exceptions.BusyLoadingError):
         return Unavailable("the shard is loading its checkpoint; try again shortly", 0.5)
-    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
-        return Rejected("the shard refused our password: check the secrets file of this installation")
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        # a shard that starts lets its user in only once its epoch is raised
+        return Unavailable("the shard lets nobody in yet; if this lasts, check this installation's secrets file", 1.0)
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return Rejected(f"the shard does not let our user do this: {error}")
     if isinstance(error, redis.exceptions.TimeoutError | redis.exceptions.ConnectionError | OSError):
         if wrote:
             return OutcomeUnknown(f"the shard's connection broke during a write: {error}", 0.5)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.errors import IntelGraphError
+from cluster.errors import IntelGraphError, Rejected
 from serve_apps.cli.exits import Exit, error_name, exit_of
 from serve_apps.cli.session import Session
 
@@ -84,6 +84,10 @@ def guarded(session: Session, run: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # whoever read the output has gone: there is nobody to tell
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 stays open until the process ends
         return Exit.DONE
+    except OSError as error:  # a folder that cannot be written, a disk that is full, a name that is too long
+        refused = Rejected(f"{error.filename or 'this machine'}: {error.strerror or error}")
+        _report(session, refused)
+        return exit_of(refused)
     finally:
         session.close()
 

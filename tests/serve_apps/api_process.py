@@ -64,6 +64,7 @@ def main() -> None:
     sys.stdin.read()
     stop_api()
     ray.shutdown()
+    haproxy.forget_files(settings.state_dir)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.embedded.paths import SOCKET_BYTES_MAX, private_folder, socket_folder
+from cluster.embedded.paths import SOCKET_BYTES_MAX, private_folder, ray_folder, socket_folder
 from cluster.errors import Rejected
 
 
@@ -31,6 +31,18 @@ def test_a_long_one_gets_a_short_private_folder_and_always_the_same(tmp_path, sh
     assert folder.name.startswith(f"intelgraph-{os.getuid()}-")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert len(str(folder / "shard-63.sock")) <= SOCKET_BYTES_MAX
+
+
+def test_rays_folder_leaves_room_for_its_own_longer_names(tmp_path, short_root):
+    longest = "session_2026-11-23_09-18-58_153142_4194304/sockets/plasma_store"
+    nested = short_root / "projects" / "intelgraph" / ".intelgraph"
+    assert socket_folder(nested, short_root) == nested / "run"
+    assert ray_folder(short_root, short_root) == short_root / "run" / "ray"
+    folder = ray_folder(nested, short_root)
+    assert folder.parent.parent == short_root
+    assert folder != ray_folder(nested.with_name("other"), short_root)
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert len(str(folder / longest)) <= SOCKET_BYTES_MAX
 
 
 def test_too_long_in_any_case_is_refused(tmp_path):

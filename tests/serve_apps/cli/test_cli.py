@@ -139,3 +139,13 @@ def test_values_for_people() -> None:
     assert [shown(v) for v in (None, True, 1234, 0.0001, "x")] == ["-", "yes", "1,234", "0.0001", "x"]
     assert (size(10), size(2048), size(5 << 30)) == ("10 B", "2.0 KiB", "5.0 GiB")
     assert printable("a\x1b[2J\u202e") == "a\\x1b[2J\\u202e"
+
+
+def test_a_state_directory_that_cannot_be_is_named_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for folder in (file / "below", tmp_path / ("x" * 300)):
+        found = RUNNER.invoke(app, ["up", "--state-dir", str(folder)])
+        assert found.exit_code == 1
+        assert not found.exception or isinstance(found.exception, SystemExit)
+        assert folder.name[:20] in found.output.replace("\n", "")
