@@ -27,6 +27,7 @@ def spawn(state_dir: Path, environment: Mapping[str, str]) -> subprocess.Popen[b
     """Start a node in a session of its own, its output appended to `node.log`. Does not wait."""
     log = private_folder(state_dir) / LOG_FILE
     rotate(log)
+    end_orphans(state_dir)
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [environment.get("PYTHONPATH")])]
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -145,4 +146,25 @@ def stop_left_over(state_dir: Path) -> list[str]:
         if running is not None:
             stop(running)
             stopped.append(folder.name)
-    return stopped
+    return stopped + end_orphans(state_dir)
+
+
+def end_orphans(state_dir: Path) -> list[str]:
+    """Kill what a node that died has left of Ray and HAProxy; returns their names. For a node that is down.
+
+    They are known by the token file of this installation in the environment that they were started with.
+    """
+    mark = f"RAY_AUTH_TOKEN_PATH={state_dir / 'ray.token'}".encode()
+    ended = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        ticks = process.start_ticks(pid)
+        try:
+            started_here = pid != os.getpid() and mark in (folder / "environ").read_bytes().split(b"\0")
+            name = (folder / "comm").read_text().strip()
+        except OSError:  # it has gone, or is another user's
+            continue
+        if started_here and ticks is not None:
+            process.send(pid, ticks, signal.SIGKILL)
+            ended.append(name)
+    return sorted(ended)

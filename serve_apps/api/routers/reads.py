@@ -56,6 +56,8 @@ async def _begin(services: Services, wait_for: str | None, bucket: int | None = 
         if services.applied is None:
             raise Rejected("wait_for: this installation takes no events")
         positions = positions_of(wait_for)
+        if any(partition >= services.fanout.partitions for partition in positions):
+            raise Rejected("wait_for: not a position of this installation's log; give one that a push has answered")
         if bucket is not None:
             own = partition_of(bucket, services.fanout.partitions)
             positions = {partition: entry for partition, entry in positions.items() if partition == own}

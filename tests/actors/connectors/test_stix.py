@@ -14,7 +14,7 @@ import pytest
 from actors.connectors import BadRaw, FileLimits, FileSource, Item, mapping_from_pairs, open_source
 from cluster.errors import Rejected
 
-SHARED = Path(os.environ.get("INTELGRAPH_TEST_DATA", Path(__file__).parents[4] / "shared" / "data")) / "stix"
+SHARED = Path(os.environ.get("INTELGRAPH_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "stix"
 UUID = "00000000-0000-4000-8000-00000000000"
 IDENTITY, ACTOR, MALWARE, MARKING, RELATION, SIGHTING = (
     f"{kind}--{UUID}{n}"
