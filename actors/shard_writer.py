@@ -21,7 +21,7 @@ from actors.shard_floors import hide_below, merge_anew
 from cluster import batch
 from cluster.errors import Corrupt
 from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, thing_of
-from cluster.model import Kind, Record
+from cluster.model import OVERLAY_PREFIX, Kind, Record
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import CursorMove, Fence, StoredThing, WriteCounts, merged_record
 from cluster.stores.log import Entry
@@ -68,17 +68,18 @@ class WriterCounters:
     resolved: int = 0
 
 
-def split_by_register(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+def split_by_register(records: list[Record]) -> tuple[list[Record], list[Record]]:
     """(things with one register in this batch, records of things with several): a query takes one row a thing."""
-    by_thing: dict[object, list[Record]] = defaultdict(list)
-    for record in records:
-        key = (thing_of(record), record.source) if record.is_overlay else thing_of(record)
-        by_thing[key].append(record)
-    single: list[Record] = []
-    several: list[Record] = []
-    for rows in by_thing.values():
-        (single if len(rows) == 1 else several).extend(rows)
-    return single, several
+    first: dict[tuple[object, ...], Record] = {}
+    shared: set[tuple[object, ...]] = set()
+    keys = [(r[0], r[1], r[3], r[5], r[6], r[11] if r[11].startswith(OVERLAY_PREFIX) else "") for r in records]
+    for key, record in zip(keys, records, strict=True):
+        if first.setdefault(key, record) is not record:
+            shared.add(key)
+    if not shared:
+        return records, []
+    pairs = list(zip(keys, records, strict=True))
+    return [r for key, r in pairs if key not in shared], [r for key, r in pairs if key in shared]
 
 
 def resolve(

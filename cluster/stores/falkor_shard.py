@@ -8,9 +8,9 @@ from typing import Any
 
 from cluster import dialect
 from cluster.errors import Corrupt, Fenced, Rejected
-from cluster.fold import Outcome, Thing, thing_of
+from cluster.fold import Thing, thing_of
 from cluster.ids import BUCKETS, CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
-from cluster.model import Kind, Record
+from cluster.model import OVERLAY_PREFIX, Kind, Record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_codec import shown_record, stored_thing, whole_row
 from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner, row
@@ -18,18 +18,18 @@ from cluster.stores.graph import Cursor, CursorMove, Fence, Outcomes, ShardState
 
 _PAGE = 1_000
 _LABELS = {Kind.ENTITY: dialect.ENTITY, Kind.CLAIM: dialect.CLAIM}
-_OUTCOMES = (Outcome.NEW, Outcome.NEWER, Outcome.DUPLICATE, Outcome.STALE)
+_OVERLAYS = (9, dialect.OVERLAY)
+_NODES = {int(kind): (int(kind), label) for kind, label in _LABELS.items()}
 Group = tuple[int, str]
 """(kind, relationship type or label): the rows that one query takes."""
 
 
 def group_of(record: Record) -> Group:
     """Which query writes a record. Groups sort entities first, then relationships, claims and overlays."""
-    if record.is_overlay:
-        return 9, dialect.OVERLAY
-    if record.kind == Kind.RELATIONSHIP:
-        return Kind.RELATIONSHIP, record.type
-    return record.kind, _LABELS[Kind(record.kind)]
+    if record[11].startswith(OVERLAY_PREFIX):
+        return _OVERLAYS
+    kind = record[3]
+    return (1, record[5]) if kind == Kind.RELATIONSHIP else _NODES[kind]
 
 
 def _upsert(group: Group) -> str:
@@ -168,9 +168,7 @@ class FalkorShard:
         if len(statuses) != len(rows):
             raise Corrupt(f"the shard counted {len(statuses)} of {len(rows)} rows")
         counts.conflicts += int(conflicts)
-        for record, status in zip(rows, statuses, strict=True):
-            if status != dialect.OTHER:
-                counts.count(record, _OUTCOMES[status])
+        counts.count_all(rows, statuses)
         if others:
             keys = set(others)
             counts.others += [r for r in rows if _key_of(r) in keys]

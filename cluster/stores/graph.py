@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -64,14 +64,14 @@ class Outcomes:
         """All of them."""
         return self.applied + self.duplicate + self.stale
 
-    def count(self, outcome: Outcome) -> None:
-        """One more."""
+    def count(self, outcome: Outcome, number: int = 1) -> None:
+        """Some more."""
         if outcome is Outcome.DUPLICATE:
-            self.duplicate += 1
+            self.duplicate += number
         elif outcome is Outcome.STALE:
-            self.stale += 1
+            self.stale += number
         else:
-            self.applied += 1
+            self.applied += number
 
 
 @dataclass
@@ -86,6 +86,14 @@ class WriteCounts:
     def count(self, record: Record, outcome: Outcome) -> None:
         """One record's outcome."""
         self.by_source[(record.tenant, record.source, versions.epoch_of(record.stamp))].count(outcome)
+
+    def count_all(self, records: Sequence[Record], statuses: Sequence[int]) -> None:
+        """The outcomes of many records: statuses as `Outcome`; any other is no outcome yet."""
+        # the epoch's text is a letter for its length, then its digits (versions.py)
+        keys = [(r[0], r[11], r[12][: ord(r[12][0]) - 95], s) for r, s in zip(records, statuses, strict=True)]
+        for (tenant, source, epoch, status), number in Counter(keys).items():
+            if status <= Outcome.STALE:
+                self.by_source[(tenant, source, versions.epoch_of(epoch))].count(Outcome(status), number)
 
     @property
     def all(self) -> Outcomes:
