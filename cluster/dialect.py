@@ -143,14 +143,17 @@ FORGET_OVERLAYS = (
 ADVANCE = (
     "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch UNWIND $moves AS v "
     "MATCH (c:_Cursor {_k: v.partition}) WHERE c.lease = $lease AND c.at = v.from "
+    "WITH count(c) AS ready WHERE ready = $expected UNWIND $moves AS v MATCH (c:_Cursor {_k: v.partition}) "
     "SET c.at = v.to, c.records = c.records + v.records, c.applied = c.applied + v.applied, "
     "c.duplicate = c.duplicate + v.duplicate, c.stale = c.stale + v.stale WITH count(c) AS moved "
+    "WHERE moved = $expected "
     "UNWIND $counts AS n MERGE (k:_Count {_k: n.key}) SET k.tenant = n.tenant, k.source = n.source, k.epoch = n.epoch, "
     "k.applied = coalesce(k.applied, 0) + n.applied, k.duplicate = coalesce(k.duplicate, 0) + n.duplicate, "
     "k.stale = coalesce(k.stale, 0) + n.stale RETURN max(moved)"
 )
-"""Moves cursors, all by compare-and-set, and adds to what each source's epoch counts; `counts` must not be empty.
-Whoever calls it checks that every cursor moved."""
+"""Moves cursors, all by compare-and-set or none, and adds to what each source's epoch counts; `counts` must not be
+empty. A writer that was refused moves nothing and counts nothing: the answer is null. An aggregate over no
+row is a row, hence the second comparison."""
 
 COUNTS = "MATCH (k:_Count) RETURN k.tenant, k.source, k.epoch, k.applied, k.duplicate, k.stale"
 

@@ -8,8 +8,10 @@ from typing import NamedTuple
 from actors.stages.bad import Slot
 from cluster import batch
 from cluster.errors import Rejected
-from cluster.model import Record
+from cluster.model import Kind, Record
 from cluster.stores.log import Append
+
+_FLOOR = int(Kind.FLOOR)
 
 
 class Routed(NamedTuple):
@@ -40,10 +42,10 @@ def route(slots: Sequence[Slot[Record]], partitions: int, entry_bytes: int) -> R
 
 
 def entries_of(partition: int, records: list[Record], entry_bytes: int) -> list[Append]:
-    """Records of one partition as one entry, or as several where one would be too large."""
+    """Records of one partition as one entry, or as several where one would be too large. Floors are no records."""
     data = batch.encode(records)
     if len(data) <= entry_bytes:
-        return [Append(partition, data, len(records))]
+        return [Append(partition, data, sum(r[3] < _FLOOR for r in records))]
     if len(records) == 1:
         raise Rejected(f"one record takes {len(data):,} bytes: raise log.entry_bytes ({entry_bytes:,})")
     half = len(records) // 2

@@ -175,7 +175,7 @@ class FalkorShard:
 
     def _write(self, template: str, parameters: Mapping[str, Any], expected: int | None) -> int:
         answer = self._client.write(template, parameters)
-        done = int(answer[0][0]) if answer else 0
+        done = int(answer[0][0] or 0) if answer else 0
         if expected is not None and done != expected:
             raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
         return done
@@ -196,7 +196,7 @@ class FalkorShard:
             }
             for (tenant, source, epoch), o in by_source.items()
         ]  # fmt: skip
-        parameters = {"epoch": fence.epoch, "lease": fence.lease, "moves": rows, "counts": added}
+        parameters = {"epoch": fence.epoch, "lease": fence.lease, "moves": rows, "expected": len(rows), "counts": added}
         self._write(dialect.ADVANCE, parameters, len(rows))
 
     def outcomes(self) -> dict[tuple[str, str, int], Outcomes]:

@@ -15,12 +15,12 @@ from actors.shard_writer import ShardWriter
 from cluster import batch, versions
 from cluster.embedded import Running
 from cluster.errors import Fenced
-from cluster.fold import Fold
+from cluster.fold import Fold, Outcome
 from cluster.ids import BUCKETS
 from cluster.model import Kind, Op, Record, floor_record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.graph import Fence
+from cluster.stores.graph import CursorMove, Fence, WriteCounts
 from cluster.stores.log import Entry
 from cluster.stores.shard_export import export_lines, state_lines
 from tests.strategies import histories, make
@@ -152,6 +152,19 @@ def test_a_writer_that_lost_its_lease_writes_nothing(make_shard: MakeShard) -> N
         for _ in range(20):
             zombie.step()
     check(shard, records)
+
+
+def test_a_writer_that_is_refused_moves_and_counts_nothing(make_shard: MakeShard) -> None:
+    record = make("t", "c", 0, "person", "p", "s", 1)
+    shard = make_shard()
+    drive(shard, [[record]])
+    before = shard.cursors(), shard.outcomes()
+    counts = WriteCounts()
+    counts.count(record, Outcome.NEW)
+    for fence, start in ((Fence(1, 9, (0,)), 1), (Fence(9, 1, (0,)), 1), (Fence(1, 1, (0,)), 7)):
+        with pytest.raises(Fenced):
+            shard.advance(fence, [CursorMove(0, start, 8, 1, 1)], counts)
+    assert (shard.cursors(), shard.outcomes()) == before
 
 
 def test_a_bucket_that_is_not_owned_is_refused(make_shard: MakeShard) -> None:
