@@ -10,18 +10,20 @@ whoever lost it is refused by the shard.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+import polars as pl
 
 from actors.shard_floors import hide_below, merge_anew
 from cluster import batch
+from cluster.batch import Frame, frame_of
 from cluster.errors import Corrupt
 from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, thing_of
-from cluster.model import OVERLAY_PREFIX, Kind, Record
+from cluster.model import Kind, Record
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import CursorMove, Fence, StoredThing, WriteCounts, merged_record
 from cluster.stores.log import Entry
@@ -44,7 +46,9 @@ class Gulp:
     """What one turn of the loop carries: records of several partitions, folded, and the cursors' steps."""
 
     moves: list[CursorMove]
-    records: list[Record]
+    cases: set[tuple[str, str]]
+    rows: Any
+    """Records of things with one register in this batch, as the shard has encoded them."""
     several: list[Record]
     """Records of things that several sources of this batch speak of: they take the way of `resolve`."""
     settled: list[tuple[Record, Outcome]] = field(default_factory=list)
@@ -68,18 +72,25 @@ class WriterCounters:
     resolved: int = 0
 
 
+_THING = ("tenant", "case", "kind", "type", "id")
+
+
+def alone(rows: Frame, floors: Floors) -> pl.Series:
+    """Whether a row is the batch's only one of its thing and no floor of its source is known: nothing to fold."""
+    once = ~rows.select(pl.struct(_THING).is_duplicated()).to_series()
+    sources = {(tenant, source) for (tenant, source, _), _ in floors.items()}
+    if not sources:
+        return once
+    floored = [pair in sources for pair in rows.select("tenant", "source").iter_rows()]
+    return once & ~pl.Series(floored, dtype=pl.Boolean)
+
+
 def split_by_register(records: list[Record]) -> tuple[list[Record], list[Record]]:
     """(things with one register in this batch, records of things with several): a query takes one row a thing."""
-    first: dict[tuple[object, ...], Record] = {}
-    shared: set[tuple[object, ...]] = set()
-    keys = [(r[0], r[1], r[3], r[5], r[6], r[11] if r[11].startswith(OVERLAY_PREFIX) else "") for r in records]
-    for key, record in zip(keys, records, strict=True):
-        if first.setdefault(key, record) is not record:
-            shared.add(key)
-    if not shared:
-        return records, []
+    keys = [(r[0], r[1], r[3], r[5], r[6], r[11] if r.is_overlay else "") for r in records]
+    many = {key for key, number in Counter(keys).items() if number > 1}
     pairs = list(zip(keys, records, strict=True))
-    return [r for key, r in pairs if key not in shared], [r for key, r in pairs if key in shared]
+    return [r for key, r in pairs if key not in many], [r for key, r in pairs if key in many]
 
 
 def resolve(
@@ -186,7 +197,7 @@ class ShardWriter:
 
     def apply(self, records: Iterable[Record]) -> WriteCounts:
         """Fold and write records without moving a cursor: healing, rebuilding. Safe to call twice."""
-        gulp = self._prepare([], [r for r in records if self._owns(r.bucket) or r.kind >= Kind.FLOOR])
+        gulp = self._prepare([], self._mine(frame_of(list(records))))
         self._begin(gulp)
         return self._finish(gulp)
 
@@ -199,43 +210,48 @@ class ShardWriter:
         self.records_applied[partition] += o.total
 
     def _begin(self, gulp: Gulp) -> None:
-        self._shard.see_cases(self._fence, gulp.records + gulp.several)
+        self._shard.see_cases(self._fence, gulp.cases)
         self._apply_system(gulp)
-        self._shard.begin(self._fence, gulp.records)
+        self._shard.begin(self._fence, gulp.rows)
 
     def _read(self, block_ms: int) -> Gulp | None:
         entries = self._log.read_many(self._at, *self._limits, block_ms=block_ms)
         moves: list[CursorMove] = []
-        records: list[Record] = []
+        frames: list[Frame] = []
         oldest_ms = 0
         for partition, found in sorted(entries.items()):
             if not found:
                 continue
-            start, count = self._at[partition], 0
-            for entry in found:
-                rows = batch.decode(entry.data)
-                mine = [r for r in rows if r.kind >= Kind.FLOOR or self._owns(r.bucket)]
-                count += sum(r.kind < Kind.FLOOR for r in mine)
-                records += mine
-                oldest_ms = min(oldest_ms or entry.appended_ms, entry.appended_ms)
-            moves.append(CursorMove(partition, start, found[-1].number, count))
+            rows = self._mine(batch.decode_frame(entry.data for entry in found))
+            count = int((rows["kind"] < Kind.FLOOR).sum())
+            first_ms = min(entry.appended_ms for entry in found)
+            oldest_ms = min(oldest_ms or first_ms, first_ms)
+            moves.append(CursorMove(partition, self._at[partition], found[-1].number, count))
             self._at[partition] = found[-1].number
+            frames.append(rows)
         if not moves:
             return None
-        gulp = self._prepare(moves, records)
+        gulp = self._prepare(moves, pl.concat(frames))
         gulp.oldest_ms = oldest_ms
         return gulp
 
-    def _prepare(self, moves: list[CursorMove], records: list[Record]) -> Gulp:
-        system = [r for r in records if r.kind >= Kind.FLOOR]
-        if system:
-            records = [r for r in records if r.kind < Kind.FLOOR]
-            for floor in system:
-                if floor.kind == Kind.FLOOR:
-                    self._floors.raise_to(floor.tenant, floor.source, floor.type, floor.version)
-        kept, settled, conflicts = fold_batch(records, self._floors)
+    def _mine(self, rows: Frame) -> Frame:
+        buckets = rows.filter(pl.col("kind") < Kind.FLOOR)["bucket"].unique().to_list()
+        others = [bucket for bucket in buckets if not self._owns(bucket)]
+        return rows.filter((pl.col("kind") >= Kind.FLOOR) | ~pl.col("bucket").is_in(others)) if others else rows
+
+    def _prepare(self, moves: list[CursorMove], rows: Frame) -> Gulp:
+        system = batch.records_of(rows.filter(pl.col("kind") >= Kind.FLOOR))
+        for floor in system:
+            if floor.kind == Kind.FLOOR:
+                self._floors.raise_to(floor.tenant, floor.source, floor.type, floor.version)
+        facts = rows.filter(pl.col("kind") < Kind.FLOOR) if system else rows
+        lone = alone(facts, self._floors)
+        kept, settled, conflicts = fold_batch(batch.records_of(facts.filter(~lone)), self._floors)
         single, several = split_by_register(kept)
-        return Gulp(moves, single, several, settled, conflicts, system=system)
+        folded = pl.concat([facts.filter(lone), batch.frame_of(single)]) if single else facts.filter(lone)
+        cases = set(folded.select("tenant", "case").unique().rows()) | {(r.tenant, r.case) for r in several}
+        return Gulp(moves, cases, self._shard.encode(folded), several, settled, conflicts, system=system)
 
     def _resolve(self, records: list[Record], counts: WriteCounts) -> None:
         stored = self._shard.fetch(records)

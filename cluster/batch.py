@@ -1,12 +1,15 @@
 """Batches: records as Arrow columns, the one schema of the log and of the lake's `events` table.
 
-One entry of the log is one Arrow IPC stream with one record batch of `SCHEMA`.
+One entry of the log is one Arrow IPC stream with one record batch of `SCHEMA`. A `Frame` is the same columns for
+who works on many records at once: a column for every field of `Record`, a row a record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
+import polars as pl
 import pyarrow as pa
 
 from cluster.errors import Corrupt
@@ -14,6 +17,7 @@ from cluster.model import Record
 
 _TYPES: dict[str, pa.DataType] = {"bucket": pa.uint16(), "kind": pa.uint8(), "op": pa.uint8()}
 SCHEMA = pa.schema([pa.field(name, _TYPES.get(name, pa.string()), nullable=False) for name in Record._fields])
+Frame: TypeAlias = pl.DataFrame
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -57,3 +61,24 @@ def decode_arrow(data: bytes) -> pa.RecordBatch:
 def decode(data: bytes) -> list[Record]:
     """Records of one log entry, in their order."""
     return from_arrow(decode_arrow(data))
+
+
+def decode_frame(entries: Iterable[bytes]) -> Frame:
+    """Columns of several log entries, in their order. Raises Corrupt as `decode_arrow`."""
+    return _frame(pa.Table.from_batches(map(decode_arrow, entries), SCHEMA))
+
+
+def frame_of(records: Sequence[Record]) -> Frame:
+    """Columns of records, in their order."""
+    return _frame(pa.Table.from_batches([to_arrow(records)], SCHEMA))
+
+
+def records_of(frame: Frame) -> list[Record]:
+    """Records of columns, in their order."""
+    return list(map(Record._make, frame.rows()))
+
+
+def _frame(table: pa.Table) -> Frame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table is a frame, a column would be a series
+    return frame

@@ -8,7 +8,8 @@ Layout (a name that begins with `_` is ours, all others are the source's propert
     (:Claim  {_k, _c, _e, _type, _id, _v, _s, _x, [_d], [_m], …props})      _e: store key of the subject
     (:Overlay{_k, _c, _e, _o, _type, _id, _v, _s, _x, …props})               _k: digest of (source, thing); _o: owner
     (:_Case {_k, _c, tenant, case})                                          one a case that the shard has seen
-    (:_Shard {_k: 'shard', raised, epoch, owned, lacking})                   the last two: 4,096 characters 0 or 1
+    (:_Shard {_k: 'shard', raised, epoch, owned, owns, lacking})             4,096 characters 0 or 1; owns: booleans,
+                                                                             which a query indexes in no time
     (:_Cursor {_k: partition, at, lease, counts…})                           how far the log is applied
     (:_Count {_k, tenant, source, epoch, applied, duplicate, stale})         outcomes of a source's epoch
     (:_Floor {_k, tenant, source, type, version, done})  (:_Priority {_k, tenant, source, stamp, priority})
@@ -59,7 +60,7 @@ INDEXES = (
 # every bucket named are as the writer believes; a query that was refused returns no row.
 _GUARD = (
     "MATCH (m:_Shard {_k: 'shard'}) "
-    "WHERE m.raised = $epoch AND ALL(b IN $buckets WHERE substring(m.owned, b, 1) = '1') "
+    "WHERE m.raised = $epoch AND ALL(b IN $buckets WHERE m.owns[b]) "
     "MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
     "WITH count(l) AS held WHERE held = $held "
 )
@@ -68,10 +69,10 @@ _STATUS = (
     f"WHEN x._v = r._v THEN {DUPLICATE} ELSE {STALE} END AS st"
 )
 _COUNTS = (
-    f" RETURN collect(st), collect(CASE WHEN st = {OTHER} THEN r._k END), "
+    " RETURN collect(st), "
     f"sum(CASE WHEN st IN [{NEWER}, {STALE}] AND split(old, '.')[0] = split(r._v, '.')[0] THEN 1 ELSE 0 END)"
 )
-"""Statuses in the order of the rows; keys of things that others speak of; versions with two contents."""
+"""Statuses in the order of the rows; versions with two contents."""
 
 
 def _when(condition: str, action: str) -> str:
@@ -168,7 +169,8 @@ SERVE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch SET m.epoch = $e
 OWN = (
     "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch "
     "OPTIONAL MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
-    "WITH m, count(l) AS held WHERE held = $held SET m.owned = $owned, m.lacking = $lacking RETURN m.owned"
+    "WITH m, count(l) AS held WHERE held = $held SET m.owned = $owned, m.owns = $owns, m.lacking = $lacking "
+    "RETURN m.owned"
 )
 SHARD = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.raised, m.epoch, m.owned, coalesce(m.lacking, '')"
 LEASE = (

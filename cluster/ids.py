@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 BUCKETS = 4096
 CASE_TAG_BITS = 40
 _CASE_BYTES = 12
 _THING_BYTES = 15
+_THING_CHARS = _THING_BYTES // 3 * 4  # no padding: digests joined are their texts joined
 
 
 def _digest(first: str, second: str, size: int) -> bytes:
@@ -53,6 +55,14 @@ def case_tag(tenant: str, case: str) -> int:
 def thing_key(type: str, id: str) -> str:
     """20 characters for (type, id) within a case."""
     return _text(_digest(type, id, _THING_BYTES))
+
+
+def thing_keys(types: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """`thing_key` of many at once, without remembering them."""
+    digest = hashlib.blake2b
+    texts = [f"{len(type)}:{type}{id}" for type, id in zip(types, ids, strict=True)]
+    joined = _text(b"".join([digest(text.encode(), digest_size=_THING_BYTES).digest() for text in texts]))
+    return [joined[at : at + _THING_CHARS] for at in range(0, len(joined), _THING_CHARS)]
 
 
 def store_key(tenant: str, case: str, type: str, id: str) -> str:

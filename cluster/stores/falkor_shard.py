@@ -7,29 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster import dialect
+from cluster.batch import Frame
 from cluster.errors import Corrupt, Fenced, Rejected
 from cluster.fold import Thing, thing_of
 from cluster.ids import BUCKETS, CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
-from cluster.model import OVERLAY_PREFIX, Kind, Record
+from cluster.model import Kind, Record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_codec import shown_record, stored_thing, whole_row
-from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner, row
+from cluster.stores.falkor_rows import Group, Page, group_of, label_of, pages
+from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner
 from cluster.stores.graph import Cursor, CursorMove, Fence, Outcomes, ShardState, StoredThing, WriteCounts
 
 _PAGE = 1_000
-_LABELS = {Kind.ENTITY: dialect.ENTITY, Kind.CLAIM: dialect.CLAIM}
-_OVERLAYS = (9, dialect.OVERLAY)
-_NODES = {int(kind): (int(kind), label) for kind, label in _LABELS.items()}
-Group = tuple[int, str]
-"""(kind, relationship type or label): the rows that one query takes."""
-
-
-def group_of(record: Record) -> Group:
-    """Which query writes a record. Groups sort entities first, then relationships, claims and overlays."""
-    if record[11].startswith(OVERLAY_PREFIX):
-        return _OVERLAYS
-    kind = record[3]
-    return (1, record[5]) if kind == Kind.RELATIONSHIP else _NODES[kind]
 
 
 def _upsert(group: Group) -> str:
@@ -62,7 +51,7 @@ class FalkorShard:
         self._write_rows = write_rows
         self._indexed: set[str] = set()
         self._known_cases: set[tuple[str, str]] = set()
-        self._begun: list[tuple[list[Record], bool]] = []
+        self._begun: list[Frame] = []
 
     # --- the shard itself
 
@@ -93,7 +82,8 @@ class FalkorShard:
 
     def own(self, epoch: int, buckets: Iterable[int], lacking: Iterable[int] = (), fence: Fence | None = None) -> None:
         held = self._fenced(fence or Fence(epoch, 0, ()), ())
-        parameters = {**held, "owned": _flags(buckets), "lacking": _flags(lacking)}
+        owned = _flags(buckets)
+        parameters = {**held, "owned": owned, "owns": [f == "1" for f in owned], "lacking": _flags(lacking)}
         if not self._client.write(dialect.OWN, parameters):
             raise Fenced("the shard's epoch, or a partition's lease, is another; reload the shard map")
 
@@ -124,25 +114,20 @@ class FalkorShard:
             "buckets": sorted(set(buckets)),
         }
 
-    def begin(self, fence: Fence, records: Sequence[Record]) -> None:
-        groups: dict[Group, list[Record]] = defaultdict(list)
-        for record in records:
-            groups[group_of(record)].append(record)
-        for kind, name in sorted(groups):
+    def encode(self, rows: Frame) -> list[Page]:
+        return pages(rows, self._write_rows)
+
+    def begin(self, fence: Fence, encoded: Sequence[Page]) -> None:
+        for kind, name in {page.group for page in encoded}:
             if kind == Kind.RELATIONSHIP:
                 self._index_type(name)
-        for group in sorted(groups):
-            template = _upsert(group)
-            for at in range(0, len(groups[group]), self._write_rows):
-                rows = groups[group][at : at + self._write_rows]
-                buckets = [r.bucket for r in rows]
-                text = f"{header(self._fenced(fence, buckets))}rows=[{','.join(map(row, rows))}] {template}"
-                self._client.send([text])
-                self._begun.append((rows, True))
+        for page in encoded:
+            buckets = page.rows["bucket"].unique().to_list()
+            self._client.send([f"{header(self._fenced(fence, buckets))}rows=[{page.text}] {_upsert(page.group)}"])
+            self._begun.append(page.rows)
 
-    def see_cases(self, fence: Fence, records: Iterable[Record]) -> None:
-        """Keep the names of cases that are new here; before the first write of a case. Safe to call twice."""
-        unseen = {(r.tenant, r.case) for r in records} - self._known_cases
+    def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
+        unseen = set(cases) - self._known_cases
         if not unseen:
             return
         rows = [{"_k": case_key(t, c), "_c": case_tag(t, c), "tenant": t, "case": c} for t, c in sorted(unseen)]
@@ -154,24 +139,21 @@ class FalkorShard:
         counts = WriteCounts()
         begun, self._begun = self._begun, []
         try:
-            for rows, _ in begun:
+            for rows in begun:
                 self._count(counts, rows, self._client.receive())
         except BaseException:
             self._client.close()
             raise
         return counts
 
-    def _count(self, counts: WriteCounts, rows: list[Record], answer: list[list[Any]]) -> None:
-        statuses, others, conflicts = answer[0] if answer else ((), (), 0)
+    def _count(self, counts: WriteCounts, rows: Frame, answer: list[list[Any]]) -> None:
+        statuses, conflicts = answer[0] if answer else ((), 0)
         if not statuses:
             raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
-        if len(statuses) != len(rows):
-            raise Corrupt(f"the shard counted {len(statuses)} of {len(rows)} rows")
+        if len(statuses) != rows.height:
+            raise Corrupt(f"the shard counted {len(statuses)} of {rows.height} rows")
         counts.conflicts += int(conflicts)
         counts.count_all(rows, statuses)
-        if others:
-            keys = set(others)
-            counts.others += [r for r in rows if _key_of(r) in keys]
 
     def _write(self, template: str, parameters: Mapping[str, Any], expected: int | None) -> int:
         answer = self._client.write(template, parameters)
@@ -226,7 +208,7 @@ class FalkorShard:
             kind_label = (
                 (Kind.RELATIONSHIP, thing.type)
                 if thing.kind == Kind.RELATIONSHIP
-                else (thing.kind, _LABELS[Kind(thing.kind)])
+                else (thing.kind, label_of(thing.kind))
             )
             bucket = bucket_of(thing.tenant, thing.case)
             if thing.registers:

@@ -20,6 +20,8 @@ from cluster.ids import case_key, case_tag, store_key, thing_key, void_key
 from cluster.model import Kind, Op, Record
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+PROPERTY_KEY = r'"([A-Za-z_][A-Za-z0-9_.-]*)":'
+"""A property's name in a canonical JSON object without escapes: a raw quote cannot stand inside a string."""
 _SMALLEST_NORMAL = 2.2250738585072014e-308
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import polars as pl
+
 from cluster import versions
+from cluster.batch import Frame, records_of
 from cluster.fold import Outcome, Priorities, merge
 from cluster.model import Op, Record
 
@@ -74,6 +77,12 @@ class Outcomes:
             self.applied += number
 
 
+# The epoch's text in a stamp: a letter for the number of its digits, then those (versions.py).
+_EPOCH = pl.col("stamp").str.head(
+    pl.col("stamp").str.head(1).replace_strict({chr(96 + n): n + 1 for n in range(1, 17)}, return_dtype=pl.Int64)
+)
+
+
 @dataclass
 class WriteCounts:
     """What became of the records of a write, by the (tenant, source, epoch) that they are of."""
@@ -87,13 +96,14 @@ class WriteCounts:
         """One record's outcome."""
         self.by_source[(record.tenant, record.source, versions.epoch_of(record.stamp))].count(outcome)
 
-    def count_all(self, records: Sequence[Record], statuses: Sequence[int]) -> None:
-        """The outcomes of many records: statuses as `Outcome`; any other is no outcome yet."""
-        # the epoch's text is a letter for its length, then its digits (versions.py)
-        keys = [(r[0], r[11], r[12][: ord(r[12][0]) - 95], s) for r, s in zip(records, statuses, strict=True)]
-        for (tenant, source, epoch, status), number in Counter(keys).items():
+    def count_all(self, rows: Frame, statuses: Sequence[int]) -> None:
+        """The outcomes of many records: statuses as `Outcome`; any other has none yet and is kept in `others`."""
+        found = rows.select("tenant", "source", epoch=_EPOCH).with_columns(pl.Series("status", statuses, pl.UInt8))
+        for tenant, source, epoch, status, number in found.group_by(pl.all()).len().rows():
             if status <= Outcome.STALE:
                 self.by_source[(tenant, source, versions.epoch_of(epoch))].count(Outcome(status), number)
+            else:
+                self.others += records_of(rows.filter(found["status"] == status))
 
     @property
     def all(self) -> Outcomes:
@@ -160,11 +170,14 @@ class GraphShard(Protocol):
     def cursors(self) -> dict[int, Cursor]:
         """Cursor of each partition that was ever leased here."""
 
-    def see_cases(self, fence: Fence, records: Iterable[Record]) -> None:
-        """Keep the names of cases that are new here; before the first write of a case. Safe to call twice."""
+    def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
+        """Keep the names (tenant, case) of what is new here; before the first write of a case. Safe to call twice."""
 
-    def begin(self, fence: Fence, records: Sequence[Record]) -> None:
-        """Send a folded batch: at most one record a register and thing. Does not wait."""
+    def encode(self, rows: Frame) -> Any:
+        """A folded batch, at most one record a register and thing, as `begin` takes it. Touches nothing."""
+
+    def begin(self, fence: Fence, encoded: Any) -> None:
+        """Send a batch. Does not wait."""
 
     def finish(self) -> WriteCounts:
         """Wait for the batch that was begun. Raises Fenced when it was refused."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from cluster.batch import Frame, records_of
 from cluster.errors import Corrupt, Fenced, OutcomeUnknown, Retryable, Unavailable
 from cluster.fold import Outcome, Thing, compare, is_conflict, thing_of
 from cluster.ids import bucket_of
@@ -311,15 +312,18 @@ class MemoryShard:
     def cases(self) -> list[tuple[str, str]]:
         return self._read(lambda: sorted(self._memory.cases))
 
-    def see_cases(self, fence: Fence, records: Iterable[Record]) -> None:
-        unseen = {(r.tenant, r.case) for r in records} - self._known_cases
+    def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
+        unseen = set(cases) - self._known_cases
         if unseen:
             self._write(lambda: self._process.see_cases(fence, unseen))
             self._known_cases |= unseen
 
-    def begin(self, fence: Fence, records: Sequence[Record]) -> None:
+    def encode(self, rows: Frame) -> list[Record]:
+        return records_of(rows)
+
+    def begin(self, fence: Fence, encoded: Sequence[Record]) -> None:
         groups: dict[tuple[int, str], list[Record]] = {}
-        for r in records:
+        for r in encoded:
             key = (9, "") if r.is_overlay else (r.kind, r.type if r.kind == Kind.RELATIONSHIP else "")
             groups.setdefault(key, []).append(r)
         self._begun = [(fence, groups[key]) for key in sorted(groups)]

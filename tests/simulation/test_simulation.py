@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import polars as pl
 import pytest
 
 import actors.shard_writer as shard_writer
@@ -96,6 +97,7 @@ def _batch_not_folded(world: World, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(shard_writer, "fold_batch", unfolded)
     patch.setattr(shard_writer, "split_by_register", lambda records: (list(records), []))
+    patch.setattr(shard_writer, "alone", lambda rows, floors: pl.Series([False] * rows.height, dtype=pl.Boolean))
 
 
 Plant = Callable[[World, pytest.MonkeyPatch], None]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cluster import versions
+from cluster.batch import frame_of
 from cluster.embedded import operator
 from cluster.fold import Fold, Priorities, merge, thing_of
 from cluster.ids import BUCKETS, bucket_of
@@ -85,8 +86,8 @@ class Graph:
             else:
                 by_thing.setdefault(thing, {})[source] = r
         singles += [next(iter(by.values())) for by in by_thing.values() if len(by) == 1]
-        self.shard.see_cases(FENCE, folded.values())
-        self.shard.begin(FENCE, singles)
+        self.shard.see_cases(FENCE, {(r.tenant, r.case) for r in folded.values()})
+        self.shard.begin(FENCE, self.shard.encode(frame_of(singles)))
         counts = self.shard.finish()
         assert not counts.others
         several = [(t, by) for t, by in by_thing.items() if len(by) > 1]

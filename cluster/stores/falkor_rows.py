@@ -1,0 +1,152 @@
+"""The rows of a whole batch at once: the texts of `falkor_text.row`, made column by column.
+
+Most records are plain: one fact of an entity or relationship whose texts need no escape and whose numbers the parser
+takes. Their texts are joined from columns; all others go one by one through `row`, which stays the definition.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import polars as pl
+
+from cluster import dialect
+from cluster.batch import Frame, frame_of, records_of
+from cluster.ids import case_key, case_tag, thing_keys
+from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
+from cluster.stores.falkor_text import PROPERTY_KEY, row
+
+Group = tuple[int, str]
+"""(kind, relationship type or label): the rows that one query takes. Entities sort first, then relationships, claims
+and overlays."""
+
+_LABELS = {int(Kind.ENTITY): dialect.ENTITY, int(Kind.CLAIM): dialect.CLAIM}
+_OVERLAYS: Group = (9, dialect.OVERLAY)
+
+_TO_ESCAPE = r'["\\\x00-\x1f]'
+# In canonical JSON: an escape, a list of numbers, a negative zero, a float that may be subnormal or ends in zeros.
+_TO_REWRITE = r"\\|\[-?[0-9]|-0\.0|[0-9]e-3[0-9][0-9]|:-?[0-9]{16,}\.0[,}]"
+# A float in its shortest text changes in an answer of 15 digits exactly if it has 16 or more, counted from the first
+# that is not 0. So many before the point, so many at least behind it:
+_SPLITS = "|".join([*(rf"[0-9]{{{n}}}\.[0-9]{{{15 - n},}}" for n in range(14)), r"[0-9]{14,}\.[0-9]*[1-9]"])
+_LOSSY = PROPERTY_KEY.replace("(", "(?:") + rf"-?(?:0\.0*[1-9][0-9]{{15,}}|[1-9](?:{_SPLITS}))(?:e-?[0-9]+)?"
+_TEXTS = ("id", "source", "partition", "event_time", "a_id", "b_id")
+_PLAIN = (
+    (pl.col("kind") <= Kind.RELATIONSHIP)
+    & ~pl.col("source").str.starts_with(OVERLAY_PREFIX)
+    & ((pl.col("kind") == Kind.ENTITY) | (pl.col("a_type") != ""))
+    & (pl.col("claim") == "")
+    & ~pl.concat_str(_TEXTS).str.contains(_TO_ESCAPE)
+    & ~pl.col("props").str.contains(_TO_REWRITE)
+)
+
+
+class Page(NamedTuple):
+    """What one query writes: records of one group and the text of their rows."""
+
+    group: Group
+    rows: Frame
+    text: str
+
+
+def label_of(kind: int) -> str:
+    """The label of an entity's or a claim's node."""
+    return _LABELS[kind]
+
+
+def group_of(record: Record) -> Group:
+    """Which query writes a record."""
+    if record.is_overlay:
+        return _OVERLAYS
+    if record.kind == Kind.RELATIONSHIP:
+        return Kind.RELATIONSHIP, record.type
+    return record.kind, _LABELS[record.kind]
+
+
+def pages(rows: Frame, write_rows: int) -> list[Page]:
+    """The rows of a batch in pages of at most `write_rows`, in the order of their groups."""
+    plain = rows.select(_PLAIN).to_series()
+    found = list(_paged(rows.filter(plain), write_rows))
+    if not plain.all():
+        groups: dict[Group, list[Record]] = defaultdict(list)
+        for record in records_of(rows.filter(~plain)):
+            groups[group_of(record)].append(record)
+        for group, records in groups.items():
+            for at in range(0, len(records), write_rows):
+                page = records[at : at + write_rows]
+                found.append(Page(group, frame_of(page), ",".join(map(row, page))))
+    return sorted(found, key=lambda page: page.group)
+
+
+def _paged(plain: Frame, write_rows: int) -> Iterator[Page]:
+    entities = plain.filter(pl.col("kind") == Kind.ENTITY)
+    if entities.height:
+        yield from _cut((Kind.ENTITY, dialect.ENTITY), entities, _nodes(entities), write_rows)
+    relationships = plain.filter(pl.col("kind") == Kind.RELATIONSHIP)
+    if relationships.height:
+        texts = relationships.with_columns(_edges(relationships).alias("_text"))
+        for rows in texts.partition_by("type"):
+            name = str(rows.item(0, "type"))
+            yield from _cut((Kind.RELATIONSHIP, name), rows.drop("_text"), rows["_text"], write_rows)
+
+
+def _cut(group: Group, rows: Frame, texts: pl.Series, write_rows: int) -> Iterator[Page]:
+    for at in range(0, rows.height, write_rows):
+        yield Page(group, rows[at : at + write_rows], ",".join(texts[at : at + write_rows].to_list()))
+
+
+def _with_cases(rows: Frame) -> Frame:
+    """With `_case` and `_tag` (ids.py), and `_key`, the store key of each row's own thing."""
+    cases = rows.select("tenant", "case").unique()
+    pairs = cases.rows()
+    cases = cases.with_columns(
+        pl.Series("_case", [case_key(*pair) for pair in pairs]),
+        pl.Series("_tag", [str(case_tag(*pair)) for pair in pairs]),
+    )
+    known = rows.join(cases, on=["tenant", "case"], how="left", maintain_order="left")
+    return known.with_columns(_key=pl.col("_case") + _things(rows, "type", "id"))
+
+
+def _things(rows: Frame, type_column: str, id_column: str) -> pl.Series:
+    return pl.Series(thing_keys(rows[type_column].to_list(), rows[id_column].to_list()), dtype=pl.String)
+
+
+def _nodes(rows: Frame) -> pl.Series:
+    marks = (pl.lit(",`_c`:"), "_tag", pl.lit(',`_type`:"'), "type", pl.lit('"'))
+    return _with_cases(rows).select(_register(*marks)).to_series()
+
+
+def _edges(rows: Frame) -> pl.Series:
+    a, b = _things(rows, "a_type", "a_id"), _things(rows, "b_type", "b_id")
+    text = pl.concat_str(
+        pl.lit('{a:"'), "_case", a, pl.lit('",b:"'), "_case", b, pl.lit('",c:'), "_tag", pl.lit(",p:"), _register(),
+        pl.lit("}"),
+    )  # fmt: skip
+    return _with_cases(rows).select(text).to_series()
+
+
+def _register(*marks: pl.Expr | str) -> pl.Expr:
+    props = pl.col("props")
+    entries = props.str.slice(1, props.str.len_chars() - 2).str.replace_all(PROPERTY_KEY, "`$1`:")
+    return pl.concat_str(
+        pl.lit('{`_k`:"'), "_key", pl.lit('",`_id`:"'), "id", pl.lit('",`_v`:"'), "stamp", pl.lit('",`_s`:"'), "source",
+        pl.lit("\",`_x`:'"), _sidecar(), pl.lit("'"),
+        pl.when(pl.col("op") == Op.DELETE).then(pl.lit(",`_d`:true")).otherwise(pl.lit("")), *marks,
+        pl.when(props == "{}").then(pl.lit("")).otherwise(pl.lit(",")), entries, pl.lit("}"),
+    )  # fmt: skip
+
+
+def _sidecar() -> pl.Expr:
+    fields: list[pl.Expr | str] = [pl.lit('["'), "event_time"]
+    for name in ("partition", "a_type", "a_id", "b_type", "b_id"):
+        fields += [pl.lit('","'), name]
+    text = pl.concat_str(*fields, pl.lit('",null,'), _exact(), pl.lit("]"))
+    return text.str.replace_all("'", "\\'", literal=True)
+
+
+def _exact() -> pl.Expr:
+    lossy = pl.col("props").str.extract_all(_LOSSY)
+    some = pl.concat_str(pl.lit("{"), lossy.list.join(","), pl.lit("}"))
+    return pl.when(lossy.list.len() > 0).then(some).otherwise(pl.lit("null"))
