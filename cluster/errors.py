@@ -14,6 +14,7 @@
     │   ├── NotFound                  there is no such thing, or it is not the caller's
     │   ├── KeyReused                 an Idempotency-Key came again with another body
     │   ├── TooLarge                  the request is over a named limit
+    │   ├── TooCostly                 a store gave a question up: it took longer than it was given
     │   ├── Unauthenticated           no valid token
     │   └── Forbidden                 a valid token that may not do this
     └── Corrupt                       stored data contradicts itself: stop, keep everything, tell an operator
@@ -110,6 +111,17 @@ class KeyReused(Rejected):
 
 class TooLarge(Rejected):
     """The request is over a named limit of size (HTTP 413)."""
+
+
+ASK_FOR_LESS = "ask for less: name the types that matter, fewer hops, one case instead of all, or a smaller page"
+
+
+class TooCostly(Rejected):
+    """A store gave a question up after the time that it was given (HTTP 422): ask for less.
+
+    Not retryable, although the same may succeed when a shard is less busy: what makes a question slow is mostly what it
+    asks for, so trying again by ourselves would cost the shard, and everybody who asks it, the same seconds once more.
+    """
 
 
 class Unauthenticated(Rejected):

@@ -107,7 +107,11 @@ class FoundPage(msgspec.Struct, frozen=True):
 
 
 class CasesPage(msgspec.Struct, frozen=True):
-    """Cases of one page, and whether more follow."""
+    """Cases of one page.
+
+    Args:
+        after: every case up to this name was looked at, those after it were not; None: all were.
+    """
 
     items: list[str]
-    more: bool
+    after: str | None = None

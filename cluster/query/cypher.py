@@ -1,6 +1,7 @@
 """Questions to openCypher: fixed templates and parameters, in the part that FalkorDB and Neo4j share.
 
-Nothing from outside is ever part of a template: which fragments it is made of depends on flags only. Every template
+Nothing from outside is ever part of a template: which fragments it is made of depends on flags and on relationship
+types that are registered in the control store (types.py) and checked here once more. Every template
 begins by matching the shard's own node with the epoch and the bucket that are meant, or with the owned flags that
 `PROBE` told and the caller has checked; a shard that knows better returns no row. Where an empty answer is possible
 otherwise, `PROBE` tells the two apart (see hot.py).
@@ -12,13 +13,15 @@ comprehension over several rows, which sees nothing after a second `MATCH`; neve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cluster.dialect import VISIBLE_EDGE, VISIBLE_NODE
+from cluster.errors import Corrupt
 from cluster.ids import CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
-from cluster.query.ir import TEXT_PROPERTIES, CasesQuery, Direction, EntityQuery, NeighboursQuery, SearchQuery
+from cluster.query.ir import TEXT_PROPERTIES, CasesQuery, Detail, Direction, EntityQuery, NeighboursQuery, SearchQuery
 
 
 class Statement(NamedTuple):
@@ -44,10 +47,13 @@ _ONE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND substring(m.ow
 _ALL = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND m.owned = $owned "
 PROBE = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.epoch, m.owned"
 _X, _A, _R = VISIBLE_NODE.format("x"), VISIBLE_NODE.format("a"), VISIBLE_EDGE.format("r")
-_ARROWS = {Direction.OUT: ("-[r]->", "<-[r]-"), Direction.IN: ("<-[r]-", "-[r]->"), Direction.ANY: ("-[r]-", "-[r]-")}
-_TYPED = " AND type(r) IN $types"
+_OUT, _IN, _BOTH = "-[r{}]->", "<-[r{}]-", "-[r{}]-"
+_ARROWS = {Direction.OUT: (_OUT, _IN), Direction.IN: (_IN, _OUT), Direction.ANY: (_BOTH, _BOTH)}
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
 _CONTAINS = " OR ".join(f"toLower(toStringOrNull(x.{name})) CONTAINS toLower($text)" for name in TEXT_PROPERTIES)
 _OWNED = f"substring(m.owned, c._c / {1 << CASE_TAG_BITS}, 1) = '1'"
+
+_SEEN = f"x._k STARTS WITH c._k AND {_X}"
 
 _ENTITY = f"{_ONE}OPTIONAL MATCH (x:Entity {{_k: $key}}) WHERE {_X} RETURN properties(x)"
 _CLAIMS = (
@@ -58,6 +64,11 @@ _OVERLAYS = (
     "WITH x ORDER BY x._s LIMIT $limit RETURN properties(x)"
 )
 _ENTITIES = f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WHERE {_X} RETURN properties(x)"
+
+
+def count_types() -> Statement:
+    """How many relationship types the shard's graph has ever had, of all tenants."""
+    return Statement("CALL db.relationshipTypes() YIELD relationshipType RETURN count(relationshipType)", {})
 
 
 def probe() -> Statement:
@@ -86,27 +97,46 @@ def overlays(query: EntityQuery, epoch: int, limit: int) -> Statement:
     return Statement(_OVERLAYS, {**entity(query, epoch).parameters, **more})
 
 
+def _named(types: Sequence[str]) -> str:
+    """What stands in a relationship's brackets; nothing for any type."""
+    for name in types:
+        if not _TYPE.match(name):
+            raise Corrupt(f"the control store has {name[:80]!r} as a relationship type; restore it from a backup")
+    return ":" + "|".join(f"`{name}`" for name in types) if types else ""
+
+
+def _filtered(query: NeighboursQuery, types: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The filter of an untyped hop, and its parameters; where types are named none is needed."""
+    if types or not query.relationship_types:
+        return "", {}
+    return " AND type(r) IN $types", {"types": list(query.relationship_types)}
+
+
 def frontier(
-    query: NeighboursQuery, epoch: int, keys: Sequence[str], paths: int, dialect: Dialect, goes_on: bool
+    query: NeighboursQuery,
+    epoch: int,
+    keys: Sequence[str],
+    paths: int,
+    dialect: Dialect,
+    goes_on: bool,
+    types: Sequence[str] = (),
 ) -> Statement:
     """One step from visible entities: rows (key, type, id, paths, degree), one a visible entity that is reached.
 
     Args:
         paths: at most so many relationships are followed.
         goes_on: whether another step follows; the degree is 0 otherwise.
+        types: that are followed, and registered; empty: those of the question, or all.
     """
-    arrow = _ARROWS[query.direction][0]
-    typed = _TYPED if query.relationship_types else ""
+    arrow = _ARROWS[query.direction][0].format(_named(types))
+    typed, more = _filtered(query, types)
     degree = dialect.degree.format("x") if goes_on else "0"
     template = (
         f"{_ONE}UNWIND $keys AS k MATCH (a:Entity {{_k: k}}) WHERE {_A} WITH a "
         f"MATCH (a){arrow}(x:Entity) WHERE {_R} AND {_X}{typed} WITH x LIMIT $paths "
         f"WITH x, count(*) AS paths RETURN x._k, x._type, x._id, paths, {degree}"
     )
-    parameters = {**_one(query.tenant, query.case, epoch), "keys": list(keys), "paths": paths}
-    if typed:
-        parameters["types"] = list(query.relationship_types)
-    return Statement(template, parameters)
+    return Statement(template, {**_one(query.tenant, query.case, epoch), "keys": list(keys), "paths": paths, **more})
 
 
 def entities(query: NeighboursQuery, epoch: int, keys: Sequence[str]) -> Statement:
@@ -114,16 +144,26 @@ def entities(query: NeighboursQuery, epoch: int, keys: Sequence[str]) -> Stateme
     return Statement(_ENTITIES, {**_one(query.tenant, query.case, epoch), "keys": list(keys)})
 
 
+def _shown(query: NeighboursQuery) -> str:
+    full = ", properties(r)" if query.detail is Detail.FULL else ""
+    return f"type(r), r._id{full} LIMIT $limit"
+
+
 def links(
-    query: NeighboursQuery, epoch: int, keys: Sequence[str], nearer: Sequence[str], limit: int, full: bool
+    query: NeighboursQuery,
+    epoch: int,
+    keys: Sequence[str],
+    nearer: Sequence[str],
+    limit: int,
+    types: Sequence[str] = (),
 ) -> Statement:
     """Relationships between entities of a page and entities that are one step nearer.
 
     Few pairs are looked up one by one, which does not depend on anybody's degree; else the page's side is expanded.
     Rows: (key of the page's entity, key of the nearer one, whether it starts at the page's, type, id[, properties]).
     """
-    arrow = _ARROWS[query.direction][1]
-    typed = _TYPED if query.relationship_types else ""
+    arrow = _ARROWS[query.direction][1].format(_named(types))
+    typed, more = _filtered(query, types)
     if len(keys) * len(nearer) <= PAIRS_MAX:
         pairs = (
             "UNWIND $nearer AS n MATCH (y:Entity {_k: n}) WITH y UNWIND $keys AS k MATCH (x:Entity {_k: k}) WITH x, y "
@@ -132,13 +172,19 @@ def links(
     else:
         expand = "UNWIND $keys AS k MATCH (x:Entity {_k: k}) WITH x "
         match = f"{expand}MATCH (x){arrow}(y:Entity) WHERE {_R} AND y._k IN $nearer{typed} "
-    result = (
-        f"RETURN x._k, y._k, startNode(r)._k = x._k, type(r), r._id{', properties(r)' if full else ''} LIMIT $limit"
-    )
+    result = f"RETURN x._k, y._k, startNode(r)._k = x._k, {_shown(query)}"
     parameters = {**_one(query.tenant, query.case, epoch), "keys": list(keys), "nearer": list(nearer), "limit": limit}
-    if typed:
-        parameters["types"] = list(query.relationship_types)
-    return Statement(f"{_ONE}{match}{result}", parameters)
+    return Statement(f"{_ONE}{match}{result}", {**parameters, **more})
+
+
+def loops(query: NeighboursQuery, epoch: int, keys: Sequence[str], limit: int, types: Sequence[str] = ()) -> Statement:
+    """Relationships of visible entities with themselves: rows as those of `links`, each once."""
+    typed, more = _filtered(query, types)
+    template = (
+        f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WHERE {_X} WITH x "
+        f"MATCH (x)-[r{_named(types)}]->(x) WHERE {_R}{typed} RETURN x._k AS far, x._k AS near, true, {_shown(query)}"
+    )
+    return Statement(template, {**_one(query.tenant, query.case, epoch), "keys": list(keys), "limit": limit, **more})
 
 
 def _conditions(query: SearchQuery) -> tuple[str, dict[str, Any]]:
@@ -184,18 +230,24 @@ def search_tenant(query: SearchQuery, epoch: int, owned: str) -> Statement:
         parameters |= {"after_case": case, "after_type": type_, "after_id": id_}
     template = (
         f"{_ALL}WITH m MATCH (c:_Case {{tenant: $tenant}}) WHERE {_OWNED}{from_case} WITH c "
-        f"MATCH (x:Entity {{_c: c._c}}) WHERE x._k STARTS WITH c._k AND {_X}{conditions} "
+        f"MATCH (x:Entity {{_c: c._c}}) WHERE {_SEEN}{conditions} "
         "WITH c, x ORDER BY c.case, x._type, x._id LIMIT $limit RETURN c.case, properties(x)"
     )
     head = {"epoch": epoch, "owned": owned, "tenant": query.tenant}
     return Statement(template, {**head, **parameters, "limit": query.limit + 1})
 
 
-def cases(query: CasesQuery, epoch: int, owned: str) -> Statement:
-    """Cases of the tenant in the buckets that the shard owns, ordered, one more than the page: rows (case,)."""
+def cases(query: CasesQuery, epoch: int, owned: str, after: str, limit: int) -> Statement:
+    """Cases of the tenant in the buckets that the shard owns, by name.
+
+    Rows: (case, whether an entity or a claim of it is visible). The first that is seen ends the look into a case.
+    """
     template = (
         f"{_ALL}WITH m MATCH (c:_Case {{tenant: $tenant}}) WHERE {_OWNED} AND c.case > $after "
-        "RETURN c.case ORDER BY c.case LIMIT $limit"
+        "WITH c ORDER BY c.case LIMIT $limit "
+        f"CALL {{ WITH c OPTIONAL MATCH (x:Entity {{_c: c._c}}) WHERE {_SEEN} RETURN x AS e LIMIT 1 }} "
+        f"CALL {{ WITH c, e OPTIONAL MATCH (x:Claim {{_c: c._c}}) WHERE e IS NULL AND {_SEEN} RETURN x AS f LIMIT 1 }} "
+        "RETURN c.case, e IS NOT NULL OR f IS NOT NULL"
     )
-    parameters = {"tenant": query.tenant, "after": query.after, "limit": query.limit + 1}
+    parameters = {"tenant": query.tenant, "after": after, "limit": limit}
     return Statement(template, {"epoch": epoch, "owned": owned, **parameters})

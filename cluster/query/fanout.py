@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from cluster.config import QuerySettings
-from cluster.errors import EpochMismatch, Fenced, IntelGraphError, Misrouted, Retryable, Unavailable
+from cluster.errors import EpochMismatch, Fenced, IntelGraphError, Misrouted, Retryable, TooCostly, Unavailable
 from cluster.query.cypher import FALKORDB, Dialect
-from cluster.query.hot import Shard
+from cluster.query.hot import Read, Shard
 from cluster.query.lane import Connect, Lane
 from cluster.routing import Deadline, Merged, Route, ShardState, delays, merge, next_delay, route_read
 from cluster.shard_map import ShardMap
@@ -81,7 +81,8 @@ class FanOut:
         """The answer of a shard that may speak for a bucket.
 
         Raises:
-            Unavailable: none answered in time. Fenced: the map stayed wrong. Overloaded, NotFound, Corrupt: as the job.
+            Unavailable: none answered in time. Fenced: the map stayed wrong. TooCostly, Overloaded, NotFound, Corrupt:
+            as the job. What is too costly is not tried again: that would cost everybody the same seconds once more.
         """
         attempt_s = self._settings.deadline_s * ONE_SHARE
         waits = delays(self._random, ATTEMPTS)
@@ -110,7 +111,7 @@ class FanOut:
         """The answers of all shards; those that did not answer in time are named as missing.
 
         Raises:
-            Unavailable: no shard answered.
+            Unavailable: no shard answered. TooCostly: none did, and it was too much for one of them.
         """
         topology = self._directory.topology()
         shards = topology.shard_map.shards
@@ -124,6 +125,8 @@ class FanOut:
                 task.cancel()
         merged = merge(shards, outcomes)
         if not merged.answers:
+            if costly := [outcome for outcome in outcomes.values() if isinstance(outcome, TooCostly)]:
+                raise costly[0]
             raise Unavailable("no shard answered: " + "; ".join(sorted(set(merged.missing.values()))), 1.0)
         return merged
 
@@ -162,13 +165,16 @@ class FanOut:
         if lane is None:
             lane = self._lanes[route.shard] = Lane(route.shard, self._connect, self._settings)
         try:
-            return await lane.call(lambda read: job(Shard(read, route.epoch, buckets, self._dialect)), timeout_s)
+            return await lane.call(lambda read: job(self._shard(read, route, buckets)), timeout_s)
         except EpochMismatch:
             metrics.EPOCH_MISMATCH.labels(route.shard).inc()
             raise
         except Misrouted:
             metrics.MISROUTE_REFUSED.labels(route.shard).inc()
             raise
+
+    def _shard(self, read: Read, route: Route, buckets: tuple[int, ...]) -> Shard:
+        return Shard(read, route.epoch, buckets, self._dialect, route.shard)
 
     def _buckets_of(self, shard_map: ShardMap, shard: str) -> tuple[int, ...]:
         if self._buckets[0] != shard_map.revision:

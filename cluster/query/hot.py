@@ -22,6 +22,7 @@ Rows = list[list[Any]]
 Read = Callable[[Statement], Rows]
 CLAIMS_MAX = 1_000
 OVERLAYS_MAX = 100
+CASES_ROUNDS = 10
 NOT_FOUND = "no such entity in this case; see GET /v1/search"
 
 
@@ -33,12 +34,14 @@ class Shard:
         read: runs a statement; raises Unavailable, Overloaded or Corrupt.
         epoch: the shard's epoch of readers that the caller believes in.
         buckets: those the caller believes the shard owns; for questions over the whole shard.
+        name: the shard's id.
     """
 
     read: Read
     epoch: int
     buckets: tuple[int, ...] = ()
     dialect: Dialect = FALKORDB
+    name: str = ""
 
     def admitted(self, statement: Statement, buckets: Sequence[int]) -> Rows:
         """Rows of a statement.
@@ -119,8 +122,18 @@ def search(shard: Shard, query: SearchQuery) -> FoundPage:
 
 
 def list_cases(shard: Shard, query: CasesQuery) -> CasesPage:
-    """The tenant's cases in this shard's buckets, by name."""
-    rows = _whole(shard, cypher.cases(query, shard.epoch, shard.owned()))
-    meant = frozenset(shard.buckets)
-    names = [case for (case,) in rows[: query.limit] if bucket_of(query.tenant, case) in meant]
-    return CasesPage(names, len(rows) > query.limit)
+    """The tenant's cases in this shard's buckets in which an entity or a claim is visible, by name.
+
+    It looks at `CASES_ROUNDS` pages of names at most: where most cases have nothing to show, a page may be short.
+    """
+    owned, meant = shard.owned(), frozenset(shard.buckets)
+    after, found = query.after, list[str]()
+    for _ in range(CASES_ROUNDS):
+        rows = _whole(shard, cypher.cases(query, shard.epoch, owned, after, query.limit + 1))
+        found += [case for case, seen in rows if seen and bucket_of(query.tenant, case) in meant]
+        if len(found) > query.limit:
+            return CasesPage(found[: query.limit], found[query.limit - 1])
+        if len(rows) <= query.limit:
+            return CasesPage(found)
+        after = rows[-1][0]
+    return CasesPage(found, after)

@@ -1,6 +1,10 @@
 """The lane to one shard: its threads, its connections, its circuit breaker. What hangs there hangs nobody else.
 
 FanOut ─► Lane.call(job) ─► breaker, room ─► a thread of this shard ─► its own connection ─► Reader.read
+
+The breaker is for a shard that does not answer. A question that takes too long (`TooCostly`) and one that waited too
+long for a thread (`Overloaded`) say nothing against it. Nor does an answer that is late because others keep the shard's
+threads busy: `Reader.answers` asks what no question can delay. So nobody's questions close a shard to others.
 """
 
 from __future__ import annotations
@@ -14,13 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from cluster.config import QuerySettings
-from cluster.errors import IntelGraphError, Overloaded, Unavailable
+from cluster.errors import ASK_FOR_LESS, IntelGraphError, Overloaded, TooCostly, Unavailable
 from cluster.query.cypher import Statement
 from cluster.query.hot import Rows
 from cluster.routing import Breaker
 
 T = TypeVar("T")
 THREADS = 8
+PING_S = 1.0
+"""A shard that does not answer a ping for so long does not answer at all."""
 STORE_SHARE = 0.9
 """How much of an attempt the store may take: its own time-out, if it can still speak, arrives before the caller's."""
 
@@ -29,7 +35,10 @@ class Reader(Protocol):
     """One connection to one shard, for one thread; `cluster.stores.falkor.FalkorClient` is one."""
 
     def read(self, template: str, parameters: dict[str, Any], timeout_s: float | None = None) -> Rows:
-        """Rows of a reading template. Raises Unavailable, Overloaded, Corrupt."""
+        """Rows of a reading template. Raises Unavailable, TooCostly after `timeout_s`, Overloaded, Corrupt."""
+
+    def answers(self) -> bool:
+        """Whether the shard answers at all, however busy it is with queries. May block as long as `read`."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -39,22 +48,34 @@ Connect = Callable[[str], Reader]
 """A new connection to a shard by its id; called once a thread. Its own time-out bounds how long a thread can hang."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """One attempt's clock: statements of a job share what is left of it.
 
     Args:
         at_s: when it ends, on `time.monotonic`.
+        begun: a thread has taken it.
+        asking: a statement is at the shard, which owes an answer by `at_s`.
     """
 
     at_s: float
+    begun: bool = False
+    asking: bool = False
 
     def left_s(self) -> float:
-        """Time left; raises Unavailable when there is none."""
+        """Time left for a statement; raises TooCostly when those before it have taken all."""
         left = self.at_s - time.monotonic()
         if left <= 0:
-            raise Unavailable("the question took too long on its shard; ask for less, or try again", 1.0)
+            raise TooCostly(f"the question took too long on its shard; {ASK_FOR_LESS}")
         return left
+
+    def late(self, shard: str) -> IntelGraphError:
+        """Why there is no answer when the caller stops waiting."""
+        if not self.begun:
+            return Overloaded(f"shard {shard} is busy with other questions; try again", 0.5)
+        if self.asking:
+            return Unavailable(f"shard {shard} does not answer; try again", 1.0)
+        return TooCostly(f"the answer took too long to put together; {ASK_FOR_LESS}")
 
 
 class Lane:
@@ -64,18 +85,20 @@ class Lane:
         self._shard, self._connect = shard, connect
         self._most = settings.ongoing_requests
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
-        self._hang_counts = (settings.breaker_failures + 1) // 2
+        self._failures = settings.breaker_failures
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"shard-{shard}")
         self._mine = threading.local()
         self._readers: list[Reader] = []
         self._under_way = 0
+        self._ping_thread = ThreadPoolExecutor(1, thread_name_prefix=f"shard-{shard}-ping")
+        self._ping: asyncio.Task[None] | None = None
 
     async def call(self, job: Callable[[Callable[[Statement], Rows]], T], timeout_s: float) -> T:
         """Run a job on one of the lane's threads and connections.
 
         Raises:
-            Unavailable: the breaker is open, or no answer came in time. Overloaded: the lane is full. What the job
-            raises.
+            Unavailable: the breaker is open, or the shard owes an answer. Overloaded: the lane is full. TooCostly: the
+            shard answers, and the job takes too long. What the job raises.
         """
         now = time.monotonic()
         if not self._breaker.allows(now):
@@ -85,13 +108,16 @@ class Lane:
             raise Overloaded(f"shard {self._shard} has {self._under_way} questions under way; try again", 0.5)
         self._breaker = self._breaker.called(now)
         self._under_way += 1
-        future = self._threads.submit(self._run, job, Attempt(now + timeout_s * STORE_SHARE))
+        attempt = Attempt(now + timeout_s * STORE_SHARE)
+        future = self._threads.submit(self._run, job, attempt)
         future.add_done_callback(self._left(asyncio.get_running_loop()))
         try:
             answer = await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
         except TimeoutError as error:
-            self._failed(self._hang_counts)
-            raise Unavailable(f"shard {self._shard} does not answer; try again", 1.0) from error
+            late = attempt.late(self._shard)
+            if isinstance(late, Unavailable):
+                self._suspect()
+            raise late from error
         except Unavailable:
             self._failed(1)
             raise
@@ -111,16 +137,46 @@ class Lane:
 
         return done
 
+    def _suspect(self) -> None:
+        """Open the breaker unless the shard answers a ping; nobody waits for that."""
+        if self._ping is None or self._ping.done():
+            self._ping = asyncio.create_task(self._blame())
+
+    async def _blame(self) -> None:
+        asked = asyncio.wrap_future(self._ping_thread.submit(self._answers))
+        try:
+            alive = await asyncio.wait_for(asked, PING_S)
+        except (TimeoutError, IntelGraphError):
+            alive = False
+        if alive:
+            self._breaker = self._breaker.succeeded()
+        else:
+            self._failed(self._failures)
+
+    def _answers(self) -> bool:
+        reader = self._connect(self._shard)
+        try:
+            return reader.answers()
+        finally:
+            reader.close()
+
     def _failed(self, times: int) -> None:
         for _ in range(times):
             self._breaker = self._breaker.failed(time.monotonic())
 
     def _run(self, job: Callable[[Callable[[Statement], Rows]], T], attempt: Attempt) -> T:
-        attempt.left_s()
+        if attempt.at_s <= time.monotonic():
+            raise attempt.late(self._shard)
+        attempt.begun = attempt.asking = True
         reader = self._reader()
+        attempt.asking = False
 
         def read(statement: Statement) -> Rows:
-            return reader.read(statement.template, statement.parameters, attempt.left_s())
+            left_s = attempt.left_s()
+            attempt.asking = True
+            rows = reader.read(statement.template, statement.parameters, left_s)
+            attempt.asking = False
+            return rows
 
         return job(read)
 
@@ -133,6 +189,9 @@ class Lane:
 
     def close(self) -> None:
         """Let no more in, and close connections; a thread that hangs ends with its connection's time-out."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._ping is not None:
+            self._ping.cancel()
+        for threads in (self._threads, self._ping_thread):
+            threads.shutdown(wait=False, cancel_futures=True)
         for reader in self._readers:
             reader.close()

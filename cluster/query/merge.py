@@ -19,6 +19,7 @@ def merge_found(pages: Sequence[FoundPage], limit: int) -> FoundPage:
 
 
 def merge_cases(pages: Sequence[CasesPage], limit: int) -> CasesPage:
-    """The first `limit` cases of all pages, each once."""
-    items = sorted({name for page in pages for name in page.items})
-    return CasesPage(items[:limit], len(items) > limit or any(page.more for page in pages))
+    """The first `limit` cases of all pages, each once, as far as all of them have looked."""
+    after = min((page.after for page in pages if page.after is not None), default=None)
+    items = sorted({name for page in pages for name in page.items if after is None or name <= after})
+    return CasesPage(items[:limit], items[limit - 1] if len(items) > limit else after)

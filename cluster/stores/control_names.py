@@ -37,6 +37,12 @@ class RegisteredNames:
             )
         return frozenset(new[len(fitting) :])
 
+    def count(self, tenant: str, space: Space) -> int:
+        """How many names a tenant has in a space. As none is removed, an equal number is the same names."""
+        mine = (registered_names.c.tenant == tenant, registered_names.c.space == space)
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(registered_names).where(*mine)).scalar_one())
+
     def list(self, tenant: str, space: Space) -> frozenset[str]:
         """The names of a tenant in a space."""
         query = select(registered_names.c.name).where(

@@ -15,7 +15,16 @@ import redis
 from pydantic import SecretStr
 from redis.connection import Connection, UnixDomainSocketConnection
 
-from cluster.errors import Corrupt, IntelGraphError, OutcomeUnknown, Overloaded, Rejected, Unavailable
+from cluster.errors import (
+    ASK_FOR_LESS,
+    Corrupt,
+    IntelGraphError,
+    OutcomeUnknown,
+    Overloaded,
+    Rejected,
+    TooCostly,
+    Unavailable,
+)
 from cluster.stores.falkor_text import header
 from cluster.telemetry import metrics
 
@@ -54,8 +63,13 @@ class QueryFailed(Corrupt):
     """The shard refused a query text as wrong: a defect of ours or damage there, never a bad record's fault."""
 
 
-def translate(error: Exception, wrote: bool) -> IntelGraphError:
-    """Our error for one of redis-py's."""
+def translate(error: Exception, wrote: bool, given_s: float | None = None) -> IntelGraphError:
+    """Our error for one of redis-py's.
+
+    Args:
+        given_s: how long the query might take, if its caller has said so: then it was too much for that time. Over the
+            store's own bound, nothing is known of the query; it may be the load.
+    """
     if isinstance(error, redis.exceptions.BusyLoadingError):
         return Unavailable("the shard is loading its checkpoint; try again shortly", 0.5)
     if isinstance(error, redis.exceptions.AuthenticationError):
@@ -68,6 +82,8 @@ def translate(error: Exception, wrote: bool) -> IntelGraphError:
             return OutcomeUnknown(f"the shard's connection broke during a write: {error}", 0.5)
         return Unavailable(f"the shard does not answer: {error}", 1.0)
     text = str(error)
+    if "timed out" in text and given_s is not None:
+        return TooCostly(f"the shard gave the question up after {given_s:.1f} s; {ASK_FOR_LESS}")
     if "timed out" in text or "pending queries" in text:
         return Overloaded(f"the shard is overloaded: {text}", 1.0)
     if text.startswith(("OOM", "MISCONF", "READONLY")) or "memory capacity" in text:
@@ -162,10 +178,13 @@ class FalkorClient:
 
         Args:
             timeout_s: the store gives up after this; None for its own default.
+
+        Raises:
+            TooCostly: it gave up after `timeout_s`. Overloaded: too many wait, or its own default has passed.
         """
         self._check_idle()
         text = header(parameters) + template if parameters else template
-        options = ("timeout", int(timeout_s * 1000)) if timeout_s else ()
+        options = ("timeout", max(1, int(timeout_s * 1000))) if timeout_s else ()
         try:
             with _READ_SECONDS.time():
                 self._connection.send_command("GRAPH.RO_QUERY", self._graph, text, "--compact", *options)
@@ -174,10 +193,20 @@ class FalkorClient:
         except redis.exceptions.ResponseError as error:
             if "empty key" in str(error):
                 return []
-            raise translate(error, False) from error
+            raise translate(error, False, timeout_s) from error
         except (redis.exceptions.RedisError, OSError) as error:
             self.close()
             raise translate(error, False) from error
+
+    def answers(self) -> bool:
+        """Whether the server answers; its main thread does so however many queries run or wait."""
+        self._check_idle()
+        try:
+            self._connection.send_command("PING")
+            return bool(self._connection.read_response() == b"PONG")
+        except (redis.exceptions.RedisError, OSError):
+            self.close()
+            return False
 
     def create_index(self, pattern: str, on: str) -> None:
         """An index, if it is not there. `pattern` is `(x:Label)` or `()-[x:TYPE]-()`. Safe to call twice."""

@@ -23,6 +23,7 @@ from cluster.errors import (
     Overloaded,
     Rejected,
     Retryable,
+    TooCostly,
     TooLarge,
     Unauthenticated,
 )
@@ -34,6 +35,7 @@ _STATUS: tuple[tuple[type[IntelGraphError], int, str], ...] = (
     (Forbidden, 403, "Not allowed"),
     (KeyReused, 422, "Idempotency-Key used before with another body"),
     (TooLarge, 413, "Too large"),
+    (TooCostly, 422, "Question too costly"),
     (Rejected, 400, "Bad request"),
     (Overloaded, 429, "Too much at once"),
     (Conflict, 409, "Changed meanwhile"),

@@ -55,7 +55,7 @@ class ApiClient:
             yield from items
             left -= len(items)
             cursor = page.get("next")
-            if cursor is None or not items:
+            if cursor is None:  # a page may be empty and others follow
                 return
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ async def _neighbours(request: Request, services: Services, entity: EntityQuery,
     deadline = await _begin(services, asked["wait_for"], bucket)
     settings = services.settings.query
     page: NeighboursPage = await services.fanout.one(
-        bucket, lambda shard: read_neighbours(shard, query, settings), deadline
+        bucket, lambda shard: read_neighbours(shard, query, settings, services.types), deadline
     )
     following = services.cursors.seal(query, page.after) if page.after else None
     return reply(
@@ -128,14 +128,14 @@ async def cases(
     cursor: Cursor = None,
     wait_for: WaitFor = None,
 ) -> Response:
-    """The tenant's cases, by name."""
+    """The tenant's cases in which something is visible, by name."""
     query = validate.cases_query(limits_of(services), caller.tenant, limit)
     if cursor is not None:
         query = dataclasses.replace(query, after=services.cursors.open(query, cursor)[0])
     deadline = await _begin(services, wait_for)
     merged = await services.fanout.every(lambda shard: hot.list_cases(shard, query), deadline)
     page = merge.merge_cases(merged.answers, query.limit)
-    following = services.cursors.seal(query, [page.items[-1]]) if page.more and page.items else None
+    following = services.cursors.seal(query, [page.after]) if page.after is not None else None
     items = [{"case": name} for name in page.items]
     return reply(request, {"items": items, "next": following, "missing": merged.missing})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cluster import versions
@@ -118,16 +118,52 @@ def _whole(thing: Any, by: dict[str, Record]) -> tuple[StoredThing, Record | Non
     )  # fmt: skip
 
 
+Place = tuple[str, str]
+"""(type, id) of an entity."""
+
+
+def edges(records: Iterable[Record], root: EntityQuery, types: Sequence[str] = ()) -> dict[Place, tuple[Place, Place]]:
+    """(type, id) → ends of each relationship of the root's case that the fold shows."""
+    return {
+        (type, id): ((shown.a_type, shown.a_id), (shown.b_type, shown.b_id))
+        for (tenant, case, kind, type, id), shown in Fold().apply_all(records).visible()
+        if kind == Kind.RELATIONSHIP and (tenant, case) == (root.tenant, root.case) and (not types or type in types)
+    }
+
+
+def leading(
+    records: Iterable[Record],
+    root: EntityQuery,
+    hops: int,
+    direction: Direction,
+    types: Sequence[str] = (),
+    shown: Callable[[Place], bool] = lambda _: True,
+) -> dict[Place, tuple[Place, Place]]:
+    """The oracle: relationships that a whole neighbourhood carries, with their ends.
+
+    They are those that lead to an entity that is shown from a nearer one, and those of the root and of the shown ones
+    with themselves.
+    """
+    records = list(records)
+    at = {(root.type, root.id): 0, **distances(records, root, hops, direction, types)}
+
+    def leads(a: Place, b: Place) -> bool:
+        if a not in at or b not in at:
+            return False
+        if a == b:
+            return not at[a] or shown(a)
+        out = direction != Direction.IN and at[b] == at[a] + 1 and shown(b)
+        return out or (direction != Direction.OUT and at[a] == at[b] + 1 and shown(a))
+
+    return {name: ends for name, ends in edges(records, root, types).items() if leads(*ends)}
+
+
 def distances(
     records: Iterable[Record], root: EntityQuery, hops: int, direction: Direction, types: Sequence[str] = ()
 ) -> dict[tuple[str, str], int]:
     """The oracle: (type, id) → distance from the root over what the fold shows, without the root."""
-    fold = Fold().apply_all(records)
-    steps: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for (tenant, case, kind, type, _), shown in fold.visible():
-        if kind != Kind.RELATIONSHIP or (tenant, case) != (root.tenant, root.case) or (types and type not in types):
-            continue
-        a, b = (shown.a_type, shown.a_id), (shown.b_type, shown.b_id)
+    steps: dict[Place, set[Place]] = {}
+    for a, b in edges(records, root, types).values():
         if direction in (Direction.OUT, Direction.ANY):
             steps.setdefault(a, set()).add(b)
         if direction in (Direction.IN, Direction.ANY):

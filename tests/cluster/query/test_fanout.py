@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.config import QuerySettings
-from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, Unavailable
+from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, TooCostly, Unavailable
 from cluster.query.cypher import probe
 from cluster.query.fanout import FanOut, Topology
 from cluster.query.hot import Rows, Shard
+from cluster.query.lane import THREADS
 from cluster.routing import ShardState
 from cluster.shard_map import initial
 
@@ -30,6 +31,8 @@ class Fake:
             name.replace("_", "-"): does for name, does in behaviour.items()
         }
         self.calls: list[str] = []
+        self.pings: list[str] = []
+        self.silent: set[str] = set()
         self.reloads = 0
         self.epoch = 1
         self.replicas: dict[str, ShardState] = {}
@@ -49,6 +52,10 @@ class Fake:
             def read(self, template: str, parameters: dict[str, Any], timeout_s: float | None = None) -> Rows:
                 fake.calls.append(shard)
                 return fake.behaviour[shard]()
+
+            def answers(self) -> bool:
+                fake.pings.append(shard)
+                return shard not in fake.silent
 
             def close(self) -> None: ...
 
@@ -101,7 +108,7 @@ def test_retryable_failures_are_tried_again() -> None:
     assert run(Fake(shard_1=sometimes), lambda f: f.one(BUCKET, ask, f.deadline())) == "late"
 
 
-@pytest.mark.parametrize("error", [NotFound("no"), Corrupt("bad")])
+@pytest.mark.parametrize("error", [NotFound("no"), Corrupt("bad"), TooCostly("slow")])
 def test_final_answers_are_not_tried_again(error: Exception) -> None:
     fake = Fake(shard_1=raising(error))
     with pytest.raises(type(error)):
@@ -149,6 +156,7 @@ def test_a_hanging_shard_delays_nobody_else_and_its_breaker_opens() -> None:
         return [["too late"]]
 
     fake = Fake(shard_2=hang)
+    fake.silent.add("shard-2")
 
     async def question(fanout: FanOut) -> tuple[float, Any, list[float]]:
         began = time.monotonic()
@@ -163,8 +171,9 @@ def test_a_hanging_shard_delays_nobody_else_and_its_breaker_opens() -> None:
         took = time.monotonic() - began
         asked = fake.calls.count("shard-2")
         lane = fanout._lanes["shard-2"]
-        with pytest.raises(Unavailable, match="shard-2"):  # it is open, or this second hang in a row opens it
+        with pytest.raises(Unavailable, match="shard-2"):  # it is open, or this hang opens it
             await lane.call(lambda read: read(probe()), 0.05)
+        await asyncio.sleep(0.05)  # for the ping
         for _ in range(20):
             with pytest.raises(Unavailable, match="lately"):
                 await lane.call(lambda read: read(probe()), 0.05)
@@ -198,3 +207,66 @@ def test_a_lane_is_bounded() -> None:
     answers = run(fake, question)
     assert answers.count(True) >= SETTINGS.ongoing_requests
     assert all(answer is True or isinstance(answer, Overloaded) for answer in answers)
+
+
+def test_a_question_too_costly_for_every_shard_is_that_and_not_a_shard_that_is_missing() -> None:
+    slow = raising(TooCostly("slow"))
+    with pytest.raises(TooCostly):
+        run(Fake(shard_0=slow, shard_1=raising(Unavailable("dead", 0.01)), shard_2=slow),
+            lambda f: f.every(ask, f.deadline()))  # fmt: skip
+    merged = run(Fake(shard_1=slow), lambda f: f.every(ask, f.deadline()))
+    assert (merged.answers, merged.missing) == (("shard-0", "shard-2"), {"shard-1": "slow"})
+
+
+def test_questions_that_are_too_costly_leave_the_breaker_closed() -> None:
+    fake = Fake(shard_1=raising(TooCostly("slow")))
+
+    async def question(fanout: FanOut) -> Any:
+        for _ in range(3 * SETTINGS.breaker_failures):
+            with pytest.raises(TooCostly):
+                await fanout.one(BUCKET, ask, fanout.deadline())
+        fake.behaviour["shard-1"] = lambda: [["quick"]]
+        return await fanout.one(BUCKET, ask, fanout.deadline())
+
+    assert run(fake, question) == "quick"
+
+
+def test_a_shard_that_is_only_busy_is_not_closed_to_others() -> None:
+    released = threading.Event()
+    fake = Fake(shard_1=lambda: [[released.wait(8.0)]])
+
+    async def question(fanout: FanOut) -> Any:
+        await fanout.one(BUCKET, lambda shard: None, fanout.deadline())
+        lane = fanout._lanes["shard-1"]
+        slow = [asyncio.create_task(lane.call(lambda read: read(probe()), 0.1)) for _ in range(2 * THREADS)]
+        waited = [asyncio.create_task(lane.call(lambda read: read(probe()), 0.1)) for _ in range(3)]
+        late = await asyncio.gather(*slow, *waited, return_exceptions=True)
+        await asyncio.sleep(0.1)  # for the ping
+        released.set()
+        return late, await fanout.one(BUCKET, ask, fanout.deadline())
+
+    late, answer = run(fake, question, SETTINGS.model_copy(update={"ongoing_requests": 64}))
+    assert answer is True
+    assert set(fake.pings) == {"shard-1"}
+    assert {type(error) for error in late[:THREADS]} == {Unavailable}  # the shard owes them an answer
+    assert {type(error) for error in late[THREADS:]} == {Overloaded}  # no thread has taken them
+
+
+def test_an_answer_that_takes_too_long_to_put_together_is_too_costly() -> None:
+    fake = Fake()
+
+    def job(shard: Shard) -> Any:
+        first = ask(shard)
+        time.sleep(0.15)
+        return first, ask(shard)
+
+    async def question(fanout: FanOut) -> Any:
+        await fanout.one(BUCKET, ask, fanout.deadline())
+        lane = fanout._lanes["shard-1"]
+        with pytest.raises(TooCostly):
+            await lane.call(lambda read: job(Shard(read, 1)), 0.1)  # the caller stops waiting between statements
+        with pytest.raises(TooCostly):
+            await lane.call(lambda read: job(Shard(read, 1)), 0.16)  # the second statement has no time left
+        return fake.pings
+
+    assert run(fake, question) == []

@@ -10,7 +10,8 @@ from cluster.errors import Fenced, NotFound
 from cluster.ids import bucket_of
 from cluster.model import Kind, Op
 from cluster.query import hot, validate
-from cluster.query.ir import EntityQuery, PropertyFilter, SearchQuery
+from cluster.query.answers import CasesPage
+from cluster.query.ir import CasesQuery, EntityQuery, PropertyFilter, SearchQuery
 from cluster.query.validate import QueryLimits
 from tests.cluster.query.facts import ALL, EPOCH, Graph, entity, record, relationship
 
@@ -180,7 +181,9 @@ def test_cases_page_by_name(graph: Graph) -> None:
     names = ["b", "a/x", "Ünï", "z'\"`", "a"]
     graph.write([entity("t", case, "T", "1") for case in names])
     first = hot.list_cases(graph.seen(), validate.cases_query(LIMITS, "t", 3))
-    assert (first.items, first.more) == (sorted(names)[:3], True)
+    assert first == CasesPage(sorted(names)[:3], sorted(names)[2])
+    rest = hot.list_cases(graph.seen(), CasesQuery("t", 3, after=sorted(names)[2]))
+    assert rest == CasesPage(sorted(names)[3:])
 
 
 _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12)

@@ -314,6 +314,7 @@ def test_a_tenants_names_stay_within_the_limit_whoever_registers(store: ControlS
     known = store.names.list(T, "relationship_type")
     refused = [name for n in range(3) for name in json.loads((tmp_path / f"refused-{n}").read_text())]
     assert (len(known), len(refused)) == (15, 15)
+    assert (store.names.count(T, "relationship_type"), store.names.count(T, "property_name")) == (15, 0)
     assert not known & set(refused)
     assert store.names.register(T, "relationship_type", known, limit=15) == frozenset()
     assert store.names.register(T, "relationship_type", ["New"], limit=15) == {"New"}

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from cluster.embedded import Running, kill_server, start
-from cluster.errors import Rejected, Unavailable
+from cluster.errors import Overloaded, Rejected, TooCostly, Unavailable
 from cluster.stores.falkor import FalkorClient, translate
 from tests.conftest import StartServer
 
@@ -33,3 +33,34 @@ def test_a_shard_that_is_not_serving_yet_is_asked_again_later(start_server: Star
 
 def test_a_command_that_our_user_may_not_run_is_no_matter_of_time() -> None:
     assert type(translate(redis.exceptions.NoPermissionError("no"), False)) is Rejected
+
+
+SLOW = "UNWIND range(1, 50000) AS a UNWIND range(1, 50000) AS b WITH a, b WHERE a * b = 0 RETURN count(a)"
+"""It runs for minutes, in little memory."""
+
+
+def test_a_query_that_outlasts_what_it_was_given_is_too_costly(falkor_server: Running, unique: str) -> None:
+    client = FalkorClient(f"unix://{falkor_server.socket}", falkor_server.password, graph=unique)
+    client.write("CREATE (:X)", {})
+    for given_s in (0.05, 0.0004):  # the store's own unit is a millisecond, and 0 is no bound
+        with pytest.raises(TooCostly, match="ask for less"):
+            client.read(SLOW, {}, given_s)
+    assert client.read("MATCH (x) RETURN count(x)", {}, 1.0) == [[1]]
+    assert client.answers()
+    client.close()
+
+
+def test_over_the_stores_own_bound_nothing_is_known_of_the_query() -> None:
+    late = redis.exceptions.ResponseError("Query timed out")
+    assert type(translate(late, False)) is Overloaded is type(translate(late, True))
+    assert type(translate(late, False, 1.0)) is TooCostly
+    waiting = redis.exceptions.ResponseError("Max pending queries exceeded")
+    assert type(translate(waiting, False, 1.0)) is Overloaded
+
+
+def test_a_server_that_is_stopped_does_not_answer(start_server: StartServer) -> None:
+    running = start_server("shard")
+    client = FalkorClient(f"unix://{running.socket}", running.password, timeout_s=0.5)
+    assert client.answers()
+    kill_server(running.spec)
+    assert not client.answers()

@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from cluster.errors import Corrupt
-from cluster.model import Op
-from tests.cluster.query.facts import entity, relationship
+from cluster.model import Kind, Op
+from cluster.query.cypher import Statement
+from tests.cluster.query.facts import entity, record, relationship
+from tests.cluster.stores.test_falkor import SLOW
 from tests.serve_apps.api.stand import Stand
 
 pytestmark = pytest.mark.services
@@ -101,6 +103,41 @@ def test_cases_and_search_come_from_all_shards_page_by_page(stand: Stand) -> Non
             got += [item[name] for item in page["items"]]
             cursor = page["next"]
         assert got == cases
+
+
+def test_cases_in_which_nothing_is_visible_are_not_listed(stand: Stand) -> None:
+    cases = [f"case {n:02}" for n in range(40)]
+    stand.write([entity("a", case, "T", "x") for case in cases])
+    stand.write([record("a", "claimed", Kind.CLAIM, "Alias", "1", a=("T", "x"), claim=["is", "x", None])])
+    shown = {"case 07", "case 33"}
+    stand.write([entity("a", case, "T", "x", op=Op.DELETE, at=2) for case in cases if case not in shown])
+    stand.write([relationship("a", "waits", "R", "r", ("T", "x"), ("T", "y"))])
+    stand.write([entity("a", "noted", "T", "x", source="overlay/pagerank", props={"rank": 1})])
+    for limit in (1, 2, 100):
+        got, cursor, pages = [], "", 0
+        while cursor is not None:
+            page = get(stand, f"/v1/cases?limit={limit}" + (f"&cursor={cursor}" if cursor else "")).json()
+            got += [item["case"] for item in page["items"]]
+            cursor, pages = page["next"], pages + 1
+        assert got == [*sorted(shown), "claimed"]
+        assert pages <= 10
+    stand.write([entity("a", "case 02", "T", "x", at=3)])
+    assert get(stand, "/v1/cases?limit=1").json()["items"] == [{"case": "case 02"}]
+
+
+def test_a_question_that_is_too_costly_says_what_to_do(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand.write([entity("a", "c", "T", "x")])
+    slow = Statement(SLOW, {})
+    quick = stand.settings.query.model_copy(update={"deadline_s": 5.0, "breaker_failures": 2})
+    object.__setattr__(stand.fanout, "_settings", quick)
+    with monkeypatch.context() as patch:
+        patch.setattr("cluster.query.cypher.entity", lambda *_: slow)
+        for _ in range(2 * quick.breaker_failures):
+            answer = get(stand, path_of("c", "T", "x"))
+            assert (answer.status_code, answer.json()["type"]) == (422, "urn:intelgraph:problem:question-too-costly")
+            assert "ask for less" in answer.json()["detail"]
+            assert "retry-after" not in answer.headers
+    assert get(stand, path_of("c", "T", "x")).status_code == 200
 
 
 def test_a_shard_that_is_down_is_named(stand: Stand) -> None:
