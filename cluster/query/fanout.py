@@ -16,8 +16,8 @@ from typing import Protocol, TypeVar
 from cluster.config import QuerySettings
 from cluster.errors import EpochMismatch, Fenced, IntelGraphError, Misrouted, Retryable, TooCostly, Unavailable
 from cluster.query.cypher import FALKORDB, Dialect
-from cluster.query.hot import Read, Shard
-from cluster.query.lane import Connect, Lane
+from cluster.query.hot import Shard
+from cluster.query.lane import Asking, Connect, Lane
 from cluster.routing import Deadline, Merged, Route, ShardState, delays, merge, next_delay, route_read
 from cluster.shard_map import ShardMap
 from cluster.telemetry import metrics
@@ -173,8 +173,8 @@ class FanOut:
             metrics.MISROUTE_REFUSED.labels(route.shard).inc()
             raise
 
-    def _shard(self, read: Read, route: Route, buckets: tuple[int, ...]) -> Shard:
-        return Shard(read, route.epoch, buckets, self._dialect, route.shard)
+    def _shard(self, read: Asking, route: Route, buckets: tuple[int, ...]) -> Shard:
+        return Shard(read, route.epoch, buckets, self._dialect, route.shard, read.at_once)
 
     def _buckets_of(self, shard_map: ShardMap, shard: str) -> tuple[int, ...]:
         if self._buckets[0] != shard_map.revision:

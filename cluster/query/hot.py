@@ -20,6 +20,7 @@ from cluster.query.ir import CasesQuery, EntityQuery, SearchQuery
 
 Rows = list[list[Any]]
 Read = Callable[[Statement], Rows]
+ReadAll = Callable[[Sequence[Statement]], list[Rows]]
 CLAIMS_MAX = 1_000
 OVERLAYS_MAX = 100
 CASES_ROUNDS = 10
@@ -31,10 +32,11 @@ class Shard:
     """One shard, as one question sees it.
 
     Args:
-        read: runs a statement; raises Unavailable, Overloaded or Corrupt.
+        read: runs a statement; raises Unavailable, TooCostly, Overloaded or Corrupt.
         epoch: the shard's epoch of readers that the caller believes in.
         buckets: those the caller believes the shard owns; for questions over the whole shard.
         name: the shard's id.
+        at_once: runs several statements in one round trip, where the reader can; else they run one by one.
     """
 
     read: Read
@@ -42,6 +44,13 @@ class Shard:
     buckets: tuple[int, ...] = ()
     dialect: Dialect = FALKORDB
     name: str = ""
+    at_once: ReadAll | None = None
+
+    def read_all(self, statements: Sequence[Statement]) -> list[Rows]:
+        """Rows of several statements of which none needs another's."""
+        if self.at_once is not None and len(statements) > 1:
+            return self.at_once(statements)
+        return [self.read(statement) for statement in statements]
 
     def admitted(self, statement: Statement, buckets: Sequence[int]) -> Rows:
         """Rows of a statement.
@@ -49,7 +58,10 @@ class Shard:
         Raises:
             Fenced: there are none because the shard has another epoch, or not all of the buckets.
         """
-        rows = self.read(statement)
+        return self.current(self.read(statement), buckets)
+
+    def current(self, rows: Rows, buckets: Sequence[int]) -> Rows:
+        """These rows; raises Fenced as `admitted`."""
         if not rows:
             refuse_unless_current(self.read(cypher.probe()), self.epoch, buckets)
         return rows
@@ -81,8 +93,12 @@ def read_entity(shard: Shard, query: EntityQuery) -> EntityView:
     if stored is None or not is_of(stored, query.tenant, query.case):
         raise NotFound(NOT_FOUND)
     side = sidecar(stored)
-    claims = shard.admitted(cypher.claims(query, shard.epoch, CLAIMS_MAX + 1), [bucket])
-    overlays = shard.admitted(cypher.overlays(query, shard.epoch, OVERLAYS_MAX + 1), [bucket])
+    claims, overlays = (
+        shard.current(found, [bucket])
+        for found in shard.read_all(
+            [cypher.claims(query, shard.epoch, CLAIMS_MAX + 1), cypher.overlays(query, shard.epoch, OVERLAYS_MAX + 1)]
+        )
+    )
     own = [row[0] for row in claims if is_of(row[0], query.tenant, query.case)]
     cut = ["claims"] * (len(claims) > CLAIMS_MAX) + ["overlays"] * (len(overlays) > OVERLAYS_MAX)
     return EntityView(

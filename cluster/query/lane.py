@@ -1,6 +1,6 @@
 """The lane to one shard: its threads, its connections, its circuit breaker. What hangs there hangs nobody else.
 
-FanOut ─► Lane.call(job) ─► breaker, room ─► a thread of this shard ─► its own connection ─► Reader.read
+FanOut ─► Lane.call(job) ─► breaker, room ─► a thread of this shard ─► its own connection ─► Reader.read_all
 
 The breaker is for a shard that does not answer. A question that takes too long (`TooCostly`) and one that waited too
 long for a thread (`Overloaded`) say nothing against it. Nor does an answer that is late because others keep the shard's
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -34,11 +34,12 @@ STORE_SHARE = 0.9
 class Reader(Protocol):
     """One connection to one shard, for one thread; `cluster.stores.falkor.FalkorClient` is one."""
 
-    def read(self, template: str, parameters: dict[str, Any], timeout_s: float | None = None) -> Rows:
-        """Rows of a reading template. Raises Unavailable, TooCostly after `timeout_s`, Overloaded, Corrupt."""
+    def read_all(self, queries: Sequence[tuple[str, dict[str, Any]]], timeout_s: float | None = None) -> list[Rows]:
+        """Rows of each reading template, sent at once. Raises Unavailable, TooCostly after `timeout_s`, Overloaded,
+        Corrupt."""
 
     def answers(self) -> bool:
-        """Whether the shard answers at all, however busy it is with queries. May block as long as `read`."""
+        """Whether the shard answers at all, however busy it is with queries. May block as long as `read_all`."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -78,6 +79,25 @@ class Attempt:
         return TooCostly(f"the answer took too long to put together; {ASK_FOR_LESS}")
 
 
+class Asking:
+    """How a job reads: a `Read`, on one connection and within one attempt's time."""
+
+    def __init__(self, reader: Reader, attempt: Attempt) -> None:
+        self._reader, self._attempt = reader, attempt
+
+    def __call__(self, statement: Statement) -> Rows:
+        """Rows of one statement."""
+        return self.at_once([statement])[0]
+
+    def at_once(self, statements: Sequence[Statement]) -> list[Rows]:
+        """Rows of several statements, in one round trip."""
+        left_s = self._attempt.left_s()
+        self._attempt.asking = True
+        rows = self._reader.read_all(statements, left_s)
+        self._attempt.asking = False
+        return rows
+
+
 class Lane:
     """Calls to one shard, from one event loop. At most `ongoing_requests` are under way or wait for a thread."""
 
@@ -93,7 +113,7 @@ class Lane:
         self._ping_thread = ThreadPoolExecutor(1, thread_name_prefix=f"shard-{shard}-ping")
         self._ping: asyncio.Task[None] | None = None
 
-    async def call(self, job: Callable[[Callable[[Statement], Rows]], T], timeout_s: float) -> T:
+    async def call(self, job: Callable[[Asking], T], timeout_s: float) -> T:
         """Run a job on one of the lane's threads and connections.
 
         Raises:
@@ -164,21 +184,14 @@ class Lane:
         for _ in range(times):
             self._breaker = self._breaker.failed(time.monotonic())
 
-    def _run(self, job: Callable[[Callable[[Statement], Rows]], T], attempt: Attempt) -> T:
+    def _run(self, job: Callable[[Asking], T], attempt: Attempt) -> T:
         if attempt.at_s <= time.monotonic():
             raise attempt.late(self._shard)
         attempt.begun = attempt.asking = True
         reader = self._reader()
         attempt.asking = False
 
-        def read(statement: Statement) -> Rows:
-            left_s = attempt.left_s()
-            attempt.asking = True
-            rows = reader.read(statement.template, statement.parameters, left_s)
-            attempt.asking = False
-            return rows
-
-        return job(read)
+        return job(Asking(reader, attempt))
 
     def _reader(self) -> Reader:
         reader: Reader | None = getattr(self._mine, "reader", None)

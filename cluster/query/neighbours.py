@@ -127,21 +127,22 @@ def _page(
     shard: Shard, query: NeighboursQuery, places: dict[str, Place], page: Sequence[str], groups: Groups
 ) -> tuple[Rows, list[LinkView], bool]:
     """Property maps of the page's entities, its relationships by (type, id), and whether some were left out."""
+    askings = _askings(shard.epoch, query, places, page)
+    most = LINKS_PER_ENTITY * max(len(page), 1)
+    statements = [asking(most + 1, types) for types in groups[:1] for asking in askings]
     stored: Rows = []
     if page:
-        stored = shard.admitted(cypher.entities(query, shard.epoch, page), [bucket_of(query.tenant, query.case)])
-    most = LINKS_PER_ENTITY * max(len(page), 1)
-    found: list[LinkView] = []
-    cut = False
-    for asking in _askings(shard.epoch, query, places, page):
-        rows: Rows = []
-        for types in groups:
+        stored, *found = shard.read_all([cypher.entities(query, shard.epoch, page), *statements])
+        shard.current(stored, [bucket_of(query.tenant, query.case)])
+    else:
+        found = shard.read_all(statements)
+    for types in groups[1:]:
+        for rows, asking in zip(found, askings, strict=True):
             if len(rows) <= most:
                 rows += shard.read(asking(most + 1 - len(rows), types))
-        cut = cut or len(rows) > most
-        found += [_link(places, row) for row in rows[:most]]
-    found.sort(key=lambda link: (link.type, link.id))
-    return stored, found, cut
+    links = [_link(places, row) for rows in found for row in rows[:most]]
+    links.sort(key=lambda link: (link.type, link.id))
+    return stored, links, any(len(rows) > most for rows in found)
 
 
 Asking = Callable[[int, Sequence[str]], Statement]

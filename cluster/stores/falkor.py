@@ -34,8 +34,7 @@ _WRITE_SECONDS = metrics.STORE_QUERY_SECONDS.labels("falkordb", "write")
 _NULL, _STRING, _INTEGER, _BOOLEAN, _DOUBLE, _ARRAY, _MAP = 1, 2, 3, 4, 5, 6, 10
 
 
-def _value(cell: Any) -> Any:
-    kind, value = cell
+def _value(kind: int, value: Any) -> Any:
     if kind == _STRING:
         return value.decode()
     if kind == _INTEGER:
@@ -47,16 +46,26 @@ def _value(cell: Any) -> Any:
     if kind == _NULL:
         return None
     if kind == _ARRAY:
-        return [_value(item) for item in value]
+        return _values(value)
     if kind == _MAP:
-        return {value[i].decode(): _value(value[i + 1]) for i in range(0, len(value), 2)}
+        entries = iter(value)
+        return {
+            name.decode(): cell.decode() if kind == _STRING else cell if kind == _INTEGER else _value(kind, cell)
+            for name, (kind, cell) in zip(entries, entries, strict=True)
+        }
     raise Corrupt(f"the shard answered with a value of type {kind}, which no template asks for")
 
 
+def _values(cells: Any) -> list[Any]:
+    """Most cells are texts and integers: they are decoded here, without a call for each."""
+    return [
+        value.decode() if kind == _STRING else value if kind == _INTEGER else _value(kind, value)
+        for kind, value in cells
+    ]
+
+
 def _rows(answer: Any) -> list[list[Any]]:
-    if len(answer) < 3:
-        return []
-    return [[_value(cell) for cell in row] for row in answer[1]]
+    return [] if len(answer) < 3 else list(map(_values, answer[1]))
 
 
 class QueryFailed(Corrupt):
@@ -182,21 +191,37 @@ class FalkorClient:
         Raises:
             TooCostly: it gave up after `timeout_s`. Overloaded: too many wait, or its own default has passed.
         """
+        return self.read_all([(template, parameters)], timeout_s)[0]
+
+    def read_all(
+        self, queries: Sequence[tuple[str, Mapping[str, Any]]], timeout_s: float | None = None
+    ) -> list[list[list[Any]]]:
+        """Run several reading templates, sent at once, and wait for all: rows of each. See `read`."""
         self._check_idle()
-        text = header(parameters) + template if parameters else template
         options = ("timeout", max(1, int(timeout_s * 1000))) if timeout_s else ()
+        commands = [
+            ("GRAPH.RO_QUERY", self._graph, header(parameters) + template if parameters else template, "--compact",
+             *options)
+            for template, parameters in queries
+        ]  # fmt: skip
         try:
             with _READ_SECONDS.time():
-                self._connection.send_command("GRAPH.RO_QUERY", self._graph, text, "--compact", *options)
-                answer = self._connection.read_response()
-            return _rows(answer)
-        except redis.exceptions.ResponseError as error:
-            if "empty key" in str(error):
-                return []
-            raise translate(error, False, timeout_s) from error
+                self._connection.send_packed_command(self._connection.pack_commands(commands))
+                answers = [self._answer() for _ in commands]
         except (redis.exceptions.RedisError, OSError) as error:
             self.close()
             raise translate(error, False) from error
+        for answer in answers:
+            if isinstance(answer, redis.exceptions.ResponseError):
+                raise translate(answer, False, timeout_s) from answer
+        return list(map(_rows, answers))
+
+    def _answer(self) -> Any:
+        """One answer as it came: none of an empty graph, and a refusal as it is, so that those after it are read."""
+        try:
+            return self._connection.read_response()
+        except redis.exceptions.ResponseError as error:
+            return () if "empty key" in str(error) else error
 
     def answers(self) -> bool:
         """Whether the server answers; its main thread does so however many queries run or wait."""

@@ -96,7 +96,10 @@ class Graph:
 
     def seen(self, epoch: int = EPOCH, buckets: tuple[int, ...] = ALL) -> Shard:
         """The shard as a question sees it."""
-        return Shard(lambda s: self.client.read(s.template, s.parameters, 10.0), epoch, buckets)
+        return Shard(
+            lambda s: self.client.read(s.template, s.parameters, 10.0), epoch, buckets,
+            at_once=lambda statements: self.client.read_all(statements, 10.0),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Remove the graph, on the server's main thread: freeing it beside the making of another crashes FalkorDB."""

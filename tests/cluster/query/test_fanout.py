@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -49,9 +49,9 @@ class Fake:
         fake = self
 
         class Reader:
-            def read(self, template: str, parameters: dict[str, Any], timeout_s: float | None = None) -> Rows:
-                fake.calls.append(shard)
-                return fake.behaviour[shard]()
+            def read_all(self, queries: Sequence[Any], timeout_s: float | None = None) -> list[Rows]:
+                fake.calls += [shard] * len(queries)
+                return [fake.behaviour[shard]() for _ in queries]
 
             def answers(self) -> bool:
                 fake.pings.append(shard)
@@ -243,7 +243,7 @@ def test_a_shard_that_is_only_busy_is_not_closed_to_others() -> None:
         late = await asyncio.gather(*slow, *waited, return_exceptions=True)
         await asyncio.sleep(0.1)  # for the ping
         released.set()
-        return late, await fanout.one(BUCKET, ask, fanout.deadline())
+        return late, await lane.call(lambda read: read(probe())[0][0], 1.0)
 
     late, answer = run(fake, question, SETTINGS.model_copy(update={"ongoing_requests": 64}))
     assert answer is True

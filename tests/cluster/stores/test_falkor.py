@@ -7,7 +7,7 @@ import redis
 
 from cluster.embedded import Running, kill_server, start
 from cluster.errors import Overloaded, Rejected, TooCostly, Unavailable
-from cluster.stores.falkor import FalkorClient, translate
+from cluster.stores.falkor import FalkorClient, QueryFailed, translate
 from tests.conftest import StartServer
 
 pytestmark = pytest.mark.services
@@ -33,6 +33,23 @@ def test_a_shard_that_is_not_serving_yet_is_asked_again_later(start_server: Star
 
 def test_a_command_that_our_user_may_not_run_is_no_matter_of_time() -> None:
     assert type(translate(redis.exceptions.NoPermissionError("no"), False)) is Rejected
+
+
+def test_queries_sent_at_once_answer_in_order_and_a_refused_one_takes_nobodys_answer(
+    falkor_server: Running, unique: str
+) -> None:
+    client = FalkorClient(f"unix://{falkor_server.socket}", falkor_server.password, graph=unique)
+    one = ("RETURN $n", {"n": 1})
+    assert client.read_all([one, ("MATCH (x) RETURN x", {})], 1.0) == [[], []]  # there is no graph yet
+    client.write("CREATE (:X {text: 'é', n: 2, part: 0.5, yes: true, list: [1, 'a']})", {})
+    whole = {"text": "é", "n": 2, "part": 0.5, "yes": True, "list": [1, "a"]}
+    assert client.read_all([one, ("MATCH (x:X) RETURN properties(x)", {}), one]) == [[[1]], [[whole]], [[1]]]
+    with pytest.raises(QueryFailed):
+        client.read_all([one, ("RETURN nothing", {}), ("RETURN 3", {})], 1.0)
+    with pytest.raises(TooCostly):
+        client.read_all([one, (SLOW, {}), ("RETURN 3", {})], 0.05)
+    assert client.read("RETURN 4", {}) == [[4]]
+    client.close()
 
 
 SLOW = "UNWIND range(1, 50000) AS a UNWIND range(1, 50000) AS b WITH a, b WHERE a * b = 0 RETURN count(a)"

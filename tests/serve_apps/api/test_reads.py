@@ -125,6 +125,34 @@ def test_cases_in_which_nothing_is_visible_are_not_listed(stand: Stand) -> None:
     assert get(stand, "/v1/cases?limit=1").json()["items"] == [{"case": "case 02"}]
 
 
+GOLDEN = """\
+{"of":{"case":"c","type":"T","id":"0"},"entities":[
+{"type":"T","id":"a/é","hops":1,"props":{"n":1,"on":true,"part":0.30000000000000004}},
+{"type":"U","id":"2","hops":2,"props":{"list":["x","y"],"n":2,"on":true,"part":0.30000000000000004}},
+{"type":"U","id":"3","hops":3,"props":{"n":3,"on":true,"part":0.30000000000000004}}],"relationships":[
+{"type":"R0","id":"r0","from":{"type":"T","id":"0"},"to":{"type":"T","id":"a/é"},"props":{"n":0}},
+{"type":"R0","id":"r2","from":{"type":"T","id":"a/é"},"to":{"type":"U","id":"2"},"props":{"n":2}},
+{"type":"R0","id":"r4","from":{"type":"U","id":"3"},"to":{"type":"U","id":"3"},"props":{"n":4}},
+{"type":"R1","id":"r1","from":{"type":"T","id":"a/é"},"to":{"type":"T","id":"0"},"props":{"n":1}},
+{"type":"R1","id":"r3","from":{"type":"U","id":"2"},"to":{"type":"U","id":"3"},"props":{"n":3}},
+{"type":"R1","id":"r5","from":{"type":"T","id":"0"},"to":{"type":"T","id":"0"},"props":{"n":5}}],
+"next":null,"truncated":[],"supernodes":[]}
+"""
+
+
+def test_a_neighbourhood_is_these_very_bytes(stand: Stand) -> None:
+    nodes = [("T", "0"), ("T", "a/\u00e9"), ("U", "2"), ("U", "3")]
+    several = entity("a", "c", *nodes[2], source="s2", props={"n": 9, "list": ["x", "y"]})
+    plain = [entity("a", "c", *node, props={"n": n, "part": 0.1 + 0.2, "on": True}) for n, node in enumerate(nodes)]
+    stand.write([*plain, several])
+    ends = [(0, 1), (1, 0), (1, 2), (2, 3), (3, 3), (0, 0)]
+    stand.write([relationship("a", "c", f"R{n % 2}", f"r{n}", nodes[a], nodes[b], props={"n": n}) for n, (a, b) in
+                 enumerate(ends)])  # fmt: skip
+    path = path_of("c", *nodes[0]) + "/neighbors?hops=3&relationships=full&limit=3"
+    for _ in range(2):
+        assert get(stand, path).content == GOLDEN.replace("\n", "").encode()
+
+
 def test_a_question_that_is_too_costly_says_what_to_do(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     stand.write([entity("a", "c", "T", "x")])
     slow = Statement(SLOW, {})
