@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
@@ -80,4 +81,43 @@ priorities = st.builds(
     lambda tenant, source, priority, revision: priority_record(tenant, source, priority, revision, 0),
     st.sampled_from(TENANTS), st.sampled_from(SOURCES[:2]), st.integers(0, 3), st.integers(1, 4),
 )  # fmt: skip
-histories = st.lists(st.one_of(facts(), facts(), facts(), facts(), facts(), floors, priorities), max_size=40)
+_any_record = st.one_of(facts(), facts(), facts(), facts(), facts(), floors, priorities)
+_PROPS = (
+    "{}",
+    '{"name":"x"}',
+    '{"name":"y"}',
+    '{"score":1}',
+    '{"score":1.0}',
+    '{"a.b":true,"name":"z"}',
+    '{"x-y":[1,2]}',
+)
+
+
+def crowd(seed: int, size: int) -> list[Record]:
+    """Records of a seed that meet all the time: one case of each tenant, few things, several sources on each; one of
+    ten is a floor or a priority. A smaller size gives the beginning of a larger one."""
+    rnd = random.Random(seed)
+    return [_crowded(rnd) for _ in range(size)]
+
+
+def _crowded(rnd: random.Random) -> Record:
+    tenant, source = rnd.choice(TENANTS), rnd.choice(SOURCES[:2])
+    if rnd.random() < 0.1:
+        if rnd.random() < 0.5:
+            return priority_record(tenant, source, rnd.randrange(4), rnd.randint(1, 9), 0)
+        source, type_ = rnd.choice((*SOURCES, source)), rnd.choice(("", "person", REL_TYPES[0]))
+        return floor_record(tenant, source, type_, versions.encode(1, [rnd.randint(1, 12)]), 0)
+    kind = rnd.choice((Kind.ENTITY, Kind.ENTITY, Kind.RELATIONSHIP, Kind.RELATIONSHIP, Kind.CLAIM))
+    a, b = (("person", rnd.choice(IDS)) for _ in "ab")
+    ends = (*a, *b) if kind == Kind.RELATIONSHIP else (*a, "", "") if kind == Kind.CLAIM else ("", "", "", "")
+    if kind == Kind.ENTITY and rnd.random() < 0.15:
+        source = SOURCES[2]
+    claim = f'["said",{rnd.randrange(3)},null]' if kind == Kind.CLAIM else ""
+    type_ = rnd.choice(REL_TYPES) if kind == Kind.RELATIONSHIP else "person"
+    id_ = rnd.choice(IDS[:2] if kind == Kind.CLAIM else IDS)
+    op = Op.DELETE if rnd.random() < 0.2 else Op.UPSERT
+    return make(tenant, CASES[0], kind, type_, id_, source, rnd.randint(1, 20), op, ends, rnd.choice(_PROPS), claim)
+
+
+histories = st.one_of(st.lists(_any_record, max_size=40), st.builds(crowd, st.integers(0, 2**32), st.integers(0, 80)))
+"""Lists have any values and mostly too few records to meet; crowds meet."""
