@@ -22,6 +22,9 @@ from cluster.telemetry.logs import Log
 LOG = Log("intelgraph.supervisor")
 NAMESPACE = "intelgraph"
 _LOOK_S, _ANSWER_S = 1.0, 10.0
+_SILENT_LOOKS, _STARTING_LOOKS = 3, 18
+"""So many looks without an answer, and an actor is replaced; one that never answered may still be starting, which is
+slow on a busy machine: ended too soon it would never come up."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,11 @@ class Supervisor:
         self._stack, self._extra = stack, extra
         self._handles: dict[str, Any] = {}
         self._silent: dict[str, int] = {}
+        self._answered: set[str] = set()
         self.statuses: Mapping[str, dict[str, Any]] = {}
 
     def ensure(self) -> None:
-        """Start what is missing; replace what has not answered three times. Safe to call at any time."""
+        """Start what is missing; replace what does not answer. Safe to call at any time."""
         shard_ids = [s.id for s in self._stack.control.shards.list() if s.role == "primary" and s.state != "down"]
         owners = set(self._stack.current_map().shards)
         actors = wanted(self._stack.settings, [s for s in shard_ids if s in owners]) + self._extra()
@@ -88,6 +92,7 @@ class Supervisor:
             try:
                 statuses[name] = ray.get(answer, timeout=0.1)
                 self._silent.pop(name, None)
+                self._answered.add(name)
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
                 statuses[name] = {"state": "silent", "reason": type(error).__name__}
                 self._replace_if_silent(name)
@@ -95,8 +100,9 @@ class Supervisor:
 
     def _replace_if_silent(self, name: str) -> None:
         self._silent[name] = self._silent.get(name, 0) + 1
-        if self._silent[name] >= 3:
+        if self._silent[name] >= (_SILENT_LOOKS if name in self._answered else _STARTING_LOOKS):
             LOG.warning("actor_replaced", actor=name)
+            self._answered.discard(name)
             ray.kill(self._handles.pop(name), no_restart=True)
             self._silent.pop(name)
 

@@ -1,0 +1,149 @@
+"""Nothing that matters lives in an actor: each is killed under load, comes back by itself, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from actors.ingest_actor import Loaded, LoadRequest, load_file, wanted_workers
+from actors.supervisor import NAMESPACE, Supervisor, wanted
+from tests.faults.harness import Installation, Producer, check, events, wait_until
+
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.usefixtures("ray_node")]
+
+GOES_ON_S = 10.0
+"""A worker that dies goes on within this time; on a machine so busy that a first start takes longer, within that."""
+START_S = 120.0
+ACTORS = ("lake-appender", "shard-writer:shard-0", "shard-writer:shard-1", "ingest-worker:0")
+
+
+class Supervised:
+    """An installation whose loops are actors under a supervisor."""
+
+    def __init__(self, system: Installation) -> None:
+        self.system = system
+        self.supervisor = Supervisor(system.stack, lambda: wanted_workers(system.settings))
+        self._stopping, self.goes_on_s = threading.Event(), GOES_ON_S
+        self._thread = threading.Thread(target=self.supervisor.run, args=(self._stopping,), daemon=True)
+
+    def __enter__(self) -> Supervised:
+        began = time.monotonic()
+        self._thread.start()
+        wait_until(lambda: set(self.pids()) == set(ACTORS), START_S, "every actor answers")
+        self.goes_on_s = max(GOES_ON_S, time.monotonic() - began)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(START_S)
+        self.supervisor.stop()
+
+    def pids(self) -> dict[str, int]:
+        """Process of each actor that answers."""
+        return {name: status["pid"] for name, status in self.supervisor.statuses.items() if "pid" in status}
+
+    def kill(self, name: str) -> int:
+        """SIGKILL to an actor's process; returns which it was."""
+        pid = self.pids()[name]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+@pytest.fixture
+def supervised(server_root: Path, request: pytest.FixtureRequest) -> Iterator[Supervised]:
+    with Installation(server_root / f"sv{len(request.node.name)}") as system:
+        system.start_servers()
+        with Supervised(system) as made:
+            yield made
+
+
+def test_what_is_wanted_has_a_name_that_says_what_it_does(server_root: Path) -> None:
+    with Installation(server_root / "wn") as system:
+        names = [a.name for a in wanted(system.settings, system.shard_ids) + wanted_workers(system.settings)]
+        assert sorted(names) == sorted(ACTORS)
+
+
+def test_actors_that_are_killed_come_back_and_lose_nothing(supervised: Supervised) -> None:
+    """Writers and the lake appender, one after the other, while events come in."""
+    system = supervised.system
+    producer = Producer(system, events(19, 3_000)).start()
+    for turn, name in enumerate(ACTORS[:3]):
+        wait_until(lambda turn=turn: producer.sent >= 600 * (turn + 1))  # type: ignore[misc]
+        killed = supervised.kill(name)
+        wait_until(
+            lambda name=name, killed=killed: supervised.pids().get(name, killed) != killed,  # type: ignore[misc]
+            supervised.goes_on_s, f"{name} is back",
+        )  # fmt: skip
+        if name.startswith("shard-writer"):
+            system.settle_partly(name.partition(":")[2])
+    history = producer.join()
+    system.settle()
+    check(system, history)
+    with system.stack.open_lake() as lake:
+        ends = system.ends()
+        wait_until(lambda: all(lake.positions().of(p).number == n for p, n in ends.items()), message="the lake has all")
+
+
+def test_a_load_goes_on_when_its_worker_is_killed(supervised: Supervised, tmp_path: Path) -> None:
+    """The caller follows the load over the worker's death; each line is one record."""
+    system, lines = supervised.system, 40_000
+    path = tmp_path / "facts.jsonl"
+    with path.open("w") as file:
+        for number in range(lines):
+            fact = {"case": f"c{number % 5}", "kind": "entity", "op": "upsert", "type": "person", "id": str(number)}
+            file.write(json.dumps({**fact, "props": {"n": number}}) + "\n")
+    done: list[Loaded] = []
+    request = LoadRequest(str(path), "acme", "feed")
+    loading = threading.Thread(target=lambda: done.append(load_file(request)), daemon=True)
+    loading.start()
+    wait_until(lambda: sum(system.ends().values()) > 0, message="the load has begun")
+    killed = supervised.kill("ingest-worker:0")
+    assert not done, "it ended before its worker was killed"
+    wait_until(
+        lambda: supervised.pids().get("ingest-worker:0", killed) != killed, supervised.goes_on_s, "the worker is back"
+    )
+    loading.join(START_S)
+    assert len(done) == 1
+    system.settle()
+    check(system)
+    distinct = {record for _, _, rows in system.log_records() for record in rows}
+    assert len(distinct) == lines
+
+
+def test_one_that_is_starting_has_more_time_than_one_that_fell_silent(
+    server_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine a start takes longer than silence may last: it is not begun anew for ever."""
+    ended: list[object] = []
+    monkeypatch.setattr(ray, "kill", lambda handle, no_restart: ended.append(handle))
+    with Installation(server_root / "st") as system:
+        supervisor = Supervisor(system.stack)
+
+        def looks_until_replaced(answered: bool) -> int:
+            supervisor._handles, supervisor._answered = {"a": "handle"}, {"a"} if answered else set()
+            looks = 0
+            while "a" in supervisor._handles:
+                supervisor._replace_if_silent("a")
+                looks += 1
+            return looks
+
+        assert (looks_until_replaced(True), looks_until_replaced(False), looks_until_replaced(False)) == (3, 18, 18)
+        assert len(ended) == 3
+
+
+def test_an_actor_that_does_not_answer_is_replaced(supervised: Supervised) -> None:
+    """Stopped, not dead: after three looks without an answer its place is taken."""
+    name = "shard-writer:shard-1"
+    stopped = supervised.pids()[name]
+    os.kill(stopped, signal.SIGSTOP)
+    wait_until(lambda: supervised.pids().get(name, stopped) != stopped, START_S, "another has its place")
+    assert ray.get(ray.get_actor(name, namespace=NAMESPACE).status.remote())["pid"] != stopped
+    supervised.system.settle("shard-1")
