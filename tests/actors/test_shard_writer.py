@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.shard_start import Start, start_writer
 from actors.shard_writer import ShardWriter
 from cluster import batch, versions
 from cluster.embedded import Running
@@ -18,10 +19,12 @@ from cluster.errors import Fenced
 from cluster.fold import Fold, Outcome
 from cluster.ids import BUCKETS
 from cluster.model import Kind, Op, Record, floor_record
+from cluster.shard_map import initial
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import CursorMove, Fence, WriteCounts
-from cluster.stores.log import Entry
+from cluster.stores.lake import Lake
+from cluster.stores.log import Entry, EventLog, LogLostTail
 from cluster.stores.shard_export import export_lines, state_lines
 from tests.strategies import histories, make
 
@@ -39,6 +42,12 @@ class Tape:
     ) -> dict[int, list[Entry]]:
         found = self.entries[after[0] : after[0] + limit_entries]
         return {0: found} if found else {}
+
+    def begins(self) -> dict[int, int]:
+        return {0: 1}
+
+    def ends(self) -> dict[int, int]:
+        return {0: len(self.entries)}
 
 
 MakeShard = Callable[..., FalkorShard]
@@ -196,3 +205,20 @@ def test_a_floor_hides_what_comes_after_it_too(make_shard: MakeShard) -> None:
         drive(shard, [[r] for r in order])
         assert len(export_lines([shard])) == 5
         check(shard, order)
+
+
+def test_a_log_that_ends_below_the_shard_stops_the_writer(make_shard: MakeShard) -> None:
+    """Lost tail: what the shard has would be numbered again. Nothing is written, and it says so."""
+    records = [make("t", "c", 0, "person", str(i), "s", i) for i in range(1, 9)]
+    shard, tape = make_shard(), Tape([[r] for r in records])
+    drive(shard, [[r] for r in records])
+    before = state_lines([shard]), shard.cursors()[0].at
+    tape.entries = tape.entries[:5]
+
+    def no_lake() -> Lake:
+        raise AssertionError("there is nothing to heal")
+
+    start = Start("shard-0", 1, 2, initial(["shard-0"], 1), shard, cast("EventLog", tape), no_lake)
+    with pytest.raises(LogLostTail, match="8"):
+        start_writer(start, 3, 1 << 20, 0)
+    assert (state_lines([shard]), shard.cursors()[0].at) == before
