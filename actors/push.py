@@ -3,8 +3,9 @@
     body → records → stages → positions → append → answer
 
 Everything of a push comes from the body, its token and its Idempotency-Key: a retry gets the same positions, so what
-was appended already is a duplicate. The answer is given when what was accepted is durable, and names each bad record:
-no dead letters are made of a push, since its sender is there to be told.
+was appended already is a duplicate. Of several with one key at the same moment one is at work and the others wait for
+its answer, which is theirs too. The answer is given when what was accepted is durable, and names each bad record: no
+dead letters are made of a push, since its sender is there to be told.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 import msgspec
@@ -24,16 +27,26 @@ from actors.stages import Bad, Enrichers, Origin, Slot
 from actors.stages.bad import bad_of
 from actors.stages.records import Positions, mode_of
 from cluster.config import Settings
-from cluster.errors import BadRecord, Forbidden, KeyReused, NotFound, OutcomeUnknown, Rejected, TooLarge
+from cluster.errors import (
+    BadRecord,
+    Conflict,
+    Forbidden,
+    IntelGraphError,
+    KeyReused,
+    NotFound,
+    OutcomeUnknown,
+    Rejected,
+    TooLarge,
+)
 from cluster.model import Event, from_outside
 from cluster.stores.control import ControlStore
 from cluster.stores.control_acceptance import IdempotencyMismatch
+from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.log import EventLog
 from cluster.telemetry import metrics
 
 ALL_SOURCES = "*"
-KEYS_SOURCE = "system/push"
-"""Under this source of a tenant the control store keeps Idempotency-Keys, whatever the records' sources are."""
+_LOOK_FIRST_S, _LOOK_MOST_S = 0.02, 0.2
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -71,7 +84,8 @@ class Push:
     """Takes pushes. Several threads may use an instance; the stages run one push at a time.
 
     Args:
-        clock: seconds since 1970; only ever used to forget old keys.
+        clock: seconds since 1970; only ever used to forget old keys, and to take over those of the dead.
+        failpoint: called with `claimed`, `placed`, `appended`.
     """
 
     def __init__(
@@ -81,12 +95,15 @@ class Push:
         settings: Settings,
         enrichers: Enrichers | None = None,
         clock: Clock = time.time,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._control, self._log, self._limits, self._clock = control, log, settings.ingest, clock
+        self._failpoint = failpoint
         self._admission: Admission = open_admission(control, settings, log.identity.partitions, enrichers)
         self._stages = threading.Lock()
         limits = settings.ingest
         self._backoff = Backoff(limits.retry_first_s, limits.retry_most_s, limits.push_deadline_s)
+        self._waiting = Backoff(_LOOK_FIRST_S, _LOOK_MOST_S, limits.push_wait_s)
 
     def push(
         self,
@@ -107,21 +124,53 @@ class Push:
 
         Raises:
             TooLarge: too many bytes or records. KeyReused: the key came with another body. BadRecord: the body cannot
-            be read. Overloaded, Unavailable, Conflict: nothing is known to be taken; try again.
+            be read. Conflict: another push with this key is at work. Overloaded, Unavailable: nothing is known to be
+            taken; try again.
         """
         payloads = payloads_of(body, content_type, self._limits.http_body_bytes, self._limits.http_batch_records)
         origin = Origin(frozenset({tenant}), self._sources(tenant, sources), source)
         body_hash = hashlib.sha256(body + b"\x00" + (source or "").encode()).hexdigest()
-        key = None if idempotency_key is None else self._key(tenant, sources, idempotency_key)
-        if key is not None and (earlier := self._earlier(tenant, key, body_hash)) is not None:
-            return earlier
+        if idempotency_key is None:
+            return self._take(payloads, origin, tenant, None, body_hash)
+        key = self._key(tenant, sources, idempotency_key)
+        return self._once(tenant, key, body_hash, lambda: self._take(payloads, origin, tenant, key, body_hash))
+
+    def _take(self, payloads: list[bytes], origin: Origin, tenant: str, key: str | None, body_hash: str) -> PushAnswer:
         with self._stages:
             events = self._admission.examine(payloads, origin)
             batch = self._placed(events, origin, tenant, key, body_hash)
+        self._failpoint("placed")
         answer = self._append(batch)
-        if key is not None:
-            self._control.acceptance.remember_answer(tenant, KEYS_SOURCE, key, _to_json(answer))
+        self._failpoint("appended")
         return answer
+
+    def _once(self, tenant: str, key: str, body_hash: str, take: Callable[[], PushAnswer]) -> PushAnswer:
+        """`take()` by one at a time; all who come with the key get the first answer that is kept."""
+        holder = uuid.uuid4().hex
+        earlier = self._waiting.call(lambda: self._claimed(tenant, key, body_hash, holder))
+        if earlier is not None:
+            return earlier
+        self._failpoint("claimed")
+        try:
+            answer = take()
+            mine = _to_json(answer)
+            kept = self._control.pushes.keep(tenant, key, mine)
+        except BaseException:
+            with suppress(IntelGraphError):  # then its time runs out
+                self._control.pushes.release(tenant, key, holder)
+            raise
+        return answer if kept == mine else _from_json(kept)
+
+    def _claimed(self, tenant: str, key: str, body_hash: str, holder: str) -> PushAnswer | None:
+        """The key's answer; None: it has none, and the key is this holder's. Raises Conflict while it is another's."""
+        claim_s = self._limits.push_claim_s
+        try:
+            claim = self._control.pushes.claim(tenant, key, body_hash, holder, claim_s, self._clock())
+        except IdempotencyMismatch as error:
+            raise KeyReused("the Idempotency-Key came before with another body; use a new key for it") from error
+        if claim.wait_s > 0:
+            raise Conflict("another push with this Idempotency-Key is at work; send the same again", claim.wait_s)
+        return None if claim.answer is None else _from_json(claim.answer)
 
     def _sources(self, tenant: str, sources: Sequence[str]) -> frozenset[str]:
         if ALL_SOURCES not in sources:
@@ -133,15 +182,6 @@ class Push:
         if not 1 <= len(key) <= 256:
             raise Rejected("Idempotency-Key: 1 to 256 characters")
         return hashlib.sha256(json.dumps([tenant, sorted(sources), key]).encode()).hexdigest()
-
-    def _earlier(self, tenant: str, key: str, body_hash: str) -> PushAnswer | None:
-        now = self._clock()
-        self._control.sources.register(tenant, KEYS_SOURCE, now, ours=True)
-        try:
-            accepted = self._control.acceptance.accept(tenant, KEYS_SOURCE, key, body_hash, 0, now)
-        except IdempotencyMismatch as error:
-            raise KeyReused("the Idempotency-Key came before with another body; use a new key for it") from error
-        return None if accepted.answer is None else _from_json(accepted.answer)
 
     def _placed(
         self, events: list[Slot[Event]], origin: Origin, tenant: str, key: str | None, body_hash: str

@@ -53,6 +53,12 @@ class IngestLimits(Section):
     retry_most_s: float = Field(default=5.0, description="longest wait between two attempts")
     retry_deadline_s: float = Field(default=600.0, description="a source stops with the error after so long")
     push_deadline_s: float = Field(default=5.0, description="so long a push whose outcome is unknown is sent again")
+    push_wait_s: float = Field(
+        default=2.0, description="so long a push waits for another with its Idempotency-Key; then it is told to retry"
+    )
+    push_claim_s: float = Field(
+        default=15.0, description="so long a push holds its Idempotency-Key; then a retry takes it over"
+    )
     dead_letter_payload_bytes: int = 1 << 20
     dead_letter_attempts: int = Field(
         default=5, description="after so many failed replays a dead letter is quarantined"

@@ -35,7 +35,6 @@ class Op(IntEnum):
 
 KINDS = {"entity": Kind.ENTITY, "relationship": Kind.RELATIONSHIP, "claim": Kind.CLAIM}
 KIND_NAMES = ("entity", "relationship", "claim", "floor", "priority")
-OPS = {"upsert": Op.UPSERT, "delete": Op.DELETE}
 OP_NAMES = ("upsert", "delete")
 OVERLAY_PREFIX = "overlay/"
 SYSTEM_PREFIX = "system/"

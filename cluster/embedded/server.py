@@ -11,7 +11,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -219,10 +218,3 @@ def _open(running: Running, before_serving: BeforeServing | None) -> Running:
             before_serving(running, client)
         client.execute_command("ACL", "SETUSER", "default", "on")
     return running
-
-
-def remove_socket(spec: ServerSpec) -> None:
-    """Removes the socket that a killed server has left; does nothing while one runs."""
-    if not process.is_locked(spec.lock_file):
-        with suppress(FileNotFoundError):
-            spec.socket.unlink()

@@ -20,6 +20,7 @@ from cluster.stores.control_leases import Leases
 from cluster.stores.control_loads import Loads
 from cluster.stores.control_names import RegisteredNames
 from cluster.stores.control_positions import ConsumerPositions
+from cluster.stores.control_pushes import PushKeys
 from cluster.stores.control_runs import Pointers, Runs
 from cluster.stores.control_shards import ShardMaps, Shards
 from cluster.stores.control_sources import Sources
@@ -35,6 +36,7 @@ class ControlStore:
     sources: Sources
     loads: Loads
     acceptance: Acceptance
+    pushes: PushKeys
     dead_letters: DeadLetters
     names: RegisteredNames
     runs: Runs
@@ -69,6 +71,7 @@ def open_control(url: str, idempotency_hours: float = 24.0, busy_timeout_s: floa
         sources=Sources(database),
         loads=Loads(database),
         acceptance=Acceptance(database, idempotency_hours),
+        pushes=PushKeys(database, idempotency_hours),
         dead_letters=DeadLetters(database),
         names=RegisteredNames(database),
         runs=Runs(database),

@@ -6,13 +6,12 @@ acceptance opens a newer one, so that what is accepted later is the newer versio
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
-from cluster.errors import NotFound, Rejected
+from cluster.errors import Rejected
 from cluster.stores.control_database import ControlDatabase
 from cluster.stores.control_sources import Source, live_source_in, set_counters, use_positions
 from cluster.stores.control_tables import acceptances, epochs
@@ -21,6 +20,11 @@ CLOCK_SLACK_HOURS = 2.0
 """Keys are kept longer by this: a clock that was an hour slow and is now an hour fast expires none early."""
 
 _KEY_CHARS = 256
+
+
+def kept_seconds(hours: float) -> float:
+    """How long a key is kept so that it is remembered for `hours` at least, whatever clocks do."""
+    return (hours + CLOCK_SLACK_HOURS) * 3600
 
 
 class IdempotencyMismatch(Rejected):
@@ -34,13 +38,11 @@ class Accepted:
     Args:
         epoch, first_position: record i of the request has the version (epoch, first_position + i).
         replayed: the request was accepted before; its records get the same versions again.
-        answer: what was answered then, if it was remembered.
     """
 
     epoch: int
     first_position: int
     replayed: bool
-    answer: dict[str, Any] | None
 
 
 class Acceptance:
@@ -51,7 +53,7 @@ class Acceptance:
     """
 
     def __init__(self, database: ControlDatabase, hours: float) -> None:
-        self._database, self._kept_s = database, (hours + CLOCK_SLACK_HOURS) * 3600
+        self._database, self._kept_s = database, kept_seconds(hours)
 
     def accept(self, tenant: str, source: str, key: str | None, body_hash: str, count: int, now: float) -> Accepted:
         """Gives `count` positions to a request; the same key and body get the same ones again.
@@ -73,28 +75,15 @@ class Acceptance:
         with self._database.write() as connection:
             found = live_source_in(connection, tenant, source)
             if key is not None and (earlier := self._earlier(connection, tenant, source, key, now)):
-                if earlier.body_hash != body_hash:
+                if (earlier.body_hash, earlier.count) != (body_hash, count):
                     raise IdempotencyMismatch(f"Idempotency-Key {key!r} was used with another body; use a new key")
-                answer = None if earlier.answer is None else json.loads(earlier.answer)
-                return Accepted(earlier.epoch, earlier.first_position, True, answer)
+                return Accepted(earlier.epoch, earlier.first_position, True)
             use_positions(connection, found, "assigned")
             epoch, first = _take_positions(connection, found, count, now)
             if key is not None:
                 row = {"tenant": tenant, "source": source, "key": key, "body_hash": body_hash, "epoch": epoch}
                 connection.execute(insert(acceptances).values(**row, first_position=first, count=count, created=now))
-            return Accepted(epoch, first, False, None)
-
-    def remember_answer(self, tenant: str, source: str, key: str, answer: dict[str, Any]) -> None:
-        """Keeps what a request was answered, for its retries. Safe to call twice.
-
-        Raises:
-            NotFound: no request was accepted under this key, or it is forgotten.
-        """
-        text = json.dumps(answer, separators=(",", ":"), sort_keys=True)
-        with self._database.write() as connection:
-            statement = update(acceptances).where(*_is(tenant, source, key)).values(answer=text)
-            if connection.execute(statement).rowcount == 0:
-                raise NotFound(f"no request was accepted under Idempotency-Key {key!r}")
+            return Accepted(epoch, first, False)
 
     def _earlier(self, connection: Connection, tenant: str, source: str, key: str, now: float) -> Any:
         same_source = (acceptances.c.tenant == tenant, acceptances.c.source == source)

@@ -85,8 +85,15 @@ acceptances = Table(
     "acceptances", metadata,
     Column("tenant", Text, primary_key=True), Column("source", Text, primary_key=True),
     Column("key", Text, primary_key=True), _text("body_hash"), _whole("epoch"), _whole("first_position"),
-    _whole("count"), Column("answer", Text), _seconds("created"),
+    _whole("count"), _seconds("created"),
     Index("acceptances_by_age", "tenant", "source", "created"),
+)  # fmt: skip
+
+pushes = Table(
+    "pushes", metadata,
+    Column("tenant", Text, primary_key=True), Column("key", Text, primary_key=True),
+    _text("body_hash"), _text("holder"), _seconds("held_until"), Column("answer", Text), _seconds("created"),
+    Index("pushes_by_age", "tenant", "created"),
 )  # fmt: skip
 
 dead_letters = Table(

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import exc, insert
 from sqlalchemy.dialects import postgresql
@@ -19,8 +21,11 @@ from sqlalchemy.schema import CreateTable
 
 from cluster.errors import BadRecord, Conflict, Corrupt, Fenced, Forbidden, NotFound, Rejected, Unavailable
 from cluster.shard_map import add_shard, adopt_empty, initial
+from cluster.stores import control_database
 from cluster.stores.control import ControlStore, open_control
+from cluster.stores.control_database import ControlDatabase
 from cluster.stores.control_names import refusal
+from cluster.stores.control_pushes import PushClaim
 from cluster.stores.control_tables import audit, metadata
 from cluster.stores.log import LogIdentity
 
@@ -60,6 +65,27 @@ def in_processes(count: int, target: Callable[..., None], *arguments: Any) -> No
 def test_the_migrations_make_the_tables_of_the_code(store: ControlStore) -> None:
     with store.database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_keys_of_the_first_schema_keep_their_answers(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    database = ControlDatabase(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(control_database.__file__).with_name("migrations")))
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        row = "(tenant, source, key, body_hash, epoch, first_position, count, answer, created)"
+        for source, answer in (("system/push", '{"accepted":2}'), ("crm", None)):
+            values = (T, source, "k", "hash", 1, 1, 2, answer, 5.0)
+            statement = f"INSERT INTO acceptances {row} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+            connection.exec_driver_sql(statement, values)
+    database.close()
+    store = open_control(url)
+    store.sources.register(T, "crm", 0.0)
+    assert store.pushes.claim(T, "k", "hash", "me", 15.0, 6.0) == PushClaim({"accepted": 2})
+    assert store.acceptance.accept(T, "crm", "k", "hash", 2, 6.0).replayed
+    store.close()
 
 
 def test_a_commit_is_synced_and_the_journal_is_wal(store: ControlStore) -> None:

@@ -37,14 +37,12 @@ def store(url: str) -> Iterator[ControlStore]:
     opened.close()
 
 
-def test_the_same_key_and_body_get_the_same_positions_and_answer(store: ControlStore) -> None:
+def test_the_same_key_and_body_get_the_same_positions(store: ControlStore) -> None:
     first = store.acceptance.accept(T, S, "k", "hash", 10, 0.0)
-    assert (first.epoch, first.first_position, first.replayed, first.answer) == (1, 1, False, None)
+    assert (first.epoch, first.first_position, first.replayed) == (1, 1, False)
     assert store.acceptance.accept(T, S, None, "hash", 5, 0.0).first_position == 11
     again = store.acceptance.accept(T, S, "k", "hash", 10, 1.0)
-    assert (again.epoch, again.first_position, again.replayed, again.answer) == (1, 1, True, None)
-    store.acceptance.remember_answer(T, S, "k", {"accepted": 10})
-    assert store.acceptance.accept(T, S, "k", "hash", 10, 2.0).answer == {"accepted": 10}
+    assert (again.epoch, again.first_position, again.replayed) == (1, 1, True)
     assert store.acceptance.accept(T, S, None, "hash", 1, 0.0).first_position == 16
 
 
@@ -52,6 +50,8 @@ def test_another_body_under_the_same_key_is_refused_and_costs_nothing(store: Con
     store.acceptance.accept(T, S, "k", "hash", 10, 0.0)
     with pytest.raises(IdempotencyMismatch):
         store.acceptance.accept(T, S, "k", "other", 10, 0.0)
+    with pytest.raises(IdempotencyMismatch):
+        store.acceptance.accept(T, S, "k", "hash", 11, 0.0)
     assert store.acceptance.accept(T, S, "k2", "other", 1, 0.0).first_position == 11
 
 
@@ -74,8 +74,6 @@ def test_what_is_accepted_after_a_load_is_newer_than_it(store: ControlStore) -> 
 def test_wrong_requests_are_refused(store: ControlStore) -> None:
     with pytest.raises(NotFound):
         store.acceptance.accept(T, "absent", None, "h", 1, 0.0)
-    with pytest.raises(NotFound):
-        store.acceptance.remember_answer(T, S, "absent", {})
     for key, count in (("", 1), ("k" * 257, 1), ("k", -1)):
         with pytest.raises(Rejected):
             store.acceptance.accept(T, S, key, "h", count, 0.0)
