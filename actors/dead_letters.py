@@ -4,7 +4,8 @@
 
 A replayed record keeps its place in its source's order, so an old one never overtakes what came after it, and one that
 is replayed twice is a duplicate. A letter whose replay died waits still, with its attempt counted: a record that kills
-its worker is quarantined in the end. A replay makes no new letters and looks at each letter once.
+its worker is quarantined in the end. A replay makes no new letters and looks at each letter once. A letter that holds a
+row (`actors.letter_rows`) is replayed with all the records that the row makes, or not at all.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
-from actors.admission import Admission, Clock, Prepared, dry_admission, open_admission
+from actors.admission import Admission, Clock, dry_admission, open_admission
+from actors.connectors import ColumnMapping
+from actors.letter_rows import LetterRows
 from actors.retrying import Backoff
-from actors.stages import Bad, Origin, Slot
+from actors.stages import Bad, Origin
+from actors.stages.bad import bad_of
 from cluster.config import Settings
-from cluster.errors import Rejected
-from cluster.model import Event, Record
+from cluster.errors import BadRecord, Rejected
 from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import DeadLetter, State
 from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.log import EventLog
+from cluster.stores.log import Append, EventLog
 from cluster.telemetry import metrics
 
 PAGE_LETTERS = 100
@@ -41,7 +45,9 @@ class LetterFilter:
 
 @dataclass(frozen=True)
 class ReplayedLetter:
-    """What became of one letter: `replayed`, `waiting` (still bad) or `quarantined`; in a dry run, what would."""
+    """What became of one letter: `replayed`, `waiting` (still bad, or not tried) or `quarantined`; in a dry run, what
+    would. One that cannot be tried (cut, of a killed source, a mapping that does not fit) costs no attempt.
+    """
 
     id: str
     state: State
@@ -54,7 +60,7 @@ class ReplayResult:
     """What a replay did.
 
     Args:
-        skipped: letters named that are replayed, quarantined or cut already.
+        skipped: letters named that are replayed or quarantined already.
         reached: log partition → number of the last entry.
     """
 
@@ -98,6 +104,7 @@ class Replay:
         *,
         ids: Sequence[str] | None = None,
         matching: LetterFilter = LetterFilter(),
+        mapping: ColumnMapping | None = None,
         dry_run: bool = False,
         rate_per_s: float = 1_000.0,
         limit: int = 10_000,
@@ -105,6 +112,7 @@ class Replay:
         """Replays letters by id, or those waiting that match, oldest first. Safe to repeat.
 
         Args:
+            mapping: how rows become events, in place of their loads' mappings; letters that hold events are not tried.
             dry_run: say what would happen; no attempt is counted, nothing appended.
             rate_per_s: letters a second at most.
             limit: letters in one call.
@@ -116,12 +124,13 @@ class Replay:
             raise Rejected("rate and limit of a replay are greater than 0")
         result, wanted = ReplayResult(), self._wanted(tenant, ids, matching)
         if not dry_run:
-            detail = {"named": None if ids is None else len(ids), "limit": limit, **vars(matching)}
+            columns = None if mapping is None else mapping.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            detail = {"named": None if ids is None else len(ids), "limit": limit, "mapping": columns, **vars(matching)}
             self._control.audit.append(tenant, actor, "dead_letters.replay", "", self._clock(), detail)
-        wanted = islice(wanted, limit)
+        wanted, rows = islice(wanted, limit), LetterRows(self._control, tenant, mapping)
         while page := list(islice(wanted, max(1, min(PAGE_LETTERS, int(rate_per_s))))):
             began = time.monotonic()
-            (self._try if dry_run else self._replay)(tenant, page, result)
+            (self._try if dry_run else self._replay)(tenant, page, rows, result)
             if (rest := len(page) / rate_per_s - (time.monotonic() - began)) > 0:
                 self._sleep(rest)
         return result
@@ -147,52 +156,75 @@ class Replay:
             last = page[-1].sequence
         return last
 
-    def _try(self, tenant: str, ids: Sequence[str], result: ReplayResult) -> None:
-        found = [self._control.dead_letters.get(tenant, id) for id in ids]
-        letters = [letter for letter in found if letter.state == "waiting" and letter.whole]
-        result.skipped += len(found) - len(letters)
-        admission = dry_admission(self._settings, self._log.identity.partitions)
-        batch = prepared(admission, tenant, letters)
-        for letter, slot in zip(letters, batch.records, strict=True):
-            failed = isinstance(slot, Bad)
-            over = failed and letter.attempts + 1 >= self._attempts
-            state: State = "quarantined" if over else "waiting" if failed else "replayed"
-            result.letters.append(_told(letter.id, state, slot))
+    def _page(self, tenant: str, ids: Sequence[str], rows: LetterRows, result: ReplayResult) -> list[DeadLetter]:
+        """The letters of a page that can be tried; the others are told of or counted."""
+        letters: list[DeadLetter] = []
+        for letter in [self._control.dead_letters.get(tenant, id) for id in ids]:
+            if letter.state != "waiting":
+                result.skipped += 1
+            elif reason := rows.refusal(letter):
+                result.letters.append(ReplayedLetter(letter.id, "waiting", letter.error_class, reason))
+            else:
+                letters.append(letter)
+        return letters
 
-    def _replay(self, tenant: str, ids: Sequence[str], result: ReplayResult) -> None:
+    def _try(self, tenant: str, ids: Sequence[str], rows: LetterRows, result: ReplayResult) -> None:
+        letters = self._page(tenant, ids, rows, result)
+        admission = dry_admission(self._settings, self._log.identity.partitions)
+        for letter, failure in zip(letters, prepared(admission, tenant, letters, rows).failures, strict=True):
+            over = failure is not None and letter.attempts + 1 >= self._attempts
+            result.letters.append(_told(letter.id, "quarantined" if over else "waiting", failure))
+
+    def _replay(self, tenant: str, ids: Sequence[str], rows: LetterRows, result: ReplayResult) -> None:
         self._backoff.call(self._log.ends)  # a log that is down costs no attempts
-        letters = self._control.dead_letters.begin_replay(tenant, ids, self._attempts, self._clock())
-        result.skipped += len(ids) - len(letters)
+        tried = [letter.id for letter in self._page(tenant, ids, rows, result)]
+        letters = self._control.dead_letters.begin_replay(tenant, tried, self._attempts, self._clock())
+        result.skipped += len(tried) - len(letters)
         self._failpoint("begun")
-        batch = self._backoff.call(lambda: prepared(self._admission, tenant, letters))
+        batch = self._backoff.call(lambda: prepared(self._admission, tenant, letters, rows))
         self._failpoint("before append")
         numbers = self._backoff.call(lambda: self._log.append(batch.entries))
         self._failpoint("after append")
         result.reached |= {entry.partition: number for entry, number in zip(batch.entries, numbers, strict=True)}
-        for letter, slot in zip(letters, batch.records, strict=True):
-            failure = (slot.error_class, slot.reason) if isinstance(slot, Bad) else None
+        for letter, bad in zip(letters, batch.failures, strict=True):
+            failure = None if bad is None else (bad.error_class, bad.reason)
             state = self._control.dead_letters.finish_replay(tenant, letter.id, self._attempts, failure=failure)
             metrics.DLQ_OUT.labels(state).inc()
-            result.letters.append(_told(letter.id, state, slot))
+            result.letters.append(_told(letter.id, state, bad))
             self._failpoint("finished")
 
 
-def prepared(admission: Admission, tenant: str, letters: Sequence[DeadLetter]) -> Prepared:
-    """The letters' records at the positions that they have had from the beginning, by place in `letters`."""
-    events: list[Slot[Event]] = []
-    records: list[Slot[Record]] = []
-    entries, good = [], 0
+class PreparedLetters(NamedTuple):
+    """Letters ready for the log.
+
+    Args:
+        entries: all records of each letter that has no failure, and nothing of the others.
+        failures: by place; None where there is none.
+    """
+
+    entries: list[Append]
+    failures: list[Bad | None]
+
+
+def prepared(admission: Admission, tenant: str, letters: Sequence[DeadLetter], rows: LetterRows) -> PreparedLetters:
+    """The letters' records at the positions that they have had from the beginning."""
+    done = PreparedLetters([], [])
     for letter in letters:  # each has an origin and an epoch of its own
         origin = Origin(frozenset({tenant}), frozenset({letter.source}), epoch=letter.epoch)
-        events = admission.examine([letter.payload], origin)
-        one = admission.place(events, origin, letter.epoch, [letter.position])
-        records += one.records
-        entries += one.entries
-        good += one.good
-    return Prepared(entries, records, good)
+        try:
+            found = rows.records(letter)
+        except BadRecord as error:
+            done.failures.append(bad_of(error))
+            continue
+        events = admission.examine([record.payload for record in found], origin)
+        batch = admission.place(events, origin, letter.epoch, [record.position for record in found])
+        bad = [failure for _, failure in batch.bad()]
+        done.failures.append(bad[0] if bad else None)
+        done.entries.extend(() if bad else batch.entries)
+    return done
 
 
-def _told(id: str, state: State, slot: Slot[Record]) -> ReplayedLetter:
-    if isinstance(slot, Bad):
-        return ReplayedLetter(id, state, slot.error_class, slot.reason)
-    return ReplayedLetter(id, state)
+def _told(id: str, state: State, bad: Bad | None) -> ReplayedLetter:
+    if bad is None:
+        return ReplayedLetter(id, "replayed")
+    return ReplayedLetter(id, state, bad.error_class, bad.reason)

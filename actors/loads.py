@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from actors.admission import Admission, Clock, StageTimes, dry_admission, open_admission
-from actors.connectors import ColumnMapping, FileLimits, FileSource, Position, RawRecord, open_source
+from actors.connectors import BadRaw, ColumnMapping, FileLimits, FileSource, Position, RawRecord, open_source
 from actors.ingest import DeadRecord, IngestCounts, IngestWorker
+from actors.letter_rows import EVENT, HOLDS, ROW
 from actors.stages import Bad, Enrichers, Origin
 from cluster.config import Settings
 from cluster.errors import Conflict, Fenced, Forbidden, Rejected
@@ -160,7 +161,7 @@ class FileLoads:
         source, now = file.open(self._limits), self._clock()
         self._control.sources.register(file.tenant, file.source, now, transport="file")
         digest = source.digest + self._taken_back(file, source.digest)
-        described = file.described() | {"parts": self._settings.ingest.workers}
+        described = file.described() | {"parts": self._settings.ingest.workers, "row": dict(source.row_form)}
         load = self._control.loads.start(file.tenant, file.source, digest, now, label=str(file.path), mapping=described)
         return load, source
 
@@ -246,10 +247,11 @@ class RangeProgress:
 
     def _letter(self, dead: DeadRecord) -> NewDeadLetter:
         load, item, bad = self._load, dead.item, dead.bad
-        headers = {"file": load.label, "load": load.id, "position": list(item.position)}
+        holds = ROW if isinstance(item, BadRaw) else EVENT
+        headers = {"file": load.label, "load": load.id, "position": list(item.position), HOLDS: holds}
         return NewDeadLetter(
             load.source, load.epoch, item.position, bad.error_class, bad.reason, item.payload, type=bad.type,
-            headers=headers,
+            headers=headers, payload_bytes=item.whole_bytes if isinstance(item, BadRaw) else 0,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ on the same bytes, with the same mapping and defaults, it gives the same records
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -32,14 +32,15 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
 class BadRaw(msgspec.Struct, frozen=True, gc=False):
     """A row that cannot become a record: material for a dead letter. The file goes on behind it.
 
-    `payload` is the row's bytes, cut at `FileLimits.bad_payload_bytes`; `error_class` is one of
-    `cluster.errors.ERROR_CLASSES`; `reason` names the row.
+    `payload` is the row's bytes, cut at `FileLimits.bad_payload_bytes`; where it was cut, `whole_bytes` is the row's
+    length, else 0. `error_class` is one of `cluster.errors.ERROR_CLASSES`; `reason` names the row.
     """
 
     position: Position
     payload: bytes
     error_class: str
     reason: str
+    whole_bytes: int = 0
 
 
 Item = RawRecord | BadRaw
@@ -72,6 +73,10 @@ class FileSource(Protocol):
         """SHA-256 (hexadecimal) over the file's bytes, format, mapping and defaults: what the epoch belongs to."""
 
     @property
+    def row_form(self) -> Mapping[str, Any]:
+        """What it takes beside its bytes to read one row again (`kept_rows`): plain values."""
+
+    @property
     def total_bytes(self) -> int:
         """Size of the file (of this part), in bytes as stored."""
 
@@ -87,6 +92,18 @@ class FileSource(Protocol):
 
     def split(self, parts: int) -> Sequence[FileSource]:
         """Up to `parts` sources that together give exactly this one's items, each at its same position."""
+
+
+def bad_raw(
+    position: Position, row: bytes, limits: FileLimits, error_class: str, reason: str, length: int | None = None
+) -> BadRaw:
+    """A row for its dead letter, cut and marked as cut where it is too long.
+
+    Args:
+        length: of the whole row, where `row` is its beginning only.
+    """
+    kept, whole = row[: limits.bad_payload_bytes], len(row) if length is None else length
+    return BadRaw(position, kept, error_class, reason, whole if whole > len(kept) else 0)
 
 
 def batched(items: Iterable[Item], limit_records: int, limit_bytes: int) -> Iterator[list[Item]]:

@@ -6,69 +6,51 @@ is guessed, and `=cmd` is text like any other. A bad row is named by its line an
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
-from actors.connectors.base import BadRaw, FileSource, Item, Position, RawRecord, batched, behind
+from actors.connectors.base import BadRaw, FileSource, Item, RawRecord, bad_raw
 from actors.connectors.csv_scan import BadRow, CsvRow, scan
 from actors.connectors.event_columns import csv_event
 from actors.connectors.input_file import InputFile, Progress
-from actors.connectors.jsonl import BOM
 from actors.connectors.lines import line_blocks
 from actors.connectors.mapping import ColumnMapping
 from actors.connectors.rows import Mapped, compile_mapping
+from actors.connectors.text_range import BOM, TextRange
 from cluster.errors import BadRecord, Rejected
 
 _BEHIND_ALL = 1 << 62
 Convert = Callable[[CsvRow], list[RawRecord]]
 
 
-@dataclass
-class CsvFile:
-    """The rows that begin in [start, end) bytes (decompressed; end None: the end of the file)."""
+@dataclass(kw_only=True)
+class CsvFile(TextRange):
+    """Rows of a file."""
 
-    file: InputFile
-    settings: bytes
     delimiter: str
     columns: tuple[str, ...]
     convert: Convert
-    start: int
-    end: int | None = None
-    progress: Progress = field(default_factory=Progress)
-
-    @cached_property
-    def digest(self) -> str:
-        return self.file.sha256(self.settings)
 
     @property
-    def total_bytes(self) -> int:
-        if self.file.compression is not None:
-            return self.file.size
-        return (self.file.size if self.end is None else self.end) - min(self.start, self.file.size)
-
-    def progress_bytes(self) -> int:
-        return self.progress.done_bytes
-
-    def batches(self, after: Position | None, limit_records: int, limit_bytes: int) -> Iterator[list[Item]]:
-        start = self.start if after is None else max(self.start, after[0])
-        self.progress.done_bytes = start - self.start
-        yield from batched(behind(self._items(start), after), limit_records, limit_bytes)
-        self.file.check_unchanged()
+    def row_form(self) -> Mapping[str, Any]:
+        """A row needs the header's columns."""
+        return {"format": "csv", "delimiter": self.delimiter, "columns": list(self.columns)}
 
     def split(self, parts: int) -> Sequence[FileSource]:
         """Ranges of about equal bytes that begin at a row; reads the file once, since a newline may be in quotes."""
-        end = self.file.size if self.end is None else self.end
+        end = self._end
         if self.file.compression is not None or parts < 2 or self.start >= end:
             return [self]
         cuts, step = [self.start], max(1, (end - self.start) // parts)
         for row in chain.from_iterable(self._rows(self.start, Progress())):
             if row.start >= self.start + step * len(cuts):
                 cuts.append(row.start)
-        edges = [*cuts, end]
-        return [replace(self, start=a, end=b, progress=Progress()) for a, b in pairwise(edges)]
+        return self._cut_at(cuts)
 
     def _rows(self, start: int, progress: Progress) -> Iterator[list[CsvRow | BadRow]]:
         limits = self.file.limits
@@ -84,26 +66,23 @@ class CsvFile:
                     try:
                         yield from convert(row)
                     except BadRecord as error:
-                        yield self._bad(row.start, row.line, start, self._raw(row), error.error_class, error.reason)
+                        yield self._bad(row, start, kept_row(row, self.delimiter), error.error_class, error.reason)
                 else:
                     yield self._refused(row, start)
 
     def _refused(self, row: CsvRow | BadRow, start: int) -> BadRaw:
         """The dead letter of what is no row of this file; `start` is where the scan began."""
         if isinstance(row, BadRow):
-            return self._bad(row.start, row.line, start, row.raw, row.error_class, row.problem)
+            return self._bad(row, start, row.raw, row.error_class, row.problem, row.length)
         problem = f"{len(row.cells)} cells, and the header has {len(self.columns)} columns"
-        return self._bad(row.start, row.line, start, self._raw(row), "schema", problem)
+        return self._bad(row, start, kept_row(row, self.delimiter), "schema", problem)
 
-    def _raw(self, row: CsvRow) -> bytes:
-        """The row again, for its dead letter: quoted where needed."""
-        special = {'"', "\n", self.delimiter}
-        cells = ['"' + cell.replace('"', '""') + '"' if special & set(cell) else cell for cell in row.cells]
-        return self.delimiter.join(cells).encode()[: self.file.limits.bad_payload_bytes]
-
-    def _bad(self, at: int, line: int, start: int, raw: bytes, error_class: str, problem: str) -> BadRaw:
-        number = self._lines_before(start) + line
-        return BadRaw((at,), raw, error_class, f"row on line {number:,} (byte {at:,}): {problem}")
+    def _bad(
+        self, row: CsvRow | BadRow, start: int, raw: bytes, error_class: str, problem: str, length: int | None = None
+    ) -> BadRaw:
+        number = self._lines_before(start) + row.line
+        reason = f"row on line {number:,} (byte {row.start:,}): {problem}"
+        return bad_raw((row.start,), raw, self.file.limits, error_class, reason, length)
 
     def _lines_before(self, start: int) -> int:
         """Lines of the file before a byte; counted once for each place where reading begins, and only if asked."""
@@ -132,13 +111,30 @@ def open_csv(
     """
     delimiter = mapping.delimiter if mapping is not None and mapping.delimiter else delimiter
     columns, start = _header(file, delimiter)
+    convert = row_converter(columns, mapping, defaults, file.path)
+    return CsvFile(file=file, settings=settings, start=start, delimiter=delimiter, columns=columns, convert=convert)
+
+
+def kept_row(row: CsvRow, delimiter: str) -> bytes:
+    """The row again, for its dead letter: quoted where needed."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerow(row.cells)  # what ends lines is quoted
+    return text.getvalue().removesuffix("\r\n").encode()
+
+
+def row_converter(
+    columns: Sequence[str], mapping: ColumnMapping | None, defaults: Mapping[str, Any], path: object
+) -> Convert:
+    """What rows of these columns become.
+
+    Raises:
+        Rejected: columns that neither the event format nor the mapping knows.
+    """
     if mapping is None:
-        convert = _events(csv_event(columns, defaults, file.path))
-    else:
-        mapping.check_columns(columns)
-        places = {column: at for at, column in enumerate(columns)}
-        convert = _mapped(compile_mapping(mapping, lambda column: _cell(places[column]), defaults))
-    return CsvFile(file, settings, delimiter, columns, convert, start)
+        return _events(csv_event(columns, defaults, path))
+    mapping.check_columns(columns)
+    places = {column: at for at, column in enumerate(columns)}
+    return _mapped(compile_mapping(mapping, lambda column: _cell(places[column]), defaults))
 
 
 def _cell(at: int) -> Callable[[list[str]], Any]:

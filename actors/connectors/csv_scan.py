@@ -26,6 +26,7 @@ from actors.connectors.lines import Block, LongLine
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the module's own bound is one for the process; ours is `line_bytes`
 
 
+_LONE_RETURN = "a carriage return inside a cell without quotes"
 _SPECIAL = re.compile(r'[\x00-\x09\x0b\x0c\x0e-\x1f"\\]')
 
 
@@ -42,13 +43,14 @@ class CsvRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class BadRow(NamedTuple):
-    """Bytes that are no row; `raw` is cut."""
+    """Bytes that are no row; `raw` is cut, `length` is that of all of them."""
 
     start: int
     line: int
     raw: bytes
     error_class: str
     problem: str
+    length: int
 
 
 def scan(blocks: Iterable[Block | LongLine], delimiter: str, limits: FileLimits) -> Iterator[list[CsvRow | BadRow]]:
@@ -81,7 +83,7 @@ class _Scanner:
         raw = (self._open + line.head)[: self._limits.bad_payload_bytes]
         length = len(self._open) + line.length
         problem = f"{length:,} bytes; the limit is {self._limits.line_bytes:,}"
-        bad = BadRow(start, self._line, raw, "too_large", problem)
+        bad = BadRow(start, self._line, raw, "too_large", problem, length)
         self._line += self._open.count(b"\n") + 1
         self._open = b""
         return [bad]
@@ -103,8 +105,7 @@ class _Scanner:
             if returns:
                 line = line.rstrip("\r")
                 if "\r" in line:
-                    problem = "a carriage return inside a cell without quotes"
-                    rows.append(self._bad(at, number, line.encode(), "schema", problem))
+                    rows.append(self._bad(at, number, line.encode(), "schema", _LONE_RETURN))
                     continue
             if line:
                 rows.append(CsvRow(at, number, line.split(delimiter), plain))
@@ -164,6 +165,8 @@ class _Scanner:
 
     def _row(self, at: int, line: int, cells: list[str], raw: bytes, problem: str) -> CsvRow | BadRow:
         if problem:
+            if b'"' not in raw and b"\r" in raw.rstrip(b"\r\n"):
+                problem = _LONE_RETURN
             return self._bad(at, line, raw, "schema", problem)
         if b"\0" in raw:
             return self._bad(at, line, raw, "decode", "it holds a NUL byte")
@@ -172,7 +175,7 @@ class _Scanner:
         return CsvRow(at, line, cells)
 
     def _bad(self, at: int, line: int, raw: bytes, error_class: str, problem: str) -> BadRow:
-        return BadRow(at, line, raw[: self._limits.bad_payload_bytes], error_class, problem)
+        return BadRow(at, line, raw[: self._limits.bad_payload_bytes], error_class, problem, len(raw))
 
 
 def _starts(start: int, data: bytes, lines: list[str]) -> Iterator[int]:

@@ -7,64 +7,46 @@ for the stages to say. Blank lines are no records.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import accumulate, chain, pairwise
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
 import msgspec
 
-from actors.connectors.base import BadRaw, FileSource, Item, Position, RawRecord, batched, behind
-from actors.connectors.input_file import InputFile, Progress
+from actors.connectors.base import FileLimits, FileSource, Item, RawRecord, bad_raw
+from actors.connectors.input_file import Progress
 from actors.connectors.lines import Block, LongLine, line_blocks
 from actors.connectors.rows import Mapped
+from actors.connectors.text_range import BOM, TextRange
 from cluster.errors import BadRecord
 
-BOM = b"\xef\xbb\xbf"
+Convert = Callable[[int, bytes], list[RawRecord]]
+"""(byte offset, line) → its records. Raises BadRecord."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _row = msgspec.json.Decoder(dict[str, Any])
 
 
-@dataclass
-class JsonLines:
-    """The lines of a file that begin in [start, end) bytes (decompressed; end None: the end of the file)."""
+@dataclass(kw_only=True)
+class JsonLines(TextRange):
+    """Lines of a file.
 
-    file: InputFile
-    settings: bytes
-    defaults: dict[str, Any]
-    mapped: Mapped[Mapping[str, Any]] | None
-    start: int = 0
-    end: int | None = None
-    progress: Progress = field(default_factory=Progress)
+    Args:
+        convert: None where lines pass as they stand.
+    """
 
-    @cached_property
-    def digest(self) -> str:
-        return self.file.sha256(self.settings)
+    convert: Convert | None = None
 
     @property
-    def total_bytes(self) -> int:
-        if self.file.compression is not None:
-            return self.file.size
-        return (self.file.size if self.end is None else self.end) - min(self.start, self.file.size)
-
-    def progress_bytes(self) -> int:
-        return self.progress.done_bytes
-
-    def batches(self, after: Position | None, limit_records: int, limit_bytes: int) -> Iterator[list[Item]]:
-        start = self.start if after is None else max(self.start, after[0])
-        self.progress.done_bytes = start - self.start
-        yield from batched(behind(self._items(start), after), limit_records, limit_bytes)
-        self.file.check_unchanged()
+    def row_form(self) -> Mapping[str, Any]:
+        """A line says everything itself."""
+        return {"format": "jsonl"}
 
     def split(self, parts: int) -> Sequence[FileSource]:
         """Ranges of about equal bytes that begin at a line; a compressed file stays whole."""
         if self.file.compression is not None or parts < 2:
             return [self]
-        end = self.file.size if self.end is None else self.end
-        step = max(1, (end - self.start) // parts)
-        cuts = [self._line_after(self.start + step * part, end) for part in range(1, parts)]
-        edges = sorted({self.start, *cuts, end})
-        return [replace(self, start=a, end=b, progress=Progress()) for a, b in pairwise(edges)] or [self]
+        step = max(1, (self._end - self.start) // parts)
+        return self._cut_at(self._line_after(self.start + step * part, self._end) for part in range(1, parts))
 
     def _line_after(self, offset: int, end: int) -> int:
         """Where the first line at or behind `offset` begins; `end` when none does."""
@@ -81,7 +63,7 @@ class JsonLines:
         limits = self.file.limits
         with self.file.reader(start, self.end, self.progress) as read:
             yield from chain.from_iterable(
-                [too_long(block, limits.line_bytes)] if isinstance(block, LongLine) else self._records(block)
+                [_too_long(block, limits)] if isinstance(block, LongLine) else self._records(block)
                 for block in line_blocks(read, start, limits.line_bytes, limits.bad_payload_bytes)
             )
 
@@ -90,44 +72,44 @@ class JsonLines:
         starts = list(accumulate((len(line) + 1 for line in lines), initial=block.start))
         if block.start == 0 and lines[0].startswith(BOM):
             lines[0] = lines[0][len(BOM) :]
-        convert = self._convert()
+        convert = self.convert
         for at, line in zip(starts, lines, strict=False):
             if line and not line.isspace():
                 if convert is None:
                     yield RawRecord((at,), line)
-                else:
+                    continue
+                try:
                     yield from convert(at, line)
-
-    def _convert(self) -> Callable[[int, bytes], Iterator[Item]] | None:
-        if (mapped := self.mapped) is not None:
-            return lambda at, line: self._mapped(mapped, at, line)
-        return self._filled if self.defaults else None
-
-    def _filled(self, at: int, line: bytes) -> Iterator[Item]:
-        """The line with defaults for what it lacks; one that is no object goes on as it is."""
-        try:
-            fields: dict[str, Any] = _fields.decode(line)
-        except msgspec.DecodeError:
-            yield RawRecord((at,), line)
-            return
-        lacking = {name: value for name, value in self.defaults.items() if name not in fields}
-        yield RawRecord((at,), msgspec.json.encode({**lacking, **fields}) if lacking else line)
-
-    def _mapped(self, mapped: Mapped[Mapping[str, Any]], at: int, line: bytes) -> Iterator[Item]:
-        kept = self.file.limits.bad_payload_bytes
-        try:
-            row = _row.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            yield BadRaw((at,), line[:kept], "decode", f"line at byte {at:,} is no JSON object: {error}")
-            return
-        try:
-            for number, payload in mapped.events(row):
-                yield RawRecord((at, number), payload)
-        except BadRecord as error:
-            yield BadRaw((at,), line[:kept], error.error_class, f"line at byte {at:,}: {error.reason}")
+                except BadRecord as error:
+                    reason = f"line at byte {at:,}: {error.reason}"
+                    yield bad_raw((at,), line, self.file.limits, error.error_class, reason)
 
 
-def too_long(line: LongLine, line_bytes: int) -> BadRaw:
+def line_converter(mapped: Mapped[Mapping[str, Any]] | None, defaults: Mapping[str, Any]) -> Convert | None:
+    """What lines become: mapped, or filled up with defaults; None: they pass as they stand."""
+    if mapped is not None:
+        return lambda at, line: [RawRecord((at, number), event) for number, event in mapped.events(_decoded(line))]
+    return (lambda at, line: [RawRecord((at,), _filled(line, defaults))]) if defaults else None
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    try:
+        return _row.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecord("decode", f"no JSON object: {error}") from error
+
+
+def _filled(line: bytes, defaults: Mapping[str, Any]) -> bytes:
+    """The line with defaults for what it lacks; one that is no object goes on as it is."""
+    try:
+        fields: dict[str, Any] = _fields.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return line
+    lacking = {name: value for name, value in defaults.items() if name not in fields}
+    return msgspec.json.encode({**lacking, **fields}) if lacking else line
+
+
+def _too_long(line: LongLine, limits: FileLimits) -> Item:
     """The dead letter of a line over the limit."""
-    reason = f"line at byte {line.start:,} has {line.length:,} bytes; the limit is {line_bytes:,}"
-    return BadRaw((line.start,), line.head, "too_large", reason)
+    reason = f"line at byte {line.start:,} has {line.length:,} bytes; the limit is {limits.line_bytes:,}"
+    return bad_raw((line.start,), line.head, limits, "too_large", reason, line.length)

@@ -10,7 +10,7 @@ from typing import Any
 from actors.connectors.base import FileLimits, FileSource
 from actors.connectors.csv_rows import open_csv
 from actors.connectors.input_file import COMPRESSED_SUFFIXES, InputFile, Progress, open_file
-from actors.connectors.jsonl import JsonLines
+from actors.connectors.jsonl import JsonLines, line_converter
 from actors.connectors.mapping import ColumnMapping
 from actors.connectors.parquet import open_parquet
 from actors.connectors.rows import compile_mapping, lookup
@@ -56,7 +56,7 @@ def open_source(
         return open_csv(file, settings, mapping, filled, "\t" if kind == "tsv" else ",")
     if kind == "jsonl":
         mapped = None if mapping is None else compile_mapping(mapping, lookup, filled)
-        return JsonLines(file, settings, filled, mapped)
+        return JsonLines(file=file, settings=settings, convert=line_converter(mapped, filled))
     if kind == "parquet":
         return open_parquet(file, settings, mapping, filled)
     if kind == "stix":

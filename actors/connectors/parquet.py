@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.connectors.base import BadRaw, FileSource, Item, Position, RawRecord, batched, behind, json_bytes
+from actors.connectors.base import FileSource, Item, Position, RawRecord, bad_raw, batched, behind, json_bytes
 from actors.connectors.event_columns import nest_columns, refuse_foreign
 from actors.connectors.input_file import InputFile, Progress
 from actors.connectors.mapping import ColumnMapping
-from actors.connectors.parquet_values import plain_rows
+from actors.connectors.parquet_values import kept_row, plain_row, rows_of
 from actors.connectors.rows import compile_mapping, lookup
 from cluster.errors import BadRecord, Rejected
 
@@ -43,6 +43,7 @@ class ParquetFile:
 
     file: InputFile
     settings: bytes
+    columns: tuple[str, ...]
     convert: Convert
     groups: tuple[Group, ...]
     expanding: tuple[str, ...]
@@ -51,6 +52,11 @@ class ParquetFile:
     @cached_property
     def digest(self) -> str:
         return self.file.sha256(self.settings)
+
+    @property
+    def row_form(self) -> Mapping[str, Any]:
+        """A row names its columns itself; those that are null in it are absent."""
+        return {"format": "parquet", "columns": list(self.columns)}
 
     @property
     def total_bytes(self) -> int:
@@ -90,18 +96,16 @@ class ParquetFile:
         except (pa.ArrowException, OSError) as error:
             first, last = number + 1, group.rows_before + group.rows
             reason = f"rows {first:,} to {last:,} (row group {group.index}) cannot be decoded: {str(error)[:500]}"
-            yield BadRaw((first,), b"", "decode", reason)
+            yield bad_raw((first,), b"", self.file.limits, "decode", reason, group.stored_bytes)
 
     def _rows(self, batch: pa.RecordBatch, number: int) -> Iterator[Item]:
-        for row in plain_rows(batch, self.file.limits.parquet_slice_bytes):
+        for row in rows_of(batch, self.file.limits.parquet_slice_bytes):
             number += 1
             try:
-                if isinstance(row, BadRecord):
-                    raise row
-                yield from self.convert(number, row)
+                yield from self.convert(number, plain_row(row))
             except BadRecord as error:
-                payload = repr(row).encode("utf-8", "replace")[: self.file.limits.bad_payload_bytes]
-                yield BadRaw((number,), payload, error.error_class, f"row {number:,}: {error.reason}")
+                payload, reason = kept_row(row), f"row {number:,}: {error.reason}"
+                yield bad_raw((number,), payload, self.file.limits, error.error_class, reason)
 
 
 def open_parquet(
@@ -123,14 +127,20 @@ def open_parquet(
     names = list(schema.names)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Rejected(f"{file.path}: two columns are named {twice[0]!r}: rename one")
-    return ParquetFile(file, settings, _converter(file, names, mapping, defaults), groups, expanding)
+    convert = row_converter(names, mapping, defaults, file.path)
+    return ParquetFile(file, settings, tuple(names), convert, groups, expanding)
 
 
-def _converter(
-    file: InputFile, names: Sequence[str], mapping: ColumnMapping | None, defaults: Mapping[str, Any]
+def row_converter(
+    names: Sequence[str], mapping: ColumnMapping | None, defaults: Mapping[str, Any], path: object
 ) -> Convert:
+    """What rows of these columns become.
+
+    Raises:
+        Rejected: columns that neither the event format nor the mapping knows.
+    """
     if mapping is None:
-        refuse_foreign(names, file.path)
+        refuse_foreign(names, path)
         return lambda number, row: [RawRecord((number,), json_bytes(nest_columns(row, defaults)))]
     mapping.check_columns(names, prefixes=True)
     mapped = compile_mapping(mapping, lookup, defaults)

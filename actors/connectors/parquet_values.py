@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,8 +18,8 @@ from cluster.errors import BadRecord
 _SECONDS = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def plain_rows(batch: pa.RecordBatch, slice_bytes: int) -> Iterator[dict[str, Any] | BadRecord]:
-    """Each row without its nulls; a `BadRecord` stands for a row that JSON cannot hold.
+def rows_of(batch: pa.RecordBatch, slice_bytes: int) -> Iterator[dict[str, Any]]:
+    """Each row without its nulls, its values as Arrow gives them (`plain_row`).
 
     Args:
         slice_bytes: how much the rows that are expanded at one time may take.
@@ -28,11 +29,49 @@ def plain_rows(batch: pa.RecordBatch, slice_bytes: int) -> Iterator[dict[str, An
     for start in range(0, batch.num_rows, step):
         columns = [_plain_column(column.slice(start, step)) for column in batch.columns]
         for values in zip(*columns, strict=True):
-            present = ((name, value) for name, value in zip(names, values, strict=True) if value is not None)
-            try:
-                yield {name: _plain(value, name) for name, value in present}
-            except BadRecord as error:
-                yield error
+            yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with values that JSON can hold.
+
+    Raises:
+        BadRecord: a value is NaN or infinite, or of no known type.
+    """
+    return {name: _plain(value, name) for name, value in row.items()}
+
+
+def kept_row(row: Mapping[str, Any]) -> bytes:
+    """A bad row for its dead letter: JSON, with `NaN` and `Infinity` where it has these (`row_again` reads them)."""
+    return json.dumps(_shown(row), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def row_again(kept: bytes) -> dict[str, Any]:
+    """What `kept_row` wrote.
+
+    Raises:
+        BadRecord: it wrote nothing of the kind.
+    """
+    try:
+        row = json.loads(kept)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord("decode", f"no JSON object: {error}") from error
+    if not isinstance(row, dict):
+        raise BadRecord("decode", "no JSON object")
+    return row
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _shown(item) for name, item in value.items()}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    try:
+        return _plain_scalar(value, "")
+    except BadRecord:
+        return str(value)
 
 
 def _widest_row(batch: pa.RecordBatch) -> int:

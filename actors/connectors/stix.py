@@ -31,7 +31,7 @@ from typing import Any
 
 import msgspec
 
-from actors.connectors.base import BadRaw, FileSource, Item, Position, RawRecord, batched, behind, json_bytes
+from actors.connectors.base import FileSource, Item, Position, RawRecord, bad_raw, batched, behind, json_bytes
 from actors.connectors.input_file import InputFile, Progress
 from cluster.errors import BadRecord, Rejected
 
@@ -62,6 +62,11 @@ class StixBundle:
         return self.file.sha256(self.settings)
 
     @property
+    def row_form(self) -> Mapping[str, Any]:
+        """An object says everything itself."""
+        return {"format": "stix"}
+
+    @property
     def total_bytes(self) -> int:
         return self.file.size
 
@@ -86,13 +91,22 @@ class StixBundle:
 
     def _object_items(self, index: int, raw: bytes) -> Iterator[Item]:
         try:
-            found = events_of(_object.decode(raw))
-        except (msgspec.DecodeError, BadRecord, RecursionError) as error:
-            kind = error.error_class if isinstance(error, BadRecord) else "decode"
-            yield BadRaw((index,), raw[: self.file.limits.bad_payload_bytes], kind, f"object {index:,}: {error}")
-            return
-        for number, event in enumerate(found, 1):
-            yield RawRecord((index, number), json_bytes({**self.defaults, **event}))
+            yield from object_records(index, raw, self.defaults)
+        except BadRecord as error:
+            yield bad_raw((index,), raw, self.file.limits, error.error_class, f"object {index:,}: {error.reason}")
+
+
+def object_records(index: int, raw: bytes, defaults: Mapping[str, Any]) -> list[RawRecord]:
+    """The records of one object of a bundle.
+
+    Raises:
+        BadRecord: it is no STIX object.
+    """
+    try:
+        found = events_of(_object.decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecord("decode", f"no JSON object: {error}") from error
+    return [RawRecord((index, number), json_bytes({**defaults, **event})) for number, event in enumerate(found, 1)]
 
 
 def open_stix(file: InputFile, settings: bytes, defaults: Mapping[str, Any]) -> StixBundle:

@@ -38,6 +38,7 @@ class NewDeadLetter:
         type: of the record, where it could be read.
         payload: the record's bytes as they came.
         headers: what came with it: file and line, topic and offset, content type.
+        payload_bytes: of the whole, where `payload` is its beginning only; else 0.
     """
 
     source: str
@@ -49,6 +50,7 @@ class NewDeadLetter:
     partition: str = ""
     type: str = ""
     headers: Mapping[str, Any] = field(default_factory=dict)
+    payload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ class DeadLetter:
     Args:
         id: derived from what names the record.
         sequence: order of arrival; what pages go by.
-        payload: whole, unless `payload_bytes` is greater than its length: then its beginning, and `payload_sha256`
-            and `payload_bytes` are of the whole; such a letter can be shown and not replayed.
+        payload: whole, unless `payload_bytes`, which is of the whole, is greater than its length: then its beginning,
+            and such a letter can be shown and not replayed.
+        payload_sha256: of the whole; empty where its source gave the beginning only.
         attempts: replays that were begun.
         first_seen, last_attempt: seconds since 1970.
     """
@@ -189,12 +192,14 @@ class DeadLetters:
 def _row(tenant: str, letter: NewDeadLetter, now: float, limit_bytes: int) -> dict[str, Any]:
     _check_class(letter.error_class)
     version = encode(letter.epoch, letter.position)
+    whole_bytes = max(letter.payload_bytes, len(letter.payload))
+    digest = hashlib.sha256(letter.payload).hexdigest() if whole_bytes == len(letter.payload) else ""
     name = json.dumps([tenant, letter.source, letter.partition, version]).encode()
     return {
         "id": hashlib.blake2b(name, digest_size=12).hexdigest(), "tenant": tenant, "source": letter.source,
         "partition": letter.partition, "version": version, "type": letter.type, "error_class": letter.error_class,
-        "reason": letter.reason, "payload": letter.payload[:limit_bytes], "payload_bytes": len(letter.payload),
-        "payload_sha256": hashlib.sha256(letter.payload).hexdigest(), "state": "waiting", "first_seen": now,
+        "reason": letter.reason, "payload": letter.payload[:limit_bytes], "payload_bytes": whole_bytes,
+        "payload_sha256": digest, "state": "waiting", "first_seen": now,
         "headers": json.dumps(dict(letter.headers), sort_keys=True),
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ import typer
 
 from cluster.errors import ERROR_CLASSES
 from serve_apps.cli.exits import Exit, Misused
+from serve_apps.cli.ingest import MappingFile, MappingPairs, mapping_of
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import TenantOption, group, verb
@@ -98,11 +99,16 @@ def replay(
     every: Annotated[bool, typer.Option("--all", help="All that wait and fit the filters.")] = False,
     error_class: OfClass = None,
     source: OfSource = None,
+    mapping: MappingFile = None,
+    pairs: MappingPairs = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many.")] = 10_000,
     actor: Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")] = "command line",
 ) -> int:
-    """Try dead letters again, with the positions that they had. Exit code 4 while some are still bad."""
+    """Try dead letters again, with the positions that they had. Exit code 4 while some are still bad.
+
+    A letter that holds a row is read with its load's mapping, or with the one given here.
+    """
     from actors.dead_letters import LetterFilter, Replay
 
     if bool(ids) == every:
@@ -110,9 +116,12 @@ def replay(
     matching = LetterFilter(_known_class(error_class), source)
     if ids and matching != LetterFilter():
         raise Misused("--class and --source choose among all: leave them out where ids are named")
+    columns = mapping_of(mapping, pairs)
     with session.output.waiting("replaying"):
         replays = Replay(session.control, session.log, session.settings)
-        done = replays.replay(tenant, actor, ids=ids or None, matching=matching, dry_run=dry_run, limit=limit)
+        done = replays.replay(
+            tenant, actor, ids=ids or None, matching=matching, mapping=columns, dry_run=dry_run, limit=limit
+        )
     states = {state: done.count(state) for state in ("replayed", "waiting", "quarantined")}
     letters = [asdict(letter) for letter in done.letters]
     session.output.result({"dry_run": dry_run, **states, "skipped": done.skipped, "letters": letters})

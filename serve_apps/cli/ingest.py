@@ -17,9 +17,12 @@ from serve_apps.cli.verbs import TenantOption, verb
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from actors.connectors import ColumnMapping
     from actors.loads import LoadFile, LoadProgress, Preview
     from serve_apps.cli.loading import Report, Summary
 
+MappingFile = Annotated[Path | None, typer.Option("--mapping", help="YAML file: how a row becomes events.")]
+MappingPairs = Annotated[list[str], typer.Option("--map", help="key=value of a mapping; several times.")]
 FORMATS = ("csv", "tsv", "jsonl", "parquet", "stix")
 HELP = """Take in your own CSV, JSON lines, Parquet or STIX 2.1.
 
@@ -61,8 +64,8 @@ def ingest_files(
     ] = None,
     case: Annotated[str | None, typer.Option("--case", "-c", help="Case of records that name none.")] = None,
     format: Annotated[str | None, typer.Option(help=f"{', '.join(FORMATS)}. [default: by the file's name]")] = None,
-    mapping: Annotated[Path | None, typer.Option(help="YAML file: how a row becomes events.")] = None,
-    pairs: Annotated[list[str], typer.Option("--map", help="key=value of a mapping; several times.")] = [],  # noqa: B006
+    mapping: MappingFile = None,
+    pairs: MappingPairs = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen, write nothing.")] = False,
     wait_s: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", min=0, help="Longest wait for the shards; 0: do not wait.")
@@ -84,20 +87,25 @@ def _file(
     name: str, tenant: str, source: str | None, case: str | None, format: str | None, mapping: Path | None,
     pairs: list[str],
 ) -> LoadFile:  # fmt: skip
-    from actors.connectors import mapping_from_pairs, mapping_from_yaml
     from actors.loads import LoadFile
 
     if format is not None and format not in FORMATS:
         raise Misused(f"--format {format}: one of {', '.join(FORMATS)}")
-    if mapping is not None and pairs:
-        raise Misused("--mapping and --map exclude each other: put all of it into one")
     if "://" in name:
         raise Misused(f"{name}: URLs are not read yet; download the file, then ingest it")
+    return LoadFile(Path(name), tenant, source or source_of(name), format, mapping_of(mapping, pairs), case)
+
+
+def mapping_of(file: Path | None, pairs: list[str]) -> ColumnMapping | None:
+    """The mapping of `--mapping FILE` or `--map key=value`. Raises Misused, Rejected."""
+    from actors.connectors import mapping_from_pairs, mapping_from_yaml
+
+    if file is not None and pairs:
+        raise Misused("--mapping and --map exclude each other: put all of it into one")
     try:
-        columns = mapping_from_yaml(mapping.read_text()) if mapping else mapping_from_pairs(pairs) if pairs else None
+        return mapping_from_yaml(file.read_text()) if file else mapping_from_pairs(pairs) if pairs else None
     except (OSError, UnicodeDecodeError) as error:
-        raise Misused(f"--mapping {mapping}: {error}") from error
-    return LoadFile(Path(name), tenant, source or source_of(name), format, columns, case)
+        raise Misused(f"--mapping {file}: {error}") from error
 
 
 def source_of(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from actors.connectors import BadRaw, FileLimits, FileSource, Item, mapping_from_yaml, open_source
@@ -65,6 +65,7 @@ def test_what_the_csv_module_wrote_comes_back(table: list[list[str]], block: int
     st.integers(1, 12),
     st.integers(3, 12),
 )
+@example([b"a", b'"', b"\n", b"\r", b"a", b"\n"], 1, 3)
 def test_rows_do_not_depend_on_blocks(pieces: list[bytes], block: int, line_bytes: int) -> None:
     data = b"".join(pieces)
     assert list(map(shape, scanned(data, block, line_bytes))) == list(map(shape, scanned(data, 10_000, line_bytes)))

@@ -1,0 +1,82 @@
+"""What a dead letter holds, as payloads for the stages: an event, or a row that makes some.
+
+A row is read as its load read it, or with a corrected mapping; either way its records have the positions that the
+load's reading would have given them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actors.connectors import ColumnMapping, RawRecord
+from actors.connectors.kept_rows import RowReader, row_reader
+from cluster.errors import NotFound, Rejected
+from cluster.stores.control import ControlStore
+from cluster.stores.control_dead_letters import DeadLetter
+
+HOLDS, ROW, EVENT = "holds", "row", "event"
+"""The header of a letter of a file that says what its payload is."""
+
+
+class LetterRows:
+    """Reads letters of one tenant. One thread uses an instance.
+
+    Args:
+        mapping: for rows, in place of their load's.
+    """
+
+    def __init__(self, control: ControlStore, tenant: str, mapping: ColumnMapping | None = None) -> None:
+        self._control, self._tenant, self._mapping = control, tenant, mapping
+        self._readers: dict[str, RowReader | str] = {}
+        self._sources: dict[str, str] = {}
+
+    def refusal(self, letter: DeadLetter) -> str:
+        """Why the letter cannot be tried, whatever its bytes say; empty if it can."""
+        if not letter.whole:
+            return cut(letter)
+        if letter.source not in self._sources:
+            self._sources[letter.source] = self._control.sources.get(self._tenant, letter.source).state
+        if self._sources[letter.source] != "active":
+            return f"source {letter.source!r} is killed: nothing of it is accepted"
+        if letter.headers.get(HOLDS) == ROW:
+            reader = self._reader(letter)
+            return reader if isinstance(reader, str) else ""
+        if self._mapping is not None:
+            return "it holds an event, and a mapping is for rows: replay it without one"
+        return ""
+
+    def records(self, letter: DeadLetter) -> list[RawRecord]:
+        """Payloads with their positions. Raises BadRecord; only for letters that are not refused."""
+        if letter.headers.get(HOLDS) != ROW:
+            return [RawRecord(letter.position, letter.payload)]
+        reader = self._reader(letter)
+        if isinstance(reader, str):
+            raise TypeError("a letter that is refused is not read")
+        return reader(letter.position, letter.payload)
+
+    def _reader(self, letter: DeadLetter) -> RowReader | str:
+        load = str(letter.headers.get("load", ""))
+        if load not in self._readers:
+            try:
+                described = self._control.loads.get(self._tenant, load).mapping
+                self._readers[load] = _reader_of(described, self._mapping)
+            except (NotFound, Rejected) as error:
+                self._readers[load] = error.reason
+        return self._readers[load]
+
+
+def _reader_of(described: Mapping[str, Any], corrected: ColumnMapping | None) -> RowReader:
+    """How a load's rows are read. Raises Rejected."""
+    own, case = described.get("mapping"), described.get("case")
+    mapping = corrected or (None if own is None else ColumnMapping.model_validate(own))
+    return row_reader(described.get("row", {}), mapping, {} if case is None else {"case": case})
+
+
+def cut(letter: DeadLetter) -> str:
+    """What to say of a letter of which only the beginning is kept."""
+    file, position = letter.headers.get("file"), letter.headers.get("position")
+    where = f"{file}, position {position[0]:,}: " if file and position else ""
+    limit = f"the first {len(letter.payload):,} are kept (ingest.dead_letter_payload_bytes)"
+    todo = f"correct it in its source, or raise the limit, and ingest that ({letter.reason})"
+    return f"{where}it had {letter.payload_bytes:,} bytes and {limit}; {todo}"
