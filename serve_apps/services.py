@@ -197,8 +197,9 @@ class Books:
         finally:
             session.close()
         loads = [asdict(row) | {"holds": row.holds} for row in balance.loads if row.tenant == tenant]
+        epochs = [asdict(row) | {"holds": row.holds} for row in balance.epochs if row.tenant == tenant]
         letters = dict(balance.dead_letters.get(tenant, {}))
-        return {"balanced": balance.holds, "loads": loads, "deadLetters": letters, "asOf": _now()}
+        return {"balanced": balance.holds, "epochs": epochs, "loads": loads, "deadLetters": letters, "asOf": _now()}
 
 
 class NodeHealth:

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Row, func, select, update
 
@@ -92,6 +92,14 @@ class DeadLetter:
         return self.payload_bytes == len(self.payload)
 
 
+class LetterPlace(NamedTuple):
+    """Where a dead letter stands in its source, without what it holds: `version` is the version's text."""
+
+    tenant: str
+    source: str
+    version: str
+
+
 class DeadLetters:
     """The dead letters of all tenants."""
 
@@ -142,6 +150,13 @@ class DeadLetters:
                 query = select(column, func.count()).where(dead_letters.c.tenant == tenant).group_by(column)
                 found[name] = {row[0]: row[1] for row in connection.execute(query)}
         return found
+
+    def places(self, tenant: str) -> Sequence[LetterPlace]:
+        """Where all letters of a tenant stand, whatever became of them."""
+        column = dead_letters.c
+        query = select(column.tenant, column.source, column.version).where(column.tenant == tenant)
+        with self._database.read() as connection:
+            return [LetterPlace(*row) for row in connection.execute(query)]
 
     def begin_replay(self, tenant: str, ids: Iterable[str], attempts_limit: int, now: float) -> Sequence[DeadLetter]:
         """Counts an attempt for each letter that waits and returns these, to be ingested again with their positions.

@@ -1,18 +1,21 @@
-"""Conservation: every record of the log has exactly one outcome in the shards. Counted apart, then compared.
+"""Conservation: every record of the log has exactly one outcome in the shards, and every load is in the log.
 
-    log partition: records up to the shards' cursor (the lake's cumulative count, and log entries from there)
-                 = records that the shards' cursors counted on the way
+Counted apart, then compared, each in both directions:
+
+    log partition: records in the lake's files and in the log's entries behind them, up to the shards' cursors
+                 = records as the lake and the entries were told     = records that the shards' cursors counted
     shard:         records = applied + duplicate + stale, by cursor and by source
-    loads:         what was acknowledged <= outcomes of that source
+    epoch:         records of the log by (tenant, source, epoch)     = outcomes of all shards
+    load:          what it acknowledged = different records of its epoch in the log, dead letters apart
 
-A record that is no record is a dead letter, and was never appended. Floors and priorities are no records.
+A bad record is a dead letter, and was never appended. Floors and priorities are no records.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,32 +23,33 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from cluster.stores.control import ControlStore
-    from cluster.stores.control_loads import Load
     from cluster.stores.falkor_shard import FalkorShard
     from cluster.stores.graph import Cursor, Outcomes
     from cluster.stores.lake import Lake
     from cluster.stores.log import EventLog
+    from serve_apps.cli.load_balance import LoadBalance
+    from serve_apps.cli.log_counts import Counted
     from serve_apps.cli.session import Session
 
 Epoch = tuple[str, str, int]
+"""(tenant, source, the source's epoch)."""
 _READ_ENTRIES, _READ_BYTES, _PAUSE_S = 256, 16 << 20, 0.2
-LOADS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionBalance:
-    """One log partition up to entry `at`: records in the log, and records that shards counted."""
+    """One log partition up to entry `at`: records found in lake and log, records as told, records shards counted."""
 
     partition: int
     at: int
+    found: int
     logged: int
     counted: int
 
     @property
     def holds(self) -> bool:
         """Whether they are equal."""
-        return self.logged == self.counted
+        return self.found == self.logged == self.counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +70,19 @@ class ShardBalance:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadBalance:
-    """The loads of one source: records acknowledged, and the outcomes of all records of the source.
-
-    There may be more outcomes: of pushes, of what an undo said again, of what a worker appended twice since it died.
-    """
+class EpochBalance:
+    """One epoch of a source: its records in the log, and the outcomes that all shards together counted."""
 
     tenant: str
     source: str
-    loads: int
-    acked: int
+    epoch: int
+    logged: int
     outcomes: int
-    dead: int
 
     @property
     def holds(self) -> bool:
-        """Whether nothing that was acknowledged is without an outcome."""
-        return self.acked <= self.outcomes
+        """Whether each record has one outcome."""
+        return self.logged == self.outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,40 +91,54 @@ class Balance:
 
     partitions: tuple[PartitionBalance, ...]
     shards: tuple[ShardBalance, ...]
+    epochs: tuple[EpochBalance, ...]
     loads: tuple[LoadBalance, ...]
     dead_letters: Mapping[str, Mapping[str, int]]
 
     @property
     def holds(self) -> bool:
         """Whether everything balances."""
-        return all(row.holds for rows in (self.partitions, self.shards, self.loads) for row in rows)
+        return all(row.holds for rows in (self.partitions, self.shards, self.epochs, self.loads) for row in rows)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, each row with `holds`."""
         rows = {name: [{**asdict(row), "holds": row.holds} for row in getattr(self, name)]
-                for name in ("partitions", "shards", "loads")}  # fmt: skip
+                for name in ("partitions", "shards", "epochs", "loads")}  # fmt: skip
         return {"holds": self.holds, **rows, "dead_letters": self.dead_letters}
 
 
 def audit(session: Session, deadline_s: float = 60.0) -> Balance:
     """Count everything at one moment at which no shard is behind the log. Changes nothing.
 
+    Reads the whole lake, a log partition at a time, whose rows are in memory together.
+
     Raises:
         Unavailable: shards stay behind for longer than `deadline_s`, or do not answer.
     """
+    from serve_apps.cli.load_balance import load_balances
+    from serve_apps.cli.log_counts import Counted, count, rows_of
+
     cursors, outcomes = settled(session, deadline_s)
-    current = session.stack.current_map()
-    lake = _lake(session)
-    with closing(lake) if lake else nullcontext():
-        partitions = tuple(
-            _partition(session.log, lake, p, [cursors[s][p] for s in current.shards_of_partition(p) if p in cursors[s]])
-            for p in range(current.partitions)
-        )
-    shards = tuple(shard_balance(s, cursors[s].values(), outcomes[s].values()) for s in sorted(cursors))
-    control = session.control
+    current, control, lake = session.stack.current_map(), session.control, _lake(session)
     tenants = control.sources.tenants()
+    places = [place for tenant in tenants for place in control.dead_letters.places(tenant)]
+    counted: dict[Epoch, Counted] = defaultdict(Counted)
+    partitions: list[PartitionBalance] = []
+    with closing(lake) if lake else nullcontext():
+        version = lake.version() if lake else None
+        for p in range(current.partitions):
+            mine = [cursors[s][p] for s in current.shards_of_partition(p) if p in cursors[s]]
+            at = max((cursor.at for cursor in mine), default=0)
+            rows = rows_of(session.log, lake, version, p, at)
+            told, by_shards = logged(session.log, lake, p, at), sum(cursor.records for cursor in mine)
+            partitions.append(PartitionBalance(p, at, len(rows), told, by_shards))
+            for key, more in count(rows, places).items():
+                counted[key] += more
+    shards = tuple(shard_balance(s, cursors[s].values(), outcomes[s].values()) for s in sorted(cursors))
+    epochs = tuple(epoch_balances(counted, together(outcomes.values())))
+    loads = tuple(load_balances(control, tenants, counted, places, session.settings.ingest.batch_records))
     letters = {tenant: control.dead_letters.facets(tenant)["state"] for tenant in tenants}
-    return Balance(partitions, shards, tuple(load_balances(control, tenants, together(outcomes.values()))), letters)
+    return Balance(tuple(partitions), shards, epochs, loads, letters)
 
 
 def settled(
@@ -177,25 +191,13 @@ def shard_balance(shard: str, cursors: Iterable[Cursor], outcomes: Iterable[Outc
     )  # fmt: skip
 
 
-def load_balances(
-    control: ControlStore, tenants: Iterable[str], outcomes: Mapping[Epoch, Outcomes]
-) -> Iterable[LoadBalance]:
-    """Every source that has loads."""
-    totals: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for (tenant, source, _), one in outcomes.items():
-        totals[tenant, source] += one.total
-    for tenant in tenants:
-        by_source: defaultdict[str, list[Load]] = defaultdict(list)
-        for load in control.loads.list(tenant, LOADS):
-            by_source[load.source].append(load)
-        for source, loads in sorted(by_source.items()):
-            acked, dead = sum(load.acked for load in loads), sum(load.dead for load in loads)
-            yield LoadBalance(tenant, source, len(loads), acked, totals[tenant, source], dead)
-
-
-def _partition(log: EventLog, lake: Lake | None, partition: int, cursors: Sequence[Cursor]) -> PartitionBalance:
-    at = max((cursor.at for cursor in cursors), default=0)
-    return PartitionBalance(partition, at, logged(log, lake, partition, at), sum(c.records for c in cursors))
+def epoch_balances(counted: Mapping[Epoch, Counted], outcomes: Mapping[Epoch, Outcomes]) -> Iterable[EpochBalance]:
+    """Every epoch that the log or a shard knows of."""
+    for key in sorted(counted.keys() | outcomes.keys()):
+        found, total = counted.get(key), outcomes.get(key)
+        row = EpochBalance(*key, found.records if found else 0, total.total if total else 0)
+        if row.logged or row.outcomes:
+            yield row
 
 
 def logged(log: EventLog, lake: Lake | None, partition: int, upto: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.stores.graph import Cursor, Outcomes
-from serve_apps.cli.conservation import LoadBalance, PartitionBalance, shard_balance, together
+from serve_apps.cli.conservation import PartitionBalance, shard_balance, together
 from serve_apps.cli.loading import grown
 
 KEY = ("acme", "hr", 1)
@@ -38,6 +38,7 @@ def test_a_shard_balances_only_if_each_record_has_one_outcome(cursor: Cursor, ou
     assert shard_balance("shard-0", [cursor], [outcomes]).holds is holds
 
 
-def test_a_lost_record_and_a_lost_acknowledgement_are_found() -> None:
-    assert not PartitionBalance(0, 9, logged=10, counted=9).holds
-    assert not LoadBalance("acme", "hr", 1, acked=10, outcomes=9, dead=0).holds
+@pytest.mark.parametrize("numbers", [(9, 10, 10), (10, 9, 10), (10, 10, 9)])
+def test_a_partition_balances_only_if_all_three_counts_are_equal(numbers: tuple[int, int, int]) -> None:
+    assert not PartitionBalance(0, 9, *numbers).holds
+    assert PartitionBalance(0, 9, 10, 10, 10).holds
