@@ -164,7 +164,7 @@ class Letters:
             {
                 "id": f.id, "source": f.source, "epoch": f.epoch, "position": list(f.position), "type": f.type,
                 "errorClass": f.error_class, "reason": f.reason, "state": f.state, "attempts": f.attempts,
-                "payload": f.payload.decode("utf-8", "replace"), "payloadBytes": f.payload_bytes,
+                "payload": f.payload.decode("utf-8", "replace"), "payloadBytes": f.payload_bytes, "whole": f.whole,
                 "payloadSha256": f.payload_sha256, "headers": f.headers, "firstSeen": f.first_seen,
             }
             for f in found

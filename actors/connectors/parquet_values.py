@@ -99,7 +99,28 @@ def _plain_column(column: pa.Array) -> list[Any]:
         return list(column.cast(pa.string()).to_pylist())
     if pa.types.is_date(kind) or pa.types.is_duration(kind):
         return list(column.cast(pa.string() if pa.types.is_date(kind) else pa.int64()).cast(pa.string()).to_pylist())
-    return list(column.to_pylist(maps_as_pydicts="lossy") if pa.types.is_nested(kind) else column.to_pylist())
+    return _nested(column) if pa.types.is_nested(kind) else list(column.to_pylist())
+
+
+class _Unreadable:
+    """Stands for a value that Python has no room for, such as a date in the year 5,877,641 inside a struct."""
+
+    def __str__(self) -> str:
+        return "(a date, time or duration out of range)"
+
+
+def _nested(column: pa.Array) -> list[Any]:
+    try:
+        return list(column.to_pylist(maps_as_pydicts="lossy"))
+    except (OverflowError, ValueError):  # one value: the others are good
+        return [_read(value) for value in column]
+
+
+def _read(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py(maps_as_pydicts="lossy")
+    except (OverflowError, ValueError):
+        return _Unreadable()
 
 
 def _plain(value: Any, column: str) -> Any:
@@ -133,4 +154,5 @@ def _plain_scalar(value: Any, column: str) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [None if item is None else _plain(item, column) for item in value]
-    raise BadRecord("schema", f"column {column!r}: a {type(value).__name__} has no place in an event")
+    what = str(value) if isinstance(value, _Unreadable) else f"a {type(value).__name__}"
+    raise BadRecord("schema", f"column {column!r}: {what} has no place in an event")

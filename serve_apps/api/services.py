@@ -87,7 +87,7 @@ class Conservation(Protocol):
     """Whether every accepted record has exactly one outcome."""
 
     def audit(self, tenant: str) -> Json:
-        """{"accepted", "applied", "duplicate", "stale", "deadLetters", "inFlight", "balanced"} and `asOf`."""
+        """{"balanced", "epochs", "loads", "deadLetters"} and `asOf`; epochs and loads say each whether it holds."""
 
 
 class Health(Protocol):

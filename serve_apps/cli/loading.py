@@ -17,10 +17,11 @@ from serve_apps.cli.conservation import Epoch, outcomes_of
 if TYPE_CHECKING:
     from actors.ingest_actor import Loaded, LoadRequest
     from actors.loads import LoadProgress
+    from cluster.stores.control import ControlStore
     from cluster.stores.graph import Outcomes
     from serve_apps.cli.session import Session
 
-_LOOK_S = 0.2
+_LOOK_S, _LOADS = 0.2, 100_000
 NOT_YET = "the shards are still behind: `intelgraph lag` shows how far, `intelgraph ingest list` the counts"
 
 
@@ -75,30 +76,38 @@ def load_file(
 
     if wait_s:
         wait_applied(session, session.log.ends(), wait_s)
-    before = outcomes_of(session.shards.values())
+    before, begun = outcomes_of(session.shards.values()), told_before(session.control, request.tenant)
     began, lag = time.monotonic(), _Lag(session)
     result = have_loaded(request, lambda progress: report(progress, lag.entries()))
     read = time.monotonic()
     left = wait_applied(session, result.reached, wait_s, lambda left: report(None, left))
     after = outcomes_of(session.shards.values())
     done = time.monotonic()
-    return _summary(session, request, result, (before, after), left > 0, (read - began, done - read))
+    return _summary(session, request, result, begun, (before, after), left > 0, (read - began, done - read))
+
+
+def told_before(control: ControlStore, tenant: str) -> dict[str, tuple[int, int]]:
+    """(acked, dead) of each load that was cut off and would be gone on with, by its id."""
+    found = control.loads.list(tenant, _LOADS)
+    return {load.id: (load.acked, load.dead) for load in found if load.state == "running"}
 
 
 def _summary(
-    session: Session, request: LoadRequest, done: Loaded, counts: tuple[Counts, Counts], is_behind: bool,
-    seconds: tuple[float, float],
+    session: Session, request: LoadRequest, done: Loaded, begun: Mapping[str, tuple[int, int]],
+    counts: tuple[Counts, Counts], is_behind: bool, seconds: tuple[float, float],
 ) -> Summary:  # fmt: skip
     tenant, loads = request.tenant, session.control.loads
-    applied, duplicate, stale = grown(*counts, tenant, done.source, done.epoch, done.acked)
-    counted, row = applied + duplicate + stale, loads.get(tenant, done.load)
+    row, (acked_before, dead_before) = loads.get(tenant, done.load), begun.get(done.load, (0, 0))
+    acked, dead = row.acked - acked_before, row.dead - dead_before  # of every worker that read, also of those that died
+    applied, duplicate, stale = grown(*counts, tenant, done.source, done.epoch, acked)
+    counted = applied + duplicate + stale
     loads.record_outcomes(
         tenant, done.load, applied=row.applied + applied, duplicate=row.duplicate + duplicate, stale=row.stale + stale
     )
-    missing = max(0, done.acked - counted) if is_behind else 0
+    missing = max(0, acked - counted) if is_behind else 0
     return Summary(
-        done.load, request.path, tenant, done.source, done.epoch, done.acked, applied, duplicate, stale, done.dead,
-        max(0, counted - done.acked), missing, round(seconds[0], 3), round(seconds[1], 3),
+        done.load, request.path, tenant, done.source, done.epoch, acked, applied, duplicate, stale, dead,
+        max(0, counted - acked), missing, round(seconds[0], 3), round(seconds[1], 3),
     )  # fmt: skip
 
 

@@ -12,7 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.connectors import BadRaw, FileLimits, FileSource, Item, mapping_from_yaml, open_source
+from actors.connectors import (
+    BadRaw,
+    FileLimits,
+    FileSource,
+    Item,
+    mapping_from_pairs,
+    mapping_from_yaml,
+    open_source,
+)
 from cluster.errors import Rejected
 
 NAIVE = datetime(2024, 1, 2, 3, 4, 5, 600000)  # noqa: DTZ001
@@ -153,3 +161,18 @@ def test_no_parquet_file(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(Rejected, match=r"in\.parquet is no readable Parquet file"):
         open_source(path)
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.duration("s")])
+def test_a_value_out_of_range_within_a_struct_is_one_bad_row(tmp_path: Path, kind: pa.DataType) -> None:
+    most = 2**31 - 1 if kind == pa.date32() else 2**62
+    inner = pa.array([{"d": 5}, {"d": most}, None], pa.struct([("d", kind)]))
+    path = tmp_path / "far.parquet"
+    pq.write_table(pa.table({"id": ["1", "2", "3"], "x": inner}), path)
+    source = open_source(path, mapping=mapping_from_pairs(["type=t", "id={id}", "props=x"]))
+    (found,) = source.batches(None, 10, 1 << 20)
+    first, bad, last = found
+    assert [isinstance(item, BadRaw) for item in (first, bad, last)] == [False, True, False]
+    assert isinstance(bad, BadRaw)
+    assert "row 2: column 'x': (a date, time or duration out of range)" in bad.reason
+    assert json.loads(bad.payload)["id"] == "2"

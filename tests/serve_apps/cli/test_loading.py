@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from cluster.stores.control import open_control
 from cluster.stores.graph import Cursor, Outcomes
 from serve_apps.cli.conservation import PartitionBalance, shard_balance, together
-from serve_apps.cli.loading import grown
+from serve_apps.cli.loading import grown, told_before
 
 KEY = ("acme", "hr", 1)
 
@@ -20,6 +23,17 @@ def test_outcomes_are_what_the_counts_grew_by() -> None:
 def test_records_with_epochs_of_their_own_are_counted_by_source() -> None:
     after = {("acme", "hr", 77): Outcomes(3, 0, 0), ("beta", "hr", 77): Outcomes(8, 0, 0)}
     assert grown({}, after, *KEY, acked=3) == (3, 0, 0)
+
+
+def test_a_load_that_is_gone_on_with_counts_from_where_it_stood(tmp_path: Path) -> None:
+    control = open_control(f"sqlite:///{tmp_path / 'control.db'}")
+    control.sources.register("acme", "hr", 1.0)
+    done, running = (control.loads.start("acme", "hr", digest, 1.0) for digest in ("a", "b"))
+    for load in (done, running):
+        control.loads.commit("acme", load.id, 0, 0, 5, acked=7, dead=2)
+    control.loads.end("acme", done.id, "done", 2.0)
+    assert told_before(control, "acme") == {running.id: (7, 2)}
+    control.close()
 
 
 def test_shards_are_added_up() -> None:
