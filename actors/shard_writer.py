@@ -53,7 +53,7 @@ class Gulp:
     """Records of things that several sources of this batch speak of: they take the way of `resolve`."""
     settled: list[tuple[Record, Outcome]] = field(default_factory=list)
     """Records whose outcome is known before anything is written."""
-    conflicts: int = 0
+    conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     oldest_ms: int = 0
     system: list[Record] = field(default_factory=list)
 
@@ -108,7 +108,8 @@ def resolve(
         old = registers.get(record.source)
         stamp = old.stamp if old else None
         outcome = Outcome.STALE if floors.hides(record) else compare(stamp, record.stamp)
-        counts.conflicts += is_conflict(stamp, record.stamp)
+        if is_conflict(stamp, record.stamp):
+            counts.conflicts[(record.tenant, record.source)] += 1
         counts.count(record, outcome)
         if outcome in (Outcome.NEW, Outcome.NEWER):
             registers[record.source] = record
@@ -273,8 +274,8 @@ class ShardWriter:
         first, *rest = gulp.moves
         first = first._replace(applied=done.applied, duplicate=done.duplicate, stale=done.stale)
         self._shard.advance(self._fence, [first, *rest], counts)
-        if counts.conflicts:
-            LOG.warning("versions_with_two_contents", conflicts=counts.conflicts)
+        for (tenant, source), conflicts in counts.conflicts.items():
+            LOG.warning("versions_with_two_contents", tenant=tenant, source=source, conflicts=conflicts)
         for move in gulp.moves:
             self.records_applied[move.partition] += move.records
         c = self.counters
@@ -282,7 +283,7 @@ class ShardWriter:
         c.applied += done.applied
         c.duplicate += done.duplicate
         c.stale += done.stale
-        c.conflicts += counts.conflicts
+        c.conflicts += counts.conflicts.total()
         c.batches += 1
 
     # --- floors and priorities: first kept, then applied, then marked done

@@ -69,10 +69,11 @@ _STATUS = (
     f"WHEN x._v = r._v THEN {DUPLICATE} ELSE {STALE} END AS st"
 )
 _COUNTS = (
-    " RETURN collect(st), "
-    f"sum(CASE WHEN st IN [{NEWER}, {STALE}] AND split(old, '.')[0] = split(r._v, '.')[0] THEN 1 ELSE 0 END)"
+    f" RETURN collect(st), collect(CASE WHEN $named THEN r._k END), collect(CASE WHEN st = {OTHER} THEN r._k END), "
+    f"collect(CASE WHEN st IN [{NEWER}, {STALE}] AND split(old, '.')[0] = split(r._v, '.')[0] THEN r._k END)"
 )
-"""Statuses in the order of the rows; versions with two contents."""
+"""Statuses; keys in the order of the statuses, where they are asked for: `MERGE` gives the rows that it created before
+those that it found; keys of things that others speak of; keys of versions with two contents."""
 
 
 def _when(condition: str, action: str) -> str:

@@ -10,6 +10,7 @@ records: order, batches and repetition do not matter.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -133,16 +134,18 @@ def merge(registers: Iterable[Record], priorities: Priorities) -> Merged | None:
     return Merged(first.a_type, first.a_id, first.b_type, first.b_id, first.event_time, props, first.claim)
 
 
-def fold_batch(records: Iterable[Record], floors: Floors) -> tuple[list[Record], list[tuple[Record, Outcome]], int]:
+def fold_batch(
+    records: Iterable[Record], floors: Floors
+) -> tuple[list[Record], list[tuple[Record, Outcome]], Counter[tuple[str, str]]]:
     """One record a register, the newest; what became of the rest.
 
     Returns:
         the records that stay, in the order of their registers' first appearance; each other record with its
-        outcome (older in the batch, below a floor, or the same again); how many versions had two contents.
+        outcome (older in the batch, below a floor, or the same again); versions with two contents by (tenant, source).
     """
     newest: dict[tuple[str, str, int, str, str, str], Record] = {}
     settled: list[tuple[Record, Outcome]] = []
-    conflicts = 0
+    conflicts: Counter[tuple[str, str]] = Counter()
     for record in records:
         if floors.hides(record):
             settled.append((record, Outcome.STALE))
@@ -154,7 +157,8 @@ def fold_batch(records: Iterable[Record], floors: Floors) -> tuple[list[Record],
         if old.stamp == record.stamp:
             settled.append((record, Outcome.DUPLICATE))
             continue
-        conflicts += is_conflict(old.stamp, record.stamp)
+        if is_conflict(old.stamp, record.stamp):
+            conflicts[(record.tenant, record.source)] += 1
         loser, winner = (old, record) if old.stamp < record.stamp else (record, old)
         settled.append((loser, Outcome.STALE))
         newest[key] = winner

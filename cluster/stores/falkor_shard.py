@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster import dialect
-from cluster.batch import Frame
+from cluster.batch import Frame, frame_of, records_of
 from cluster.errors import Corrupt, Fenced, Rejected
 from cluster.fold import Thing, thing_of
 from cluster.ids import BUCKETS, CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
@@ -16,7 +16,7 @@ from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_codec import shown_record, stored_thing, whole_row
 from cluster.stores.falkor_rows import Group, Page, group_of, label_of, pages
 from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner
-from cluster.stores.graph import Cursor, CursorMove, Fence, Outcomes, ShardState, StoredThing, WriteCounts
+from cluster.stores.graph import EPOCH, Cursor, CursorMove, Fence, Outcomes, ShardState, StoredThing, WriteCounts
 
 _PAGE = 1_000
 
@@ -122,8 +122,9 @@ class FalkorShard:
             if kind == Kind.RELATIONSHIP:
                 self._index_type(name)
         for page in encoded:
-            buckets = page.rows["bucket"].unique().to_list()
-            self._client.send([f"{header(self._fenced(fence, buckets))}rows=[{page.text}] {_upsert(page.group)}"])
+            held = self._fenced(fence, page.rows["bucket"].unique())
+            held["named"] = page.rows.select(EPOCH).unique().height > 1
+            self._client.send([f"{header(held)}rows=[{page.text}] {_upsert(page.group)}"])
             self._begun.append(page.rows)
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
@@ -147,13 +148,20 @@ class FalkorShard:
         return counts
 
     def _count(self, counts: WriteCounts, rows: Frame, answer: list[list[Any]]) -> None:
-        statuses, conflicts = answer[0] if answer else ((), 0)
+        statuses, named, others, conflicts = answer[0] if answer else ((), (), (), ())
         if not statuses:
             raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
         if len(statuses) != rows.height:
             raise Corrupt(f"the shard counted {len(statuses)} of {rows.height} rows")
-        counts.conflicts += int(conflicts)
-        counts.count_all(rows, statuses)
+        if not named and not others and not conflicts:  # all of one epoch: which status is whose makes no difference
+            counts.count_all(rows, statuses)
+            return
+        by_key = {_key_of(record): record for record in records_of(rows)}
+        ordered = frame_of([by_key[key] for key in named]) if named else rows
+        counts.count_all(ordered, statuses)
+        counts.others += [by_key[key] for key in others]
+        for key in conflicts:
+            counts.conflicts[(by_key[key].tenant, by_key[key].source)] += 1
 
     def _write(self, template: str, parameters: Mapping[str, Any], expected: int | None) -> int:
         answer = self._client.write(template, parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import polars as pl
 
 from cluster import versions
-from cluster.batch import Frame, records_of
+from cluster.batch import Frame
 from cluster.fold import Outcome, Priorities, merge
 from cluster.model import Op, Record
 
@@ -77,10 +77,9 @@ class Outcomes:
             self.applied += number
 
 
-# The epoch's text in a stamp: a letter for the number of its digits, then those (versions.py).
-_EPOCH = pl.col("stamp").str.head(
-    pl.col("stamp").str.head(1).replace_strict({chr(96 + n): n + 1 for n in range(1, 17)}, return_dtype=pl.Int64)
-)
+_DIGITS = pl.col("stamp").str.head(1).replace_strict({chr(96 + n): n for n in range(1, 17)}, return_dtype=pl.Int64)
+EPOCH = (pl.col("tenant"), pl.col("source"), pl.col("stamp").str.head(1 + _DIGITS).alias("epoch"))
+"""What outcomes are counted by; a stamp begins with a letter for the number of the epoch's digits (versions.py)."""
 
 
 @dataclass
@@ -88,7 +87,8 @@ class WriteCounts:
     """What became of the records of a write, by the (tenant, source, epoch) that they are of."""
 
     by_source: defaultdict[tuple[str, str, int], Outcomes] = field(default_factory=lambda: defaultdict(Outcomes))
-    conflicts: int = 0
+    conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(tenant, source) → versions that came with two contents."""
     others: list[Record] = field(default_factory=list)
     """Records of things that another source speaks of already: not written, to be folded by the writer."""
 
@@ -97,13 +97,11 @@ class WriteCounts:
         self.by_source[(record.tenant, record.source, versions.epoch_of(record.stamp))].count(outcome)
 
     def count_all(self, rows: Frame, statuses: Sequence[int]) -> None:
-        """The outcomes of many records: statuses as `Outcome`; any other has none yet and is kept in `others`."""
-        found = rows.select("tenant", "source", epoch=_EPOCH).with_columns(pl.Series("status", statuses, pl.UInt8))
+        """The outcomes of many records: statuses as `Outcome`; any other is no outcome yet."""
+        found = rows.select(EPOCH).with_columns(pl.Series("status", statuses, pl.UInt8))
         for tenant, source, epoch, status, number in found.group_by(pl.all()).len().rows():
             if status <= Outcome.STALE:
                 self.by_source[(tenant, source, versions.epoch_of(epoch))].count(Outcome(status), number)
-            else:
-                self.others += records_of(rows.filter(found["status"] == status))
 
     @property
     def all(self) -> Outcomes:

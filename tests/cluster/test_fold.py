@@ -56,7 +56,7 @@ def test_a_late_older_record_changes_nothing() -> None:
 def test_of_two_contents_of_one_version_the_greater_hash_wins_in_any_order() -> None:
     a, b = entity(1, props='{"v":1}'), entity(1, props='{"v":2}')
     assert Fold().apply_all([a, b]).state_lines() == Fold().apply_all([b, a]).state_lines()
-    assert fold_batch([a, b], Floors())[2] == 1
+    assert fold_batch([a, b], Floors())[2] == {(a.tenant, a.source): 1}
 
 
 def test_a_late_update_does_not_revive_a_tombstone() -> None:

@@ -356,7 +356,8 @@ class MemoryShard:
         if len(found) != len(rows):
             raise Corrupt("not every row was counted")
         for record, (status, conflict) in zip(rows, found, strict=True):
-            counts.conflicts += conflict
+            if conflict:
+                counts.conflicts[(record.tenant, record.source)] += 1
             if status == 4:
                 counts.others.append(record)
             else:

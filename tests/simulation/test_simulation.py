@@ -5,6 +5,7 @@ A failing seed is in the test's name and in the message; `World(seed).run()` rep
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -91,9 +92,11 @@ def _cursor_before_its_batch(world: World, patch: pytest.MonkeyPatch) -> None:
 
 
 def _batch_not_folded(world: World, patch: pytest.MonkeyPatch) -> None:
-    def unfolded(records: Iterable[Record], floors: Floors) -> tuple[list[Record], list[tuple[Record, Outcome]], int]:
+    def unfolded(
+        records: Iterable[Record], floors: Floors
+    ) -> tuple[list[Record], list[tuple[Record, Outcome]], Counter[tuple[str, str]]]:
         kept = [r for r in records if not floors.hides(r)]
-        return kept, [(r, Outcome.STALE) for r in records if floors.hides(r)], 0
+        return kept, [(r, Outcome.STALE) for r in records if floors.hides(r)], Counter()
 
     patch.setattr(shard_writer, "fold_batch", unfolded)
     patch.setattr(shard_writer, "split_by_register", lambda records: (list(records), []))
