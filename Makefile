@@ -7,12 +7,13 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 VENV := .venv
 BIN := $(VENV)/bin
+GRAPHX := $(VENV)/graphx
 LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
 
 # Ray's default depends on a token file in the home folder: say it.
 test bench chaos: export RAY_AUTH_MODE := disabled
 
-.PHONY: help setup demo up down test lint format bench chaos lock clean
+.PHONY: help setup demo up down test lint format bench graphx chaos lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-14s %s\n' "$$target" "$$what"; done
@@ -42,7 +43,10 @@ format: $(VENV)/.dev ## let ruff lay out the code
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.dev ## compare speeds with what one would use instead
+	@if command -v java >/dev/null; then $(MAKE) graphx || echo "the comparison with GraphX is left out" >&2; fi
 	@$(BIN)/python -m bench
+
+graphx: $(GRAPHX)/.setup ## install Spark in an environment of its own, for the comparison with GraphX (wants Java)
 
 chaos: $(VENV)/.dev ## the long fault runs
 	@$(BIN)/python -m pytest -m chaos --timeout 7200
@@ -50,6 +54,7 @@ chaos: $(VENV)/.dev ## the long fault runs
 lock: $(VENV)/.uv ## resolve dependencies anew, with hashes
 	$(BIN)/uv pip compile -q --upgrade $(LOCK) --extra dev pyproject.toml -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --upgrade $(LOCK) -c requirements-dev.txt pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile -q --upgrade $(LOCK) --group graphx -o bench/requirements-graphx.txt
 
 clean: ## remove caches; .venv and data stay
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -72,12 +77,12 @@ $(VENV)/.uv: requirements-uv.txt | $(BIN)/python
 	@touch $@
 
 # uv knows nothing of pip's settings: where they name an index or a certificate, they hold for both.
-define install
+define as_pip
 pip_setting() { $(BIN)/python -m pip config list 2>/dev/null | sed -n "s/^[^=]*\.$$1='\(.*\)'$$/\1/p" | head -n 1; }; \
 index=$$(pip_setting index-url); if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
-cert=$$(pip_setting cert); if [ -n "$$cert" ]; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
-$(BIN)/uv pip install --python $(BIN)/python --require-hashes --only-binary :all: --compile-bytecode -r
+cert=$$(pip_setting cert); if [ -n "$$cert" ]; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi
 endef
+install = $(as_pip); $(BIN)/uv pip install --python $(BIN)/python --require-hashes --only-binary :all: --compile-bytecode -r
 
 $(VENV)/.setup: requirements.txt $(VENV)/.uv
 	@echo "installing the locked dependencies (about 1.5 GB the first time)"
@@ -93,4 +98,12 @@ $(BIN)/intelgraph: Makefile $(VENV)/.setup
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.setup | $(BIN)/intelgraph
 	@$(install) requirements-dev.txt
+	@touch $@
+
+# Spark comes as sources only. What they are built with is locked too, so they are built with that.
+$(GRAPHX)/.setup: bench/requirements-graphx.txt $(VENV)/.uv
+	@echo "installing Spark into $(GRAPHX) (about 450 MB the first time)"
+	@$(BIN)/python -m venv --without-pip --clear $(GRAPHX)
+	@$(as_pip); $(BIN)/uv pip install --python $(GRAPHX)/bin/python --require-hashes --only-binary :all: \
+	  --no-binary pyspark --no-build-isolation-package pyspark -r bench/requirements-graphx.txt
 	@touch $@

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from actors.stack import Stack
 from cluster.embedded import Running, alive, checkpoint
 from cluster.errors import IntelGraphError, Unavailable
+from cluster.shard_map import ShardMap
 from cluster.stores.control_positions import ConsumerPositions
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.telemetry.logs import Log
@@ -59,13 +62,37 @@ class ShardCheckpoints:
         LOG.debug("checkpoint", shard=self._shard_id, seconds=round(done.seconds, 3), bytes=done.file_bytes)
         return True
 
-    def try_save(self, running: Running) -> None:
-        """`save`, with an operating error logged instead of raised."""
-        try:
-            self.save(running)
-        except IntelGraphError as error:
-            LOG.warning("checkpoint_failed", shard=self._shard_id, reason=str(error))
-
     def close(self) -> None:
         """Close the connection."""
         self._shard.close()
+
+
+class CheckpointRounds:
+    """`ShardCheckpoints` under whichever map there is. For one thread."""
+
+    def __init__(self, shard_id: str, stack: Stack) -> None:
+        self._shard_id, self._stack = shard_id, stack
+        self._saves: ShardCheckpoints | None = None
+        self._revision = -1
+
+    def turn(self, running: Running) -> None:
+        """Save if there is something to save; an operating error is logged, and the next turn tries again."""
+        try:
+            self._under(self._stack.current_map()).save(running)
+        except IntelGraphError as error:
+            LOG.warning("checkpoint_failed", shard=self._shard_id, reason=str(error))
+
+    def _under(self, current: ShardMap) -> ShardCheckpoints:
+        if self._saves is None or self._revision != current.revision:
+            self.close()
+            opened = partial(self._stack.open_shard, self._shard_id)
+            partitions = current.partitions_of(self._shard_id)
+            self._saves = ShardCheckpoints(self._shard_id, opened, self._stack.control.positions, partitions)
+            self._revision = current.revision
+        return self._saves
+
+    def close(self) -> None:
+        """Close the connection. Safe to call twice."""
+        saves, self._saves = self._saves, None
+        if saves is not None:
+            saves.close()

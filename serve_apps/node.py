@@ -25,7 +25,7 @@ from typing import Any
 from actors.stack import Stack
 from cluster import config, dialect
 from cluster.config import Settings
-from cluster.embedded import Port, Role, Running, ServerSpec, Watched, ensure, free_port, stack, stop, watch
+from cluster.embedded import HeldPorts, Port, Role, Running, ServerSpec, Watched, ensure, stack, stop, watch
 from cluster.embedded.passwords import write_private
 from cluster.embedded.paths import private_folder, ray_folder
 from cluster.embedded.server import BeforeServing
@@ -39,7 +39,7 @@ from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.node")
 NODE_FILE = "node.json"
-_LOCK_S, _NEW_SHARDS_S = 1.0, 2.0
+_LOCK_S, _NEW_SHARDS_S = 1.0, 1.0
 _RAY_DASHBOARD_PORT = 8265
 _OBJECT_STORE_BYTES = 1 << 30
 
@@ -146,6 +146,8 @@ class Node:
         self._opened = Stack(settings)
         self._state = NodeState(os.getpid(), started=time.time())
         self._ending = ExitStack()
+        self._ports = HeldPorts()
+        self._ending.callback(self._ports.close)
 
     def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop.
@@ -200,7 +202,7 @@ class Node:
 
     def _start_servers(self) -> None:
         self._opened.register_embedded()
-        specs = stack(self.state_dir, len(self._opened.embedded_shards()))
+        specs = self._specs()
         for name, spec in specs.items():
             running = ensure(spec, raise_epoch_before_serving(self._opened, spec))
             self._servers[name] = Watched(spec, running)
@@ -211,7 +213,7 @@ class Node:
             check_tails(log.ends(), positions.greatest())
         for name in specs:
             self._keep(name)
-        self._thread("new-shards", self._adopt_new_shards)
+        self._thread("new-shards", self._start_new_shards)
 
     def _keep(self, name: str) -> None:
         """Watch a server, and save it while it changes if it is a shard."""
@@ -221,14 +223,24 @@ class Node:
         if one[name].spec.role is Role.SHARD:
             self._thread(f"checkpoint-{name}", partial(self._checkpoint, name))
 
-    def _adopt_new_shards(self) -> None:
-        """Servers of shards that were added while the node is up."""
+    def _specs(self) -> dict[str, ServerSpec]:
+        """Every server that has to run: log, cache, and the shards but those that were drained."""
+        known, owners = self._opened.embedded_shards(), set(self._opened.current_map().shards)
+        drained = {s.id for s in self._opened.control.shards.list() if s.state == "draining" and s.id not in owners}
+        return {name: spec for name, spec in stack(self.state_dir, len(known)).items() if name not in drained}
+
+    def _start_new_shards(self) -> None:
+        """Start servers of shards that were registered while the node is up."""
         while not self._stopping.wait(_NEW_SHARDS_S):
-            specs = stack(self.state_dir, len(self._opened.embedded_shards()))
-            for name in specs.keys() - self._servers.keys():
-                raising = raise_epoch_before_serving(self._opened, specs[name])
-                self._servers[name] = Watched(specs[name], ensure(specs[name], raising))
-                self._keep(name)
+            try:
+                specs = self._specs()
+                for name in specs.keys() - self._servers.keys():
+                    raising = raise_epoch_before_serving(self._opened, specs[name])
+                    self._servers[name] = Watched(specs[name], ensure(specs[name], raising))
+                    LOG.info("shard_added", shard=name)
+                    self._keep(name)
+            except IntelGraphError as error:  # looked at again: a thread that dies starts no shard ever after
+                LOG.error("new_shard_failed", error)
 
     def _stop_servers(self) -> None:
         for server in reversed(self._servers.values()):
@@ -237,26 +249,19 @@ class Node:
                     stop(server.running)
 
     def _checkpoint(self, name: str) -> None:
-        from actors.checkpoints import ShardCheckpoints
+        from actors.checkpoints import CheckpointRounds
 
-        saves, revision = None, -1
+        rounds = CheckpointRounds(name, self._opened)
         while not self._stopping.wait(self.settings.shards.checkpoint_s):
-            running, current = self._servers[name].running, self._opened.current_map()
-            if running is None:
-                continue
-            if saves is None or revision != current.revision:
-                parts = current.partitions_of(name)
-                opened = partial(self._opened.open_shard, name)
-                saves, revision = (
-                    ShardCheckpoints(name, opened, self._opened.control.positions, parts),
-                    current.revision,
-                )
-            saves.try_save(running)
+            running = self._servers[name].running
+            if running is not None:
+                rounds.turn(running)
+        rounds.close()
 
     def _start_ray(self) -> None:
         from serve_apps import haproxy
 
-        os.environ.update({**ray_environment(self.state_dir), **haproxy.environment(self.settings)})
+        os.environ.update({**ray_environment(self.state_dir), **haproxy.environment(self.settings, self._ports.take)})
         self._ending.callback(haproxy.forget_files, self.state_dir)
         import ray
 
@@ -268,7 +273,7 @@ class Node:
         else:
             wanted = self.settings.ray.dashboard_port
             # Ray searches from its default port by itself, and leaves no gap in which another program can take it.
-            number = None if wanted == _RAY_DASHBOARD_PORT else free_port(wanted).number
+            number = None if wanted == _RAY_DASHBOARD_PORT else self._ports.take(wanted).number
             context = ray.init(
                 num_cpus=max(2, os.cpu_count() or 2), include_dashboard=True, dashboard_host="127.0.0.1",
                 dashboard_port=number, object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1",
@@ -294,7 +299,7 @@ class Node:
         from actors.supervisor import plain
         from serve_apps.serve import start_api, stop_api
 
-        port = free_port(self.settings.query.port)
+        port = self._ports.take(self.settings.query.port)
         address = start_api(Settings.model_validate(plain(self.settings)), port.number)
         self._ending.callback(stop_api)
         notes = (*self._state.notes, *((port.note,) if port.note else ()))

@@ -15,7 +15,7 @@ them: the lock that a server inherits says whether its folder is in use.
 
 from cluster.embedded.checkpoint import checkpoint, last_save_failed
 from cluster.embedded.layout import MemoryLimits, server_spec, stack
-from cluster.embedded.ports import Port, free_port, is_free
+from cluster.embedded.ports import HeldPorts, Port, free_port, is_free
 from cluster.embedded.server import BeforeServing, adopt, alive, ensure, kill, kill_server, operator, start, stop
 from cluster.embedded.spec import Checkpoint, Role, Running, ServerSpec
 from cluster.embedded.watch import RestartPolicy, Watched, watch
@@ -23,6 +23,7 @@ from cluster.embedded.watch import RestartPolicy, Watched, watch
 __all__ = [
     "BeforeServing",
     "Checkpoint",
+    "HeldPorts",
     "MemoryLimits",
     "Port",
     "RestartPolicy",

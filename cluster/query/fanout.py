@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -110,11 +110,18 @@ class FanOut:
     async def every(self, job: Job[T], deadline: Deadline) -> Merged[T]:
         """The answers of all shards; those that did not answer in time are named as missing.
 
+        A map that another one has replaced meanwhile may lack a shard: then the shards of the new one are asked.
+
         Raises:
             Unavailable: no shard answered. TooCostly: none did, and it was too much for one of them.
         """
-        topology = self._directory.topology()
-        shards = topology.shard_map.shards
+        while True:
+            asked = self._directory.topology().shard_map
+            merged = await self._all(asked.shards, job, deadline)
+            if self._directory.topology().shard_map.revision == asked.revision:
+                return merged
+
+    async def _all(self, shards: Sequence[str], job: Job[T], deadline: Deadline) -> Merged[T]:
         tasks = {shard: asyncio.create_task(self._persist(shard, job, deadline)) for shard in shards}
         await asyncio.wait(tasks.values(), timeout=deadline.left_s(time.monotonic()))
         outcomes: dict[str, T | IntelGraphError] = {}

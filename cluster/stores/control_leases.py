@@ -19,13 +19,14 @@ class Leases:
     def __init__(self, database: ControlDatabase) -> None:
         self._database = database
 
-    def acquire(self, name: str, holder: str, ttl_s: float, now: float) -> int:
+    def acquire(self, name: str, holder: str, ttl_s: float, now: float, *, by_force: bool = False) -> int:
         """Takes the lease if it is free or expired, or held under this very name, and returns its new token.
 
         A clock that goes backwards makes the lease last longer, never end earlier.
 
         Args:
             holder: who; a restarted process that names itself the same takes over at once.
+            by_force: take it over whoever holds it; they are refused from then on.
 
         Raises:
             Conflict: another holds it; `retry_after_s` says when to try again.
@@ -35,7 +36,7 @@ class Leases:
             if row is None:
                 connection.execute(insert(leases).values(name=name, holder=holder, token=1, expires=now + ttl_s))
                 return 1
-            if row.holder != holder and now < row.expires:
+            if row.holder != holder and now < row.expires and not by_force:
                 left_s = min(row.expires - now, _RETRY_MAX_S)
                 raise Conflict(f"lease {name} is held by {row.holder}; wait for it to expire", left_s)
             values = {"holder": holder, "token": row.token + 1, "expires": now + ttl_s}
@@ -49,7 +50,7 @@ class Leases:
             Fenced: another has taken over, or it was released: stop working.
         """
         with self._database.write() as connection:
-            row = _current(connection, name, token)
+            row = require(connection, name, token)
             connection.execute(
                 update(leases).where(leases.c.name == name).values(expires=max(row.expires, now + ttl_s))
             )
@@ -63,10 +64,11 @@ class Leases:
     def check(self, name: str, token: int) -> None:
         """Nothing if the token is the current one. Raises Fenced."""
         with self._database.read() as connection:
-            _current(connection, name, token)
+            require(connection, name, token)
 
 
-def _current(connection: Connection, name: str, token: int) -> Any:
+def require(connection: Connection, name: str, token: int) -> Any:
+    """The lease's row, within a transaction, if the token is the current one. Raises Fenced."""
     row = _get(connection, name)
     if row is None or row.token != token or not row.holder:
         raise Fenced(f"lease {name}: token {token} is no longer current; stop, and acquire it again")

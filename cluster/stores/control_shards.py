@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from cluster.errors import Conflict, NotFound, Rejected
 from cluster.shard_map import ShardMap, pack, plan, unpack
 from cluster.stores.control_database import ControlDatabase, insert_new
+from cluster.stores.control_leases import require
 from cluster.stores.control_tables import shard_maps, shards
 
 Role = Literal["primary", "replica"]
@@ -124,18 +125,22 @@ class ShardMaps:
         with self._database.read() as connection:
             return _current(connection)
 
-    def publish(self, expected_revision: int, new: ShardMap, now: float, made_by: str) -> Mapping[str, int]:
+    def publish(
+        self, expected_revision: int, new: ShardMap, now: float, made_by: str, held: Mapping[str, int] | None = None
+    ) -> Mapping[str, int]:
         """Makes `new` the map if the current revision is the expected one; raises the epochs of all shards it touches.
 
         Args:
             expected_revision: of the current map; 0 if there is none.
             new: its revision is the expected one plus 1.
+            held: leases, name → token, under which the map was planned; each has to be current still.
 
         Returns:
             The new epoch of each shard that gave or took a bucket.
 
         Raises:
             Conflict: the current map is another: plan again from it.
+            Fenced: a lease of `held` is another's by now.
             Rejected: the revision does not follow, or an owner is no registered primary.
         """
         if new.revision != expected_revision + 1:
@@ -147,6 +152,8 @@ class ShardMaps:
                     f"the shard map is at revision {old.revision if old else 0}, not {expected_revision}", 0.1
                 )
             _check_owners(connection, new)
+            for name, token in (held or {}).items():
+                require(connection, name, token)
             row = {"revision": new.revision, "map": pack(new), "made_at": now, "made_by": made_by}
             connection.execute(insert(shard_maps).values(**row))
             touched = {id for move in plan(old, new) for id in (move.source, move.target)} if old else set(new.shards)

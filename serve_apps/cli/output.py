@@ -36,17 +36,15 @@ class Output:
     @cached_property
     def out(self) -> Console:
         """Standard output."""
-        from rich.console import Console
-
+        make = _console()
         piped = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or _PIPED_COLUMNS)
-        return Console(highlight=False, width=piped, emoji=False)
+        return make(highlight=False, width=piped, emoji=False)
 
     @cached_property
     def err(self) -> Console:
         """Standard error: progress, notes, errors."""
-        from rich.console import Console
-
-        return Console(stderr=True, highlight=False, emoji=False, soft_wrap=not sys.stderr.isatty())
+        make = _console()
+        return make(stderr=True, highlight=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
     def result(self, document: Any) -> None:
         """The command's JSON document; nothing where people read."""
@@ -121,6 +119,17 @@ class Output:
         )  # fmt: skip
         with bars:
             yield bars
+
+
+def _console() -> type[Console]:
+    """Rich's console, which ends the process by itself where nobody reads any more: `verbs.guarded` decides that."""
+    from rich.console import Console
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped
 
 
 def shown(value: Any) -> str:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cluster.errors import Rejected
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import group, verb
 
-if TYPE_CHECKING:
-    from cluster.shard_map import ShardMap
-
 ShardId = Annotated[str, typer.Argument(help="The shard's id.")]
+Wait = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,56 +37,39 @@ def list_all(session: Session) -> None:
     session.output.table(title, list(rows[0]) if rows else ["id"], shown)
 
 
-def add(session: Session) -> None:
-    """Start one more embedded shard; it takes its share of the buckets that hold no data."""
-    from cluster.shard_map import adopt_empty
-    from serve_apps.cli.embedded_shard import start_shard
+def add(session: Session, timeout_s: Wait = 120.0) -> None:
+    """Start one more embedded shard; it takes its share of the buckets that hold no case. Goes on where one stopped."""
+    from actors import ownership
 
     session.require_node()
-    current = session.stack.current_map()
-    empty = empty_buckets(session, current)
-    shard_id = f"shard-{len(session.control.shards.list())}"
-    with session.output.waiting(f"starting {shard_id}"):
-        start_shard(session, shard_id)
-    new = adopt_empty(current, shard_id, empty)
-    if shard_id in new.shards:
-        session.control.shard_maps.publish(current.revision, new, time.time(), "intelgraph shards add")
+    with session.output.waiting("adding a shard") as tell:
+        shard_id, new = ownership.add_shard(session.stack, timeout_s, tell)
+        tell("shards catch up with the log")
+        behind = ownership.wait_serving(session.stack, new.shards, timeout_s)
     taken = len(new.buckets_of(shard_id))
-    revision = new.revision if taken else current.revision
-    session.output.result({"shard": shard_id, "buckets": taken, "revision": revision})
-    session.output.text(f"{shard_id} has {taken:,} of 4,096 buckets; cases with data stay where they are")
+    session.output.result({"shard": shard_id, "buckets": taken, "revision": new.revision, "behind": behind})
+    session.output.text(f"{shard_id} has {taken:,} of 4,096 buckets; cases that were there before stay where they are")
+    _say_behind(session, behind)
 
 
-def empty_buckets(session: Session, current: ShardMap) -> set[int]:
-    """Buckets that hold no case on their owner, read while no shard is behind the log. Raises Unavailable."""
-    from cluster.ids import BUCKETS, bucket_of
-    from serve_apps.cli.conservation import settled
-
-    settled(session, 60.0)
-    used = {bucket_of(tenant, case) for shard in session.shards.values() for tenant, case in shard.cases()}
-    return set(range(BUCKETS)) - used
-
-
-def drain(session: Session, shard_id: ShardId) -> None:
+def drain(session: Session, shard_id: ShardId, timeout_s: Wait = 120.0) -> None:
     """Take all buckets from a shard. Refused while it holds data, because cases cannot be moved yet."""
-    from cluster.shard_map import drain as without
-    from serve_apps.cli.conservation import settled
+    from actors import ownership
 
-    current = session.stack.current_map()
-    if shard_id not in current.shards:
-        session.control.shards.get(shard_id)
-        session.output.result({"shard": shard_id, "buckets": 0, "revision": current.revision})
-        session.output.text(f"{shard_id} owns no bucket already")
-        return
-    settled(session, 60.0)
-    held = session.shards[shard_id].cases()
-    if held:
-        raise Rejected(
-            f"{shard_id} holds {len(held):,} cases: draining it would need their data moved, and this version cannot"
-            " move cases. It can be drained while it holds none."
-        )
-    new = without(current, shard_id)
-    session.control.shard_maps.publish(current.revision, new, time.time(), "intelgraph shards drain")
-    session.control.shards.set_state(shard_id, session.control.shards.get(shard_id).state, "draining", time.time())
-    session.output.result({"shard": shard_id, "buckets": 0, "revision": new.revision})
-    session.output.text(f"{shard_id} owns no bucket any more; its server stays until the system stops")
+    session.require_node()
+    stack = session.stack
+    before = stack.current_map()
+    with session.output.waiting(f"draining {shard_id}") as tell:
+        new = ownership.take_out(stack, shard_id)
+        tell("shards catch up with the log")
+        behind = ownership.wait_serving(stack, new.shards, timeout_s) if new != before else []
+    given = len(before.buckets_of(shard_id))
+    session.output.result({"shard": shard_id, "buckets": 0, "revision": new.revision, "given": given, "behind": behind})
+    told = f"{shard_id} gave {given:,} buckets to the others" if given else f"{shard_id} owned no bucket already"
+    session.output.text(f"{told}; its server runs until the system stops, and is not started again")
+    _say_behind(session, behind)
+
+
+def _say_behind(session: Session, behind: list[str]) -> None:
+    if behind:
+        session.output.text(f"still catching up with the log: {', '.join(behind)}; see `intelgraph lag`", "yellow")

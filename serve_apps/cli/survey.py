@@ -61,10 +61,11 @@ def shards(session: Session) -> list[Row]:
     current = session.control.shard_maps.current()
     rows = []
     for shard in session.control.shards.list():
-        state = _shard_state(session, shard.id)
+        buckets = len(current.buckets_of(shard.id)) if current else 0
+        drained = shard.state == "draining" and not buckets
         rows.append({
-            "id": shard.id, "role": shard.role, "state": shard.state, "epoch": shard.epoch, "serving": state,
-            "buckets": len(current.buckets_of(shard.id)) if current else 0,
+            "id": shard.id, "role": shard.role, "state": shard.state, "epoch": shard.epoch,
+            "serving": "drained" if drained else _shard_state(session, shard.id), "buckets": buckets,
             "lag_records": shard.lag_records, "lag_seconds": shard.lag_seconds,
         })  # fmt: skip
     return rows

@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,6 +75,22 @@ def _signature(run: Run) -> inspect.Signature:
 def guarded(session: Session, run: Callable[[], int | None]) -> int:
     """Run a command; an operating error is said in words and becomes the exit code."""
     try:
+        code = _run_or_report(session, run)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has gone: there is nobody to tell
+        _forget_stdout()
+        return Exit.DONE
+    except OSError as error:  # what was to be printed, the report of an error too, could not be
+        _forget_stdout()
+        session.output.note(f"intelgraph: the output could not be written: {error.strerror or error}", style="red")
+        return Exit.FAILED
+    finally:
+        session.close()
+
+
+def _run_or_report(session: Session, run: Callable[[], int | None]) -> int:
+    try:
         return int(run() or Exit.DONE)
     except IntelGraphError as error:
         _report(session, error)
@@ -81,15 +98,20 @@ def guarded(session: Session, run: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         session.output.note("interrupted", style="")
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has gone: there is nobody to tell
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 stays open until the process ends
-        return Exit.DONE
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a folder that cannot be written, a disk that is full, a name that is too long
         refused = Rejected(f"{error.filename or 'this machine'}: {error.strerror or error}")
         _report(session, refused)
         return exit_of(refused)
-    finally:
-        session.close()
+
+
+def _forget_stdout() -> None:
+    """Let what is still to be printed go nowhere: Python flushes once more when it ends."""
+    with suppress(OSError, ValueError):  # a test's stdout has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _report(session: Session, error: IntelGraphError) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from cluster.embedded import free_port, is_free, stack
+from cluster.embedded import HeldPorts, free_port, is_free, stack
 from cluster.embedded import libgomp as gomp
 from cluster.embedded.conf import render
 from cluster.embedded.passwords import Passwords
@@ -108,3 +110,32 @@ def test_the_last_port_is_tried_and_no_more():
         taken.listen()
         with pytest.raises(Rejected):
             free_port(65_535)
+
+
+def test_a_port_that_is_held_is_chosen_by_nobody_else_though_it_is_not_bound_yet():
+    one, other = HeldPorts(), HeldPorts()
+    first = one.take(21_000).number
+    assert is_free(first)
+    assert other.take(first).number > first
+    assert one.take(first).number > first, "nor by the same holder twice"
+    one.close()
+    one.close()
+    assert other.take(first).number == first
+    other.close()
+
+
+def test_two_processes_that_choose_at_once_choose_different_ports():
+    program = (
+        "from cluster.embedded import HeldPorts; h = HeldPorts(); print(h.take(22_000).number, flush=True); input()"
+    )
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", program], **options) for _ in range(4)]
+    chosen = [int(process.stdout.readline()) for process in processes]
+    assert len(set(chosen)) == len(processes)
+    processes[0].kill()
+    processes[0].wait()
+    mine = HeldPorts()
+    assert mine.take(chosen[0]).number == chosen[0], "a holder that was killed holds nothing"
+    mine.close()
+    for process in processes:
+        process.communicate("")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -36,14 +37,16 @@ class Fake:
         self.reloads = 0
         self.epoch = 1
         self.replicas: dict[str, ShardState] = {}
+        self.map, self.next_map = MAP, MAP
 
     def topology(self) -> Topology:
         states = {name: ShardState(name, None, "active", self.epoch) for name in NAMES} | self.replicas
-        return Topology(MAP, states)
+        return Topology(self.map, states)
 
     def reload(self) -> None:
         self.reloads += 1
         self.epoch += 1
+        self.map = self.next_map
 
     def connect(self, shard: str) -> Any:
         fake = self
@@ -82,6 +85,21 @@ def raising(error: Exception) -> Callable[[], Rows]:
         raise error
 
     return fail
+
+
+def test_every_asks_a_shard_that_a_newer_map_has() -> None:
+    refusals = iter([Fenced("another epoch", 0.0)])
+
+    def refuse_once() -> Rows:
+        for refusal in refusals:
+            raise refusal
+        return [["shard-0"]]
+
+    fake = Fake(shard_0=refuse_once)
+    fake.map = initial(NAMES[:2], 6)
+    fake.next_map = dataclasses.replace(MAP, revision=2)
+    found = run(fake, lambda fanout: fanout.every(ask, fanout.deadline()))
+    assert (sorted(found.answers), found.missing) == (list(NAMES), {})
 
 
 def test_one_asks_the_owner_alone() -> None:

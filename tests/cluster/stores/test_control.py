@@ -400,6 +400,25 @@ def test_a_lease_has_one_holder_and_each_take_over_a_greater_token(store: Contro
     assert leases.acquire("lake", "one", 10.0, now=120.0) == 4
 
 
+def test_a_map_that_was_planned_under_leases_is_refused_once_one_of_them_is_anothers(store: ControlStore) -> None:
+    for shard in ("a", "b"):
+        store.shards.register(shard, f"unix:///{shard}", 0.0)
+    first = initial(["a"], 8)
+    store.shard_maps.publish(0, first, 0.0, "up")
+    assert store.leases.acquire("writer/a", "writer", 10.0, now=100.0) == 1
+    held = {"writer/a": store.leases.acquire("writer/a", "shards add", 10.0, now=101.0, by_force=True)}
+    with pytest.raises(Fenced):
+        store.leases.renew("writer/a", 1, 10.0, now=101.0)
+    with pytest.raises(Conflict):
+        store.leases.acquire("writer/a", "writer", 10.0, now=102.0)
+    store.leases.acquire("writer/a", "writer", 10.0, now=112.0)  # it ran out: the writer writes again
+    with pytest.raises(Fenced):
+        store.shard_maps.publish(1, add_shard(first, "b"), 112.0, "add", held)
+    assert store.shard_maps.current() == first
+    held = {"writer/a": store.leases.acquire("writer/a", "shards add", 10.0, now=113.0, by_force=True)}
+    store.shard_maps.publish(1, add_shard(first, "b"), 113.0, "add", held)
+
+
 def test_a_clock_that_goes_back_ends_no_lease_early(store: ControlStore) -> None:
     token = store.leases.acquire("lake", "one", 10.0, now=5000.0)
     store.leases.renew("lake", token, 10.0, now=1400.0)

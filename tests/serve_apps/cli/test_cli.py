@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -149,3 +151,26 @@ def test_a_state_directory_that_cannot_be_is_named_in_words(tmp_path: Path) -> N
         assert found.exit_code == 1
         assert not found.exception or isinstance(found.exception, SystemExit)
         assert folder.name[:20] in found.output.replace("\n", "")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["people", "machines"])
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_output_that_nobody_reads_ends_quietly_and_a_full_disk_is_named(
+    tmp_path: Path, options: tuple[str, ...], unbuffered: str
+) -> None:
+    command = [sys.executable, "-m", "serve_apps.cli.main", "--state-dir", str(tmp_path / "s"), *options, "status"]
+    surroundings: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "check": False}
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(command, stdout=writing, env=environment, **surroundings)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (Exit.DONE, "")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, env=environment, **surroundings)
+    assert done.returncode == Exit.FAILED
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.serve_apps.cli.installation import Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -24,36 +19,6 @@ FACTS = """\
 this is no JSON
 """
 MAPPED = ("--map", "type=person", "--map", "id={email}", "--map", "props=name,email", "-c", "c1")
-
-
-class Installation:
-    """A state directory, and `intelgraph` as a user types it."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self.state_dir = state_dir
-        root = str(Path(__file__).parents[3])
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "INTELGRAPH"))}
-        self._environment = {**inherited, "PYTHONPATH": root, "INTELGRAPH__QUERY__PORT": "18080"}
-
-    def run(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
-        """The JSON document of a command that has to end with `exit_code`."""
-        program = [sys.executable, "-m", "serve_apps.cli.main"]
-        command = [*program, "--json", "--state-dir", str(self.state_dir), *arguments]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=400, check=False)
-        assert done.returncode == exit_code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-
-@pytest.fixture(scope="module")
-def installed() -> Iterator[Installation]:
-    state_dir = Path(tempfile.mkdtemp(prefix="ig"))
-    installation = Installation(state_dir)
-    try:
-        yield installation
-    finally:
-        installation.run("down")
-        shutil.rmtree(state_dir)
 
 
 def outcomes(load: dict[str, Any]) -> tuple[int, ...]:

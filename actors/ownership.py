@@ -1,0 +1,212 @@
+"""Who owns which buckets changes while the system runs: a shard comes in, or one that holds nothing goes out.
+
+    writers pause: their leases are taken, here and on their shards
+        → which buckets hold no case → the new map, published only while the leases are still ours
+        → the leases are given back, and each writer goes on with what the map gives it
+
+A shard refuses a writer without the lease, so what holds no case then holds none when the map changes: nothing has to
+be copied, and no record is counted by two shards. Whoever calls this may be killed at any moment: leases expire, a
+shard that is registered and owns nothing is what the next call goes on with, and the map is one transaction.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+
+from actors.shard_writer_actor import writer_lease
+from actors.stack import Stack
+from cluster.embedded import Role, server_spec
+from cluster.embedded.layout import SHARDS_MAX
+from cluster.errors import IntelGraphError, Rejected, Retryable, Unavailable
+from cluster.ids import BUCKETS, bucket_of
+from cluster.shard_map import ShardMap, adopt_empty, drain
+from cluster.stores.control_shards import Shard
+from cluster.stores.files import Failpoint, no_failpoint
+from cluster.stores.graph import Fence
+
+_TAKE_S, _LOOK_S = 15.0, 0.1
+
+
+def add_shard(stack: Stack, deadline_s: float, failpoint: Failpoint = no_failpoint) -> tuple[str, ShardMap]:
+    """(id, map) of one more embedded shard, which the running node starts. Where an earlier call stopped, it goes on.
+
+    Args:
+        deadline_s: for the server's start.
+        failpoint: called with `registered`, `started`, and as `bring_in`.
+
+    Raises:
+        Rejected: there are as many as there may be, or no bucket without a case. Else as `bring_in`.
+    """
+    shard_id, current = next_shard(stack), stack.current_map()
+    if not empty_buckets(stack, current.shards):
+        raise Rejected("every bucket holds a case: a new shard could take none, since this version cannot move cases")
+    register_shard(stack, shard_id)
+    failpoint("registered")
+    wait_answers(stack, shard_id, deadline_s)
+    failpoint("started")
+    return shard_id, bring_in(stack, shard_id, failpoint)
+
+
+def next_shard(stack: Stack) -> str:
+    """The id of the embedded shard that comes in next: one that owns nothing yet, or a new one.
+
+    Raises:
+        Rejected: there are as many as there may be.
+    """
+    owners, known = set(stack.current_map().shards), stack.embedded_shards()
+    idle = [id for id in known if id not in owners]
+    if not idle and len(known) >= SHARDS_MAX:
+        raise Rejected(f"there are {len(known)} embedded shards, and more cannot be")
+    return min(idle, key=_number) if idle else f"shard-{len(known)}"
+
+
+def _number(shard_id: str) -> int:
+    return int(shard_id.rpartition("-")[2])
+
+
+def register_shard(stack: Stack, shard_id: str) -> None:
+    """Make an embedded shard known, active: the node starts its server within seconds. Safe to call twice."""
+    socket = server_spec(stack.state_dir, Role.SHARD, shard_id, 0).socket
+    registered = stack.control.shards.register(shard_id, f"unix://{socket}", time.time())
+    if registered.state == "draining":
+        stack.control.shards.set_state(shard_id, "draining", "active", time.time())
+
+
+def wait_answers(stack: Stack, shard_id: str, deadline_s: float) -> None:
+    """Wait until a shard's server has been started. Raises Unavailable."""
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            with closing(stack.open_shard(shard_id, 2.0)) as shard:
+                if shard.state() is not None:
+                    return
+        except IntelGraphError:  # its socket is not there yet, or it lets nobody in yet
+            pass
+        if time.monotonic() >= end:
+            raise Unavailable(f"{shard_id} has not started in {deadline_s:.0f} s: see node.log, then try again", 5.0)
+        time.sleep(_LOOK_S)
+
+
+def empty_buckets(stack: Stack, shard_ids: Iterable[str]) -> set[int]:
+    """Buckets that hold no case on these shards. Raises Unavailable."""
+    return set(range(BUCKETS)) - {bucket_of(*case) for id in shard_ids for case in cases_of(stack, id)}
+
+
+def cases_of(stack: Stack, shard_id: str) -> list[tuple[str, str]]:
+    """(tenant, case) of every case that a shard holds. Raises Unavailable."""
+    with closing(stack.open_shard(shard_id)) as shard:
+        return shard.cases()
+
+
+def bring_in(stack: Stack, shard_id: str, failpoint: Failpoint = no_failpoint) -> ShardMap:
+    """Give a running shard its share of the buckets that hold no case. Blocks writers for a moment.
+
+    Args:
+        failpoint: called with `paused`, `planned`, `published`.
+
+    Raises:
+        Rejected: every bucket holds a case; nothing has changed.
+        Conflict, Fenced, Unavailable: the map or a writer's lease was changed meanwhile, or a shard does not answer:
+            nothing has changed, try again.
+    """
+    current = stack.current_map()
+    with paused(stack, current.shards) as held:
+        failpoint("paused")
+        new = adopt_empty(current, shard_id, empty_buckets(stack, current.shards))
+        if shard_id not in new.shards:
+            raise Rejected(
+                f"no bucket is left that {shard_id} could take: each holds a case, or its shard has no more than its"
+                " share, and this version cannot move cases"
+            )
+        failpoint("planned")
+        stack.control.shard_maps.publish(current.revision, new, time.time(), "intelgraph shards add", held)
+        failpoint("published")
+    return new
+
+
+def take_out(stack: Stack, shard_id: str, failpoint: Failpoint = no_failpoint) -> ShardMap:
+    """Give a shard's buckets to the others. Refused while it holds a case. Safe to call twice.
+
+    Args:
+        failpoint: called with `paused`, `planned`, `published`.
+
+    Raises:
+        NotFound: there is no such shard.
+        Rejected: it holds cases, or no other shard could take its buckets; nothing has changed.
+        Conflict, Fenced, Unavailable: as `bring_in`.
+    """
+    registered, current = stack.control.shards.get(shard_id), stack.current_map()
+    if shard_id in current.shards:
+        new = drain(current, shard_id)
+        with paused(stack, [shard_id]) as held:
+            failpoint("paused")
+            if cases := cases_of(stack, shard_id):
+                raise Rejected(
+                    f"{shard_id} holds {len(cases):,} cases: to drain it their data has to be moved, and this version"
+                    " cannot move cases. A shard can be drained while it holds none."
+                )
+            failpoint("planned")
+            stack.control.shard_maps.publish(current.revision, new, time.time(), "intelgraph shards drain", held)
+            failpoint("published")
+        current = new
+    if registered.state == "active":
+        stack.control.shards.set_state(shard_id, "active", "draining", time.time())
+    return current
+
+
+@contextmanager
+def paused(stack: Stack, shard_ids: Iterable[str]) -> Iterator[Mapping[str, int]]:
+    """Keep the writers of these shards from writing, for a `with` block; yields the leases, name → token.
+
+    It ends by itself after `shards.lease_s`: what rests on it has to name the tokens.
+
+    Raises:
+        Unavailable, Fenced: a shard does not answer, or starts anew just now.
+    """
+    leases, ttl_s = stack.control.leases, stack.settings.shards.lease_s
+    holder, held = f"shard map {uuid.uuid4().hex}", dict[str, int]()
+    try:
+        for id in shard_ids:
+            name = writer_lease(id)
+            held[name] = leases.acquire(name, holder, ttl_s, time.time(), by_force=True)
+            _take(stack, id, held[name])
+        yield held
+    finally:
+        for name, token in held.items():
+            leases.release(name, token)
+
+
+def _take(stack: Stack, shard_id: str, token: int) -> None:
+    """Have the shard refuse its writer; a shard that starts anew just now is asked again."""
+    end = time.monotonic() + min(_TAKE_S, stack.settings.shards.lease_s / 2)
+    while True:
+        try:
+            with closing(stack.open_shard(shard_id)) as shard:
+                epoch = stack.control.shards.get(shard_id).epoch
+                return shard.take_lease(Fence(epoch, token, stack.current_map().partitions_of(shard_id)))
+        except Retryable:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_LOOK_S)
+
+
+def wait_serving(stack: Stack, shard_ids: Iterable[str], deadline_s: float) -> list[str]:
+    """Wait until these shards let readers in under their present epoch; returns those that do not yet."""
+    end, left = time.monotonic() + deadline_s, list(shard_ids)
+    while left := [id for id in left if not _serves(stack, stack.control.shards.get(id))]:
+        if time.monotonic() >= end:
+            break
+        time.sleep(_LOOK_S)
+    return left
+
+
+def _serves(stack: Stack, registered: Shard) -> bool:
+    try:
+        with closing(stack.open_shard(registered.id, 2.0)) as shard:
+            state = shard.state()
+    except IntelGraphError:
+        return False
+    return state is not None and state.serving == registered.epoch

@@ -1,0 +1,40 @@
+"""An installation of its own, and `intelgraph` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[3]
+
+
+class Installation:
+    """A state directory, and `intelgraph` as a user types it."""
+
+    def __init__(self, state_dir: Path, **settings: str) -> None:
+        self.state_dir = state_dir
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "INTELGRAPH"))}
+        ours = {"PYTHONPATH": str(ROOT), "INTELGRAPH__QUERY__PORT": "18080", **settings}
+        self.environment = {**inherited, **ours}
+
+    def run(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
+        """The JSON document of a command that has to end with `exit_code`."""
+        done = self.typed("--json", *arguments)
+        assert done.returncode == exit_code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def typed(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """A command as it is typed, whatever becomes of it."""
+        command = [*self.program, *arguments]
+        given: dict[str, Any] = {"env": self.environment, "capture_output": True, "text": True, "timeout": 400}
+        return subprocess.run(command, check=False, **{**given, **options})
+
+    @property
+    def program(self) -> list[str]:
+        """The words before a verb."""
+        return [sys.executable, "-m", "serve_apps.cli.main", "--state-dir", str(self.state_dir)]
