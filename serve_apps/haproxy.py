@@ -27,6 +27,8 @@ from cluster.embedded.ports import Port, free_port
 _STATS_PORT, _METRICS_PORT, _FALLBACK_PORT = 8404, 9101, 8500
 _BUFFER_BYTES = 65_536
 """A request's line and headers fit: the longest case, id and cursor, percent-encoded, are 23 KB."""
+_PROXY_READY_S, _PROXY_HEALTH_S = 50.0, 30.0
+"""Ray gives a proxy's process 5 s to start and 10 s to answer, then kills it: a busy machine never got one up."""
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 
 _SCRIPT = """#!/bin/sh
@@ -69,6 +71,8 @@ def environment(settings: Settings, take: Callable[[int], Port] = free_port) -> 
         "RAY_SERVE_HAPROXY_STATS_PORT": str(take(_STATS_PORT).number),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(take(_FALLBACK_PORT).number),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_READY_S),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": str(_PROXY_HEALTH_S),
     }
 
 

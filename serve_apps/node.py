@@ -29,7 +29,7 @@ from cluster.embedded import HeldPorts, Port, Role, Running, ServerSpec, Watched
 from cluster.embedded.passwords import write_private
 from cluster.embedded.paths import private_folder, ray_folder
 from cluster.embedded.server import BeforeServing
-from cluster.errors import Conflict, IntelGraphError
+from cluster.errors import Conflict, IntelGraphError, Unavailable
 from cluster.ids import BUCKETS
 from cluster.stores.falkor import GRAPH
 from cluster.stores.falkor_text import header
@@ -296,11 +296,19 @@ class Node:
         self._thread("supervisor", lambda: supervisor.run(self._stopping))
 
     def _start_api(self) -> None:
+        import ray
+
         from actors.supervisor import plain
         from serve_apps.serve import start_api, stop_api
 
         port = self._ports.take(self.settings.query.port)
-        address = start_api(Settings.model_validate(plain(self.settings)), port.number)
+        try:
+            address = start_api(Settings.model_validate(plain(self.settings)), port.number)
+        except (ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
+            LOG.error("api_start_failed", error)
+            raise Unavailable(
+                "Ray Serve did not start the API: if this machine is very busy, try again later"
+            ) from error
         self._ending.callback(stop_api)
         notes = (*self._state.notes, *((port.note,) if port.note else ()))
         self._say("API", api=address, notes=notes)

@@ -54,3 +54,10 @@ def test_ports_that_are_taken_are_avoided(settings: Settings) -> None:
             one.close()
         haproxy.forget_files(settings.state_dir)
     assert not set(first) & set(second)
+
+
+def test_a_busy_machine_has_time_to_start_the_proxy(settings: Settings) -> None:
+    environment = haproxy.environment(settings)
+    haproxy.forget_files(settings.state_dir)
+    assert float(environment["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"]) >= 30
+    assert float(environment["RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S"]) >= 30
