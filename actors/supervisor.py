@@ -75,7 +75,7 @@ class Supervisor:
         self.statuses: Mapping[str, dict[str, Any]] = {}
 
     def ensure(self) -> None:
-        """Start what is missing, end what is wanted no longer, replace what does not answer. Safe to call at any time."""
+        """Start what is missing, end what is wanted no longer, replace what is silent. Safe to call at any time."""
         shard_ids = [s.id for s in self._stack.control.shards.list() if s.role == "primary" and s.state != "down"]
         owners = set(self._stack.current_map().shards)
         actors = wanted(self._stack.settings, [s for s in shard_ids if s in owners]) + self._extra()
@@ -93,6 +93,7 @@ class Supervisor:
         ray.wait([handle.stop.remote()], timeout=_ANSWER_S)
         ray.kill(handle, no_restart=True)
         self._silent.pop(name, None)
+        self._answered.discard(name)
 
     def _look(self) -> None:
         asked = {name: handle.status.remote() for name, handle in self._handles.items()}
