@@ -32,10 +32,13 @@ POSITION_MAX = MAX_INTEGER - 1
 def validate(slots: Sequence[Slot[Event]], origin: Origin, limits: RecordLimits) -> list[Slot[Event]]:
     """Events that keep the rules, with tenant and source filled in and `event_time` in UTC."""
     checked: list[Slot[Event]] = []
+    good: set[Head] = set()
     for slot in slots:
         if type(slot) is Event:
             try:
-                _check(slot, origin, limits)
+                if (slot.tenant, slot.source, slot.case, slot.type) not in good:
+                    good.add(_checked_head(slot, origin, limits))
+                _check(slot, limits)
             except BadRecord as error:
                 checked.append(bad_of(error, slot.type[:64] if slot.type.isprintable() else ""))
                 continue
@@ -43,11 +46,21 @@ def validate(slots: Sequence[Slot[Event]], origin: Origin, limits: RecordLimits)
     return checked
 
 
-def _check(event: Event, origin: Origin, limits: RecordLimits) -> None:
+Head = tuple[str | None, str | None, str, str]
+"""(tenant, source, case, type): what most records of a batch have in common."""
+
+
+def _checked_head(event: Event, origin: Origin, limits: RecordLimits) -> Head:
     _check_owner(event, origin, limits)
     _check_short("case", event.case, limits.case_chars)
     _check_type("type", event.type)
-    _check_id("id", event.id, limits.id_chars)
+    return event.tenant, event.source, event.case, event.type
+
+
+def _check(event: Event, limits: RecordLimits) -> None:
+    id = event.id
+    if not (0 < len(id) <= limits.id_chars and id.isascii() and "\x00" not in id):
+        _check_id("id", id, limits.id_chars)
     if event.kind == "entity":
         if event.from_ is not None or event.to is not None:
             raise _foreign("from, to", "relationships")
@@ -125,8 +138,10 @@ def _check_end(field: str, end: Ref | None, op: str, limits: RecordLimits) -> No
         if op == "upsert":
             raise BadRecord("schema", f"{field}: missing; give its type and id")
         return
+    id = end.id
     _check_type(f"{field}.type", end.type)
-    _check_id(field, end.id, limits.id_chars)
+    if not (0 < len(id) <= limits.id_chars and id.isascii() and "\x00" not in id):
+        _check_id(field, id, limits.id_chars)
 
 
 def _check_claim(event: Event, limits: RecordLimits) -> None:

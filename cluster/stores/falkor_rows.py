@@ -17,6 +17,7 @@ from cluster.batch import Frame, frame_of, records_of
 from cluster.ids import case_key, case_tag, thing_keys
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
 from cluster.stores.falkor_text import PROPERTY_KEY, row
+from cluster.stores.graph import is_mixed
 
 Group = tuple[int, str]
 """(kind, relationship type or label): the rows that one query takes. Entities sort first, then relationships, claims
@@ -49,6 +50,8 @@ class Page(NamedTuple):
     group: Group
     rows: Frame
     text: str
+    mixed: bool
+    """Whether the rows are of several (tenant, source, epoch)."""
 
 
 def label_of(kind: int) -> str:
@@ -67,8 +70,8 @@ def group_of(record: Record) -> Group:
 
 def pages(rows: Frame, write_rows: int) -> list[Page]:
     """The rows of a batch in pages of at most `write_rows`, in the order of their groups."""
-    plain = rows.select(_PLAIN).to_series()
-    found = list(_paged(rows.filter(plain), write_rows))
+    plain, mixed = rows.select(_PLAIN).to_series(), is_mixed(rows)
+    found = [Page(*page, mixed and is_mixed(page[1])) for page in _paged(rows.filter(plain), write_rows)]
     if not plain.all():
         groups: dict[Group, list[Record]] = defaultdict(list)
         for record in records_of(rows.filter(~plain)):
@@ -76,11 +79,12 @@ def pages(rows: Frame, write_rows: int) -> list[Page]:
         for group, records in groups.items():
             for at in range(0, len(records), write_rows):
                 page = records[at : at + write_rows]
-                found.append(Page(group, frame_of(page), ",".join(map(row, page))))
+                of_page = frame_of(page)
+                found.append(Page(group, of_page, ",".join(map(row, page)), mixed and is_mixed(of_page)))
     return sorted(found, key=lambda page: page.group)
 
 
-def _paged(plain: Frame, write_rows: int) -> Iterator[Page]:
+def _paged(plain: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, str]]:
     entities = plain.filter(pl.col("kind") == Kind.ENTITY)
     if entities.height:
         yield from _cut((Kind.ENTITY, dialect.ENTITY), entities, _nodes(entities), write_rows)
@@ -92,9 +96,9 @@ def _paged(plain: Frame, write_rows: int) -> Iterator[Page]:
             yield from _cut((Kind.RELATIONSHIP, name), rows.drop("_text"), rows["_text"], write_rows)
 
 
-def _cut(group: Group, rows: Frame, texts: pl.Series, write_rows: int) -> Iterator[Page]:
+def _cut(group: Group, rows: Frame, texts: pl.Series, write_rows: int) -> Iterator[tuple[Group, Frame, str]]:
     for at in range(0, rows.height, write_rows):
-        yield Page(group, rows[at : at + write_rows], ",".join(texts[at : at + write_rows].to_list()))
+        yield group, rows[at : at + write_rows], ",".join(texts[at : at + write_rows].to_list())
 
 
 def _with_cases(rows: Frame) -> Frame:

@@ -16,7 +16,7 @@ from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_codec import shown_record, stored_thing, whole_row
 from cluster.stores.falkor_rows import Group, Page, group_of, label_of, pages
 from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner
-from cluster.stores.graph import EPOCH, Cursor, CursorMove, Fence, Outcomes, ShardState, StoredThing, WriteCounts
+from cluster.stores.graph import Cursor, CursorMove, Fence, Outcomes, ShardState, StoredThing, WriteCounts
 
 _PAGE = 1_000
 
@@ -51,7 +51,7 @@ class FalkorShard:
         self._write_rows = write_rows
         self._indexed: set[str] = set()
         self._known_cases: set[tuple[str, str]] = set()
-        self._begun: list[Frame] = []
+        self._begun: list[Page] = []
 
     # --- the shard itself
 
@@ -123,9 +123,9 @@ class FalkorShard:
                 self._index_type(name)
         for page in encoded:
             held = self._fenced(fence, page.rows["bucket"].unique())
-            held["named"] = page.rows.select(EPOCH).unique().height > 1
+            held["named"] = page.mixed
             self._client.send([f"{header(held)}rows=[{page.text}] {_upsert(page.group)}"])
-            self._begun.append(page.rows)
+            self._begun.append(page)
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
         unseen = set(cases) - self._known_cases
@@ -140,28 +140,27 @@ class FalkorShard:
         counts = WriteCounts()
         begun, self._begun = self._begun, []
         try:
-            for rows in begun:
-                self._count(counts, rows, self._client.receive())
+            for page in begun:
+                self._count(counts, page.rows, page.mixed, self._client.receive())
         except BaseException:
             self._client.close()
             raise
         return counts
 
-    def _count(self, counts: WriteCounts, rows: Frame, answer: list[list[Any]]) -> None:
+    def _count(self, counts: WriteCounts, rows: Frame, mixed: bool, answer: list[list[Any]]) -> None:
         statuses, named, others, conflicts = answer[0] if answer else ((), (), (), ())
         if not statuses:
             raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
         if len(statuses) != rows.height:
             raise Corrupt(f"the shard counted {len(statuses)} of {rows.height} rows")
-        if not named and not others and not conflicts:  # all of one epoch: which status is whose makes no difference
-            counts.count_all(rows, statuses)
-            return
-        by_key = {_key_of(record): record for record in records_of(rows)}
-        ordered = frame_of([by_key[key] for key in named]) if named else rows
-        counts.count_all(ordered, statuses)
-        counts.others += [by_key[key] for key in others]
-        for key in conflicts:
-            counts.conflicts[(by_key[key].tenant, by_key[key].source)] += 1
+        if not mixed:  # which status is whose makes no difference
+            counts.count_alike(rows, statuses)
+        if mixed or others or conflicts:
+            by_key = {_key_of(record): record for record in records_of(rows)}
+            if mixed:
+                counts.count_each(frame_of([by_key[key] for key in named]), statuses)
+            counts.others += [by_key[key] for key in others]
+            counts.conflicts.update((by_key[key].tenant, by_key[key].source) for key in conflicts)
 
     def _write(self, template: str, parameters: Mapping[str, Any], expected: int | None) -> int:
         answer = self._client.write(template, parameters)

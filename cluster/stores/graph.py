@@ -78,8 +78,17 @@ class Outcomes:
 
 
 _DIGITS = pl.col("stamp").str.head(1).replace_strict({chr(96 + n): n for n in range(1, 17)}, return_dtype=pl.Int64)
-EPOCH = (pl.col("tenant"), pl.col("source"), pl.col("stamp").str.head(1 + _DIGITS).alias("epoch"))
+_EPOCH = (pl.col("tenant"), pl.col("source"), pl.col("stamp").str.head(1 + _DIGITS).alias("epoch"))
 """What outcomes are counted by; a stamp begins with a letter for the number of the epoch's digits (versions.py)."""
+
+
+def is_mixed(rows: Frame) -> bool:
+    """Whether records are of more than one (tenant, source, epoch)."""
+    if not rows.height:
+        return False
+    tenant, source, epoch = rows[:1].select(_EPOCH).row(0)
+    same = (pl.col("tenant") == tenant) & (pl.col("source") == source) & pl.col("stamp").str.starts_with(epoch)
+    return not rows.select(same.all()).item()
 
 
 @dataclass
@@ -96,9 +105,17 @@ class WriteCounts:
         """One record's outcome."""
         self.by_source[(record.tenant, record.source, versions.epoch_of(record.stamp))].count(outcome)
 
-    def count_all(self, rows: Frame, statuses: Sequence[int]) -> None:
-        """The outcomes of many records: statuses as `Outcome`; any other is no outcome yet."""
-        found = rows.select(EPOCH).with_columns(pl.Series("status", statuses, pl.UInt8))
+    def count_alike(self, rows: Frame, statuses: Sequence[int]) -> None:
+        """The outcomes of records of one (tenant, source, epoch), in any order; other statuses are no outcome yet."""
+        tenant, source, epoch = rows[:1].select(_EPOCH).row(0)
+        outcomes = self.by_source[(tenant, source, versions.epoch_of(epoch))]
+        for status, number in Counter(statuses).items():
+            if status <= Outcome.STALE:
+                outcomes.count(Outcome(status), number)
+
+    def count_each(self, rows: Frame, statuses: Sequence[int]) -> None:
+        """The outcomes of any records, in their order; other statuses are no outcome yet."""
+        found = rows.select(_EPOCH).with_columns(pl.Series("status", statuses, pl.UInt8))
         for tenant, source, epoch, status, number in found.group_by(pl.all()).len().rows():
             if status <= Outcome.STALE:
                 self.by_source[(tenant, source, versions.epoch_of(epoch))].count(Outcome(status), number)
