@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from actors.connectors import ColumnMapping, RawRecord
 from actors.connectors.kept_rows import RowReader, row_reader
 from cluster.errors import NotFound, Rejected
@@ -69,7 +71,10 @@ class LetterRows:
 def _reader_of(described: Mapping[str, Any], corrected: ColumnMapping | None) -> RowReader:
     """How a load's rows are read. Raises Rejected."""
     own, case = described.get("mapping"), described.get("case")
-    mapping = corrected or (None if own is None else ColumnMapping.model_validate(own))
+    try:
+        mapping = corrected or (None if own is None else ColumnMapping.model_validate(own))
+    except ValidationError as error:
+        raise Rejected("the load's own mapping is of another version: give one (--mapping)") from error
     return row_reader(described.get("row", {}), mapping, {} if case is None else {"case": case})
 
 

@@ -1,6 +1,7 @@
 """Who owns which buckets changes while the system runs: a shard comes in, or one that holds nothing goes out.
 
     writers pause: their leases are taken, here and on their shards
+        → who gives buckets away has read as far as who takes them, so no record of theirs is passed over
         → which buckets hold no case → the new map, published only while the leases are still ours
         → the leases are given back, and each writer goes on with what the map gives it
 
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 
 from actors.shard_writer_actor import writer_lease
 from actors.stack import Stack
@@ -25,7 +27,7 @@ from cluster.ids import BUCKETS, bucket_of
 from cluster.shard_map import ShardMap, adopt_empty, drain
 from cluster.stores.control_shards import Shard
 from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.graph import Fence
+from cluster.stores.graph import Cursor, Fence
 
 _TAKE_S, _LOOK_S = 15.0, 0.1
 
@@ -112,9 +114,15 @@ def bring_in(stack: Stack, shard_id: str, failpoint: Failpoint = no_failpoint) -
         Conflict, Fenced, Unavailable: the map or a writer's lease was changed meanwhile, or a shard does not answer:
             nothing has changed, try again.
     """
+    return _tried_again(partial(_bring_in, stack, shard_id, failpoint))
+
+
+def _bring_in(stack: Stack, shard_id: str, failpoint: Failpoint) -> ShardMap:
     current = stack.current_map()
     with paused(stack, current.shards) as held:
         failpoint("paused")
+        for giver in current.shards:
+            _check_ahead(stack, giver, [shard_id])
         new = adopt_empty(current, shard_id, empty_buckets(stack, current.shards))
         if shard_id not in new.shards:
             raise Rejected(
@@ -138,11 +146,21 @@ def take_out(stack: Stack, shard_id: str, failpoint: Failpoint = no_failpoint) -
         Rejected: it holds cases, or no other shard could take its buckets; nothing has changed.
         Conflict, Fenced, Unavailable: as `bring_in`.
     """
-    registered, current = stack.control.shards.get(shard_id), stack.current_map()
+    registered = stack.control.shards.get(shard_id)
+    current = _tried_again(partial(_take_out, stack, shard_id, failpoint))
+    if registered.state == "active":
+        stack.control.shards.set_state(shard_id, "active", "draining", time.time())
+    stack.control.positions.remove(shard_id)  # nothing more is written to it: it holds the log no longer
+    return current
+
+
+def _take_out(stack: Stack, shard_id: str, failpoint: Failpoint) -> ShardMap:
+    current = stack.current_map()
     if shard_id in current.shards:
         new = drain(current, shard_id)
-        with paused(stack, [shard_id]) as held:
+        with paused(stack, current.shards) as held:
             failpoint("paused")
+            _check_ahead(stack, shard_id, [id for id in current.shards if id != shard_id])
             if cases := cases_of(stack, shard_id):
                 raise Rejected(
                     f"{shard_id} holds {len(cases):,} cases: to drain it their data has to be moved, and this version"
@@ -152,9 +170,37 @@ def take_out(stack: Stack, shard_id: str, failpoint: Failpoint = no_failpoint) -
             stack.control.shard_maps.publish(current.revision, new, time.time(), "intelgraph shards drain", held)
             failpoint("published")
         current = new
-    if registered.state == "active":
-        stack.control.shards.set_state(shard_id, "active", "draining", time.time())
     return current
+
+
+class _Behind(Unavailable):
+    """A shard that gives buckets away has not read what one that takes them has read past."""
+
+
+def behind(giver: Mapping[int, Cursor], taker: Mapping[int, Cursor]) -> list[int]:
+    """Log partitions of which the taker has read more: in between may stand records of a bucket that is given away,
+    which the giver has not counted yet and the taker never would."""
+    return [p for p, cursor in taker.items() if p in giver and cursor.at > giver[p].at]
+
+
+def _check_ahead(stack: Stack, giver: str, takers: Iterable[str]) -> None:
+    with closing(stack.open_shard(giver)) as shard:
+        read = shard.cursors()
+    for taker in takers:
+        with closing(stack.open_shard(taker)) as shard:
+            if late := behind(read, shard.cursors()):
+                raise _Behind(f"{giver} is behind {taker} in log partitions {late}: it has to catch up first", _LOOK_S)
+
+
+def _tried_again(step: Callable[[], ShardMap]) -> ShardMap:
+    end = time.monotonic() + _TAKE_S
+    while True:
+        try:
+            return step()
+        except _Behind:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(5 * _LOOK_S)  # the writers go on meanwhile
 
 
 @contextmanager

@@ -214,6 +214,7 @@ class ShardWriter:
         self._shard.see_cases(self._fence, gulp.cases)
         self._apply_system(gulp)
         self._shard.begin(self._fence, gulp.rows)
+        gulp.rows = None  # sent: the texts are not kept for the answers
 
     def _read(self, block_ms: int) -> Gulp | None:
         entries = self._log.read_many(self._at, *self._limits, block_ms=block_ms)
@@ -251,7 +252,7 @@ class ShardWriter:
         kept, settled, conflicts = fold_batch(batch.records_of(facts.filter(~lone)), self._floors)
         single, several = split_by_register(kept)
         folded = pl.concat([facts.filter(lone), batch.frame_of(single)]) if single else facts.filter(lone)
-        cases = set(folded.select("tenant", "case").unique().rows()) | {(r.tenant, r.case) for r in several}
+        cases = set(facts.select("tenant", "case").unique().rows())  # a case whose records are all hidden was here too
         return Gulp(moves, cases, self._shard.encode(folded), several, settled, conflicts, system=system)
 
     def _resolve(self, records: list[Record], counts: WriteCounts) -> None:

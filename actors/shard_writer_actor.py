@@ -154,7 +154,6 @@ class ShardWriterActor:
     """`ray.remote` is put around it by the supervisor. Every method is safe to call twice."""
 
     def __init__(self, settings: dict[str, Any], shard_id: str) -> None:
-        os.environ.setdefault("POLARS_MAX_THREADS", "1")  # a batch is small: more threads only wait for each other
         gc.freeze()
         gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
         self._loop = ShardWriterLoop(Stack(Settings.model_validate(settings)), shard_id)

@@ -211,6 +211,8 @@ class Node:
             positions = self._opened.control.positions
             positions.bind_log(log.identity)
             check_tails(log.ends(), positions.greatest())
+        for shard_id in set(self._opened.embedded_shards()) - specs.keys():
+            positions.remove(shard_id)  # drained: it holds the log no longer
         for name in specs:
             self._keep(name)
         self._thread("new-shards", self._start_new_shards)
@@ -236,14 +238,21 @@ class Node:
                 specs = self._specs()
                 for name in specs.keys() - self._servers.keys():
                     raising = raise_epoch_before_serving(self._opened, specs[name])
-                    self._servers[name] = Watched(specs[name], ensure(specs[name], raising))
+                    running = ensure(specs[name], raising)
+                    if self._stopping.is_set():
+                        stop(running)
+                        return
+                    self._servers[name] = Watched(specs[name], running)
                     LOG.info("shard_added", shard=name)
                     self._keep(name)
-            except IntelGraphError as error:  # looked at again: a thread that dies starts no shard ever after
+            except (
+                IntelGraphError,
+                OSError,
+            ) as error:  # a thread that dies starts no shard ever after
                 LOG.error("new_shard_failed", error)
 
     def _stop_servers(self) -> None:
-        for server in reversed(self._servers.values()):
+        for server in reversed(list(self._servers.values())):
             if server.running is not None:
                 with suppress(IntelGraphError):
                     stop(server.running)

@@ -210,11 +210,14 @@ def _wait_ready(spec: ServerSpec, began: int, end: float) -> Running:
 
 
 def _open(running: Running, before_serving: BeforeServing | None) -> Running:
-    with operator(running.spec) as client:
-        user = client.acl_getuser("default")
-        if user is not None and "on" in user["flags"]:
-            return running
-        if before_serving is not None:
-            before_serving(running, client)
-        client.execute_command("ACL", "SETUSER", "default", "on")
+    try:
+        with operator(running.spec) as client:
+            user = client.acl_getuser("default")
+            if user is not None and "on" in user["flags"]:
+                return running
+            if before_serving is not None:
+                before_serving(running, client)
+            client.execute_command("ACL", "SETUSER", "default", "on")
+    except redis.exceptions.RedisError as error:
+        raise Unavailable(f"{running.spec.name} does not answer its operator: {error}", 1.0) from error
     return running

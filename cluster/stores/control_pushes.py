@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, tuple_, update
 
 from cluster.errors import Rejected
 from cluster.stores.control_acceptance import IdempotencyMismatch, kept_seconds
@@ -21,6 +21,8 @@ from cluster.stores.control_database import ControlDatabase
 from cluster.stores.control_tables import pushes
 
 _KEY_CHARS = 256
+_FORGET_ROWS = 1_000
+"""Keys that are too old, of any tenant, that one claim clears away."""
 _CLOCKS_APART_S = 60.0
 """A claim seems to last longer than it may to one whose clock is behind, or who read it before waiting for the
 database: up to so much. More says that the claim was made by a clock that was wrong."""
@@ -69,7 +71,9 @@ class PushKeys:
             if found != PushClaim():
                 return found
         with self._database.write() as connection:
-            connection.execute(delete(pushes).where(pushes.c.tenant == tenant, pushes.c.created < oldest))
+            old = select(pushes.c.tenant, pushes.c.key).where(pushes.c.created < oldest).limit(_FORGET_ROWS)
+            connection.execute(delete(pushes).where(*_is(tenant, key), pushes.c.created < oldest))
+            connection.execute(delete(pushes).where(tuple_(pushes.c.tenant, pushes.c.key).in_(old)))
             row = _get(connection, tenant, key)
             found = _seen(row, body_hash, holder, seconds, now)
             if found == PushClaim():

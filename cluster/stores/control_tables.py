@@ -93,7 +93,7 @@ pushes = Table(
     "pushes", metadata,
     Column("tenant", Text, primary_key=True), Column("key", Text, primary_key=True),
     _text("body_hash"), _text("holder"), _seconds("held_until"), Column("answer", Text), _seconds("created"),
-    Index("pushes_by_age", "tenant", "created"),
+    Index("pushes_by_age", "created"),
 )  # fmt: skip
 
 dead_letters = Table(

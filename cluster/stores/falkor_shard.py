@@ -51,7 +51,7 @@ class FalkorShard:
         self._write_rows = write_rows
         self._indexed: set[str] = set()
         self._known_cases: set[tuple[str, str]] = set()
-        self._begun: list[Page] = []
+        self._begun: list[tuple[Frame, bool]] = []
 
     # --- the shard itself
 
@@ -125,7 +125,7 @@ class FalkorShard:
             held = self._fenced(fence, page.rows["bucket"].unique())
             held["named"] = page.mixed
             self._client.send([f"{header(held)}rows=[{page.text}] {_upsert(page.group)}"])
-            self._begun.append(page)
+            self._begun.append((page.rows, page.mixed))
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
         unseen = set(cases) - self._known_cases
@@ -140,8 +140,8 @@ class FalkorShard:
         counts = WriteCounts()
         begun, self._begun = self._begun, []
         try:
-            for page in begun:
-                self._count(counts, page.rows, page.mixed, self._client.receive())
+            for rows, mixed in begun:
+                self._count(counts, rows, mixed, self._client.receive())
         except BaseException:
             self._client.close()
             raise

@@ -222,3 +222,29 @@ def test_a_log_that_ends_below_the_shard_stops_the_writer(make_shard: MakeShard)
     with pytest.raises(LogLostTail, match="8"):
         start_writer(start, 3, 1 << 20, 0)
     assert (state_lines([shard]), shard.cursors()[0].at) == before
+
+
+def test_a_case_of_which_a_floor_hides_everything_is_known_to_the_shard(make_shard: MakeShard) -> None:
+    floor = floor_record("t", "s", "", versions.encode(1, [5]), 0)
+    hidden = make("t", "c", 0, "person", "p", "s", 1)
+    shard = make_shard()
+    drive(shard, [[floor], [hidden]])
+    assert (export_lines([shard]), shard.cases()) == ([], [("t", "c")])
+
+
+def test_two_contents_of_one_version_are_reported_with_their_tenant(
+    make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [make("t", "c", 0, "person", "p", "s", 1, props=f'{{"v":{n}}}') for n in range(2)]
+    drive(make_shard(), [[rows[0]], [rows[1]]])
+    told = [record for record in caplog.records if record.getMessage() == "versions_with_two_contents"]
+    assert [(r.fields["tenant"], r.fields["source"]) for r in told] == [("t", "s")]  # type: ignore[attr-defined]
+
+
+def test_outcomes_of_a_mixed_write_are_counted_under_their_own_source(make_shard: MakeShard) -> None:
+    old = [make("t", "c", 0, "person", f"a{n}", "a", n) for n in range(1, 4)]
+    new = [make("t", "c", 0, "person", f"b{n}", "b", n) for n in range(1, 3)]
+    shard = make_shard()
+    drive(shard, [old, [old[0], new[0], old[1], new[1], old[2]]])
+    counted = {source: (o.applied, o.duplicate) for (_, source, _), o in shard.outcomes().items()}
+    assert counted == {"a": (3, 3), "b": (2, 0)}

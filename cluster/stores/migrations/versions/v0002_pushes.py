@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("created", sa.Float(precision=53), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "key"),
     )
-    op.create_index("pushes_by_age", "pushes", ["tenant", "created"], unique=False)
+    op.create_index("pushes_by_age", "pushes", ["created"], unique=False)
     op.execute(
         "INSERT INTO pushes (tenant, key, body_hash, holder, held_until, answer, created)"
         " SELECT tenant, key, body_hash, '', 0, answer, created FROM acceptances WHERE source = 'system/push'"
