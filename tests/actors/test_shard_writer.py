@@ -245,6 +245,10 @@ def test_outcomes_of_a_mixed_write_are_counted_under_their_own_source(make_shard
     old = [make("t", "c", 0, "person", f"a{n}", "a", n) for n in range(1, 4)]
     new = [make("t", "c", 0, "person", f"b{n}", "b", n) for n in range(1, 3)]
     shard = make_shard()
-    drive(shard, [old, [old[0], new[0], old[1], new[1], old[2]]])
+    mixed = [old[0], new[0], old[1], new[1], old[2]]
+    drive(shard, [old])
+    drive(
+        shard, [old, mixed], lease=2
+    )  # a write of its own: within one, duplicates are found before the store is asked
     counted = {source: (o.applied, o.duplicate) for (_, source, _), o in shard.outcomes().items()}
     assert counted == {"a": (3, 3), "b": (2, 0)}

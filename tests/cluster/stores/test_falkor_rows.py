@@ -84,6 +84,12 @@ def test_ordinary_records_are_made_by_the_column() -> None:
     assert {page.text for page in pages(frame, 1)} == {row(entity), row(edge), row(gone)}
 
 
+@pytest.mark.parametrize("value", [-0.0, 5e-324, -2.5e-308, 1e17, 123456789012345680.0, [0.1, 2.0], "a\\b"])
+def test_values_that_the_parser_does_not_take_are_rewritten(value: object) -> None:
+    record = make("t", "c", Kind.ENTITY, "person", "p", "crm", 1, props=canonical_json({"v": value}))
+    assert [page.text for page in pages(frame_of([record]), 10)] == [row(record)]
+
+
 def test_what_the_store_cannot_take_is_refused_as_by_the_record() -> None:
     record = make("t", "c", Kind.ENTITY, "person", "p", "crm", 1, props='{"bad name\\u0020":"a\\\\b"}')
     with pytest.raises(Rejected):
