@@ -23,10 +23,12 @@ An entity is visible where `_s IS NOT NULL AND _d IS NULL`: an end that waits fo
 A relationship is visible where its own `_d IS NULL` and both its ends are visible; one whose ends are not known
 (its delete came first) hangs on its case's void node.
 
-A thing of one source is written by one guarded query: versions are compared in the database. A row of another
-source comes back as `OTHER`; the writer reads that thing's registers, folds them with `fold.merge`, and writes the
-result whole (`_s` = '*', `_m`). Both happen under the shard's epoch and the partition's lease, so a writer that
-lost either writes nothing.
+A thing of one source is written by a guarded query: versions are compared in the database. `upsert` does whatever
+has to be done; two others do a part for less: `create` writes what is not there at all, `look` finds what need not be
+written. What they leave, `upsert` does, so which comes first is a matter of speed alone. A row of another source
+comes back as `OTHER`; the writer reads that thing's registers, folds them with `fold.merge`, and writes the result
+whole (`_s` = '*', `_m`). All happen under the shard's epoch and the partition's lease, so a writer that lost either
+writes nothing.
 """
 
 from __future__ import annotations
@@ -68,12 +70,22 @@ _STATUS = (
     f"CASE WHEN x._v IS NULL THEN {NEW} WHEN x._s <> r._s THEN {OTHER} WHEN x._v < r._v THEN {NEWER} "
     f"WHEN x._v = r._v THEN {DUPLICATE} ELSE {STALE} END AS st"
 )
+_CONFLICT = "split(old, '.')[0] = split(r._v, '.')[0]"
 _COUNTS = (
     f" RETURN collect(st), collect(CASE WHEN $named THEN r._k END), collect(CASE WHEN st = {OTHER} THEN r._k END), "
-    f"collect(CASE WHEN st IN [{NEWER}, {STALE}] AND split(old, '.')[0] = split(r._v, '.')[0] THEN r._k END)"
+    f"collect(CASE WHEN st IN [{NEWER}, {STALE}] AND {_CONFLICT} THEN r._k END), []"
 )
 """Statuses; keys in the order of the statuses, where they are asked for: `MERGE` gives the rows that it created before
-those that it found; keys of things that others speak of; keys of versions with two contents."""
+those that it found; keys of things that others speak of; keys of versions with two contents; keys of rows that still
+have to be written."""
+_SETTLED = (
+    f" WITH x, r, x._v AS old, {_STATUS} RETURN collect(CASE WHEN st > {NEWER} THEN st END), "
+    f"collect(CASE WHEN $named AND st > {NEWER} THEN r._k END), collect(CASE WHEN st = {OTHER} THEN r._k END), "
+    f"collect(CASE WHEN st = {STALE} AND {_CONFLICT} THEN r._k END), collect(CASE WHEN st <= {NEWER} THEN r._k END)"
+)
+"""The same where nothing is written."""
+_MADE = " WITH collect(r._k) AS made RETURN size(made), CASE WHEN size(made) < $number THEN made ELSE [] END"
+"""How many were created, and which, where they are not all."""
 
 
 def _when(condition: str, action: str) -> str:
@@ -86,6 +98,19 @@ def upsert_nodes(label: str) -> str:
         f"{_GUARD}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) WITH x, r, x._v AS old, {_STATUS}"
         f"{_when(f'st < {DUPLICATE}', 'SET x = r')}{_COUNTS}"
     )
+
+
+def create_nodes(label: str) -> str:
+    """Write those of the rows under whose key there is no node."""
+    return (
+        f"{_GUARD}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}) WITH x, r WHERE x IS NULL "
+        f"CREATE (n:{label}) SET n = r{_MADE}"
+    )
+
+
+def look_at_nodes(label: str) -> str:
+    """Write nothing: the outcomes of those rows that change nothing, and which others there are."""
+    return f"{_GUARD}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}){_SETTLED}"
 
 
 def replace_nodes(label: str) -> str:
@@ -110,6 +135,20 @@ def upsert_relationships(type: str) -> str:
     """Write rows `{a, b, p}` of one type: found by key alone; newer ends remove the old edge; ends may still wait."""
     status = _STATUS.replace("x._v IS NULL", "x IS NULL")
     return _relationships(status, _COUNTS, type)
+
+
+def create_relationships(type: str) -> str:
+    """Write those of the rows under whose key there is no relationship, and whose ends are both there."""
+    return (
+        f"{_GUARD}UNWIND $rows AS w MATCH (a:Entity {{_k: w.a}}) MATCH (b:Entity {{_k: w.b}}) WITH a, b, w.p AS r "
+        f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob) WITH a, b, x, r WHERE x IS NULL "
+        f"CREATE (a)-[n:`{type}`]->(b) SET n = r{_MADE}"
+    )
+
+
+def look_at_relationships(type: str) -> str:
+    """As `look_at_nodes`."""
+    return f"{_GUARD}UNWIND $rows AS w WITH w.p AS r OPTIONAL MATCH ()-[x:`{type}` {{_k: r._k}}]->(){_SETTLED}"
 
 
 def replace_relationships(type: str) -> str:

@@ -7,16 +7,16 @@ takes. Their texts are joined from columns; all others go one by one through `ro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import polars as pl
 
 from cluster import dialect
 from cluster.batch import Frame, frame_of, records_of
-from cluster.ids import case_key, case_tag, thing_keys
+from cluster.ids import case_key, case_tag, store_key, thing_keys
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
-from cluster.stores.falkor_text import PROPERTY_KEY, row
+from cluster.stores.falkor_text import PROPERTY_KEY, overlay_key, row
 from cluster.stores.graph import is_mixed
 
 Group = tuple[int, str]
@@ -49,6 +49,8 @@ class Page(NamedTuple):
 
     group: Group
     rows: Frame
+    keys: pl.Series
+    """The rows' store keys."""
     text: str
     mixed: bool
     """Whether the rows are of several (tenant, source, epoch)."""
@@ -68,6 +70,13 @@ def group_of(record: Record) -> Group:
     return record.kind, _LABELS[record.kind]
 
 
+def key_of(record: Record) -> str:
+    """The store key under which a record's register lies."""
+    if record.is_overlay:
+        return overlay_key(record)
+    return store_key(record.tenant, record.case, record.type, record.id)
+
+
 def pages(rows: Frame, write_rows: int) -> list[Page]:
     """The rows of a batch in pages of at most `write_rows`, in the order of their groups."""
     plain, mixed = rows.select(_PLAIN).to_series(), is_mixed(rows)
@@ -80,25 +89,29 @@ def pages(rows: Frame, write_rows: int) -> list[Page]:
             for at in range(0, len(records), write_rows):
                 page = records[at : at + write_rows]
                 of_page = frame_of(page)
-                found.append(Page(group, of_page, ",".join(map(row, page)), mixed and is_mixed(of_page)))
+                keys = pl.Series(list(map(key_of, page)), dtype=pl.String)
+                found.append(Page(group, of_page, keys, ",".join(map(row, page)), mixed and is_mixed(of_page)))
     return sorted(found, key=lambda page: page.group)
 
 
-def _paged(plain: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, str]]:
+def _paged(plain: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, pl.Series, str]]:
     entities = plain.filter(pl.col("kind") == Kind.ENTITY)
     if entities.height:
-        yield from _cut((Kind.ENTITY, dialect.ENTITY), entities, _nodes(entities), write_rows)
+        yield from _cut((Kind.ENTITY, dialect.ENTITY), _with_texts(entities, _nodes), write_rows)
     relationships = plain.filter(pl.col("kind") == Kind.RELATIONSHIP)
     if relationships.height:
-        texts = relationships.with_columns(_edges(relationships).alias("_text"))
-        for rows in texts.partition_by("type"):
-            name = str(rows.item(0, "type"))
-            yield from _cut((Kind.RELATIONSHIP, name), rows.drop("_text"), rows["_text"], write_rows)
+        for rows in _with_texts(relationships, _edges).partition_by("type"):
+            yield from _cut((Kind.RELATIONSHIP, str(rows.item(0, "type"))), rows, write_rows)
 
 
-def _cut(group: Group, rows: Frame, texts: pl.Series, write_rows: int) -> Iterator[tuple[Group, Frame, str]]:
+def _cut(group: Group, rows: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, pl.Series, str]]:
     for at in range(0, rows.height, write_rows):
-        yield group, rows[at : at + write_rows], ",".join(texts[at : at + write_rows].to_list())
+        page = rows[at : at + write_rows]
+        yield group, page.select(Record._fields), page["_key"], ",".join(page["_text"].to_list())
+
+
+def _with_texts(rows: Frame, text: Callable[[Frame], pl.Expr]) -> Frame:
+    return _with_cases(rows).with_columns(text(rows).alias("_text"))
 
 
 def _with_cases(rows: Frame) -> Frame:
@@ -117,18 +130,16 @@ def _things(rows: Frame, type_column: str, id_column: str) -> pl.Series:
     return pl.Series(thing_keys(rows[type_column].to_list(), rows[id_column].to_list()), dtype=pl.String)
 
 
-def _nodes(rows: Frame) -> pl.Series:
-    marks = (pl.lit(",`_c`:"), "_tag", pl.lit(',`_type`:"'), "type", pl.lit('"'))
-    return _with_cases(rows).select(_register(*marks)).to_series()
+def _nodes(_: Frame) -> pl.Expr:
+    return _register(pl.lit(",`_c`:"), "_tag", pl.lit(',`_type`:"'), "type", pl.lit('"'))
 
 
-def _edges(rows: Frame) -> pl.Series:
+def _edges(rows: Frame) -> pl.Expr:
     a, b = _things(rows, "a_type", "a_id"), _things(rows, "b_type", "b_id")
-    text = pl.concat_str(
+    return pl.concat_str(
         pl.lit('{a:"'), "_case", a, pl.lit('",b:"'), "_case", b, pl.lit('",c:'), "_tag", pl.lit(",p:"), _register(),
         pl.lit("}"),
     )  # fmt: skip
-    return _with_cases(rows).select(text).to_series()
 
 
 def _register(*marks: pl.Expr | str) -> pl.Expr:

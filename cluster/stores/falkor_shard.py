@@ -7,29 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster import dialect
-from cluster.batch import Frame, frame_of, records_of
-from cluster.errors import Corrupt, Fenced, Rejected
+from cluster.batch import Frame
+from cluster.errors import Fenced, Rejected
 from cluster.fold import Thing, thing_of
 from cluster.ids import BUCKETS, CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
 from cluster.model import Kind, Record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_codec import shown_record, stored_thing, whole_row
-from cluster.stores.falkor_rows import Group, Page, group_of, label_of, pages
-from cluster.stores.falkor_text import header, literal, overlay_key, overlay_owner
+from cluster.stores.falkor_rows import Group, Page, group_of, key_of, label_of, pages
+from cluster.stores.falkor_text import header, literal, overlay_owner
+from cluster.stores.falkor_upserts import REFUSED, Upserts
 from cluster.stores.graph import Cursor, CursorMove, Fence, Outcomes, ShardState, StoredThing, WriteCounts
 
 _PAGE = 1_000
-
-
-def _upsert(group: Group) -> str:
-    kind, name = group
-    return dialect.upsert_relationships(name) if kind == Kind.RELATIONSHIP else dialect.upsert_nodes(name)
-
-
-def _key_of(record: Record) -> str:
-    if record.is_overlay:
-        return overlay_key(record)
-    return store_key(record.tenant, record.case, record.type, record.id)
 
 
 def _flags(buckets: Iterable[int]) -> str:
@@ -51,7 +41,7 @@ class FalkorShard:
         self._write_rows = write_rows
         self._indexed: set[str] = set()
         self._known_cases: set[tuple[str, str]] = set()
-        self._begun: list[tuple[Frame, bool]] = []
+        self._upserts = Upserts(client, write_rows)
 
     # --- the shard itself
 
@@ -122,10 +112,7 @@ class FalkorShard:
             if kind == Kind.RELATIONSHIP:
                 self._index_type(name)
         for page in encoded:
-            held = self._fenced(fence, page.rows["bucket"].unique())
-            held["named"] = page.mixed
-            self._client.send([f"{header(held)}rows=[{page.text}] {_upsert(page.group)}"])
-            self._begun.append((page.rows, page.mixed))
+            self._upserts.send(self._fenced(fence, page.rows["bucket"].unique()), page)
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
         unseen = set(cases) - self._known_cases
@@ -137,36 +124,13 @@ class FalkorShard:
         self._known_cases |= unseen
 
     def finish(self) -> WriteCounts:
-        counts = WriteCounts()
-        begun, self._begun = self._begun, []
-        try:
-            for rows, mixed in begun:
-                self._count(counts, rows, mixed, self._client.receive())
-        except BaseException:
-            self._client.close()
-            raise
-        return counts
-
-    def _count(self, counts: WriteCounts, rows: Frame, mixed: bool, answer: list[list[Any]]) -> None:
-        statuses, named, others, conflicts = answer[0] if answer else ((), (), (), ())
-        if not statuses:
-            raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
-        if len(statuses) != rows.height:
-            raise Corrupt(f"the shard counted {len(statuses)} of {rows.height} rows")
-        if not mixed:  # which status is whose makes no difference
-            counts.count_alike(rows, statuses)
-        if mixed or others or conflicts:
-            by_key = {_key_of(record): record for record in records_of(rows)}
-            if mixed:
-                counts.count_each(frame_of([by_key[key] for key in named]), statuses)
-            counts.others += [by_key[key] for key in others]
-            counts.conflicts.update((by_key[key].tenant, by_key[key].source) for key in conflicts)
+        return self._upserts.finish()
 
     def _write(self, template: str, parameters: Mapping[str, Any], expected: int | None) -> int:
         answer = self._client.write(template, parameters)
         done = int(answer[0][0] or 0) if answer else 0
         if expected is not None and done != expected:
-            raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
+            raise Fenced(REFUSED)
         return done
 
     def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:
@@ -197,7 +161,7 @@ class FalkorShard:
     def fetch(self, records: Iterable[Record]) -> dict[Thing, StoredThing]:
         groups: dict[Group, dict[str, Record]] = defaultdict(dict)
         for record in records:
-            groups[group_of(record)][_key_of(record)] = record
+            groups[group_of(record)][key_of(record)] = record
         found: dict[Thing, StoredThing] = {}
         for (kind, name), by_key in groups.items():
             is_edge = kind == Kind.RELATIONSHIP
@@ -241,7 +205,7 @@ class FalkorShard:
             self._client.send([f"{parameters}{name}=[{','.join(t for _, t in page)}] {template}"])
             answer = self._client.receive()
             if not answer or int(answer[0][0]) != len(page):
-                raise Fenced("the shard refused the write: its epoch, owned buckets or a partition's lease is another")
+                raise Fenced(REFUSED)
 
     # --- floors and priorities
 

@@ -1,0 +1,159 @@
+"""Rows into a shard by the cheapest query that will do.
+
+A query that is ready for everything costs far more than one that only creates, or one that only looks. So each page
+goes first by the query that suits what most rows of its group were last time, and whatever that leaves goes by
+`upsert`. A wrong guess costs a query, never a fact: each of them checks the fence, and decides by what is there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from cluster import dialect
+from cluster.batch import Frame, records_of
+from cluster.errors import Corrupt, Fenced
+from cluster.fold import Outcome
+from cluster.model import Kind
+from cluster.stores.falkor import FalkorClient
+from cluster.stores.falkor_rows import Group, Page, pages
+from cluster.stores.falkor_text import header
+from cluster.stores.graph import WriteCounts
+
+REFUSED = "the shard refused the write: its epoch, owned buckets or a partition's lease is another"
+
+
+class Way(Enum):
+    """Queries by which rows go: templates for nodes and for relationships."""
+
+    CREATE = (dialect.create_nodes, dialect.create_relationships)
+    LOOK = (dialect.look_at_nodes, dialect.look_at_relationships)
+    UPSERT = (dialect.upsert_nodes, dialect.upsert_relationships)
+
+    def template(self, group: Group) -> str:
+        """The query for a group's rows."""
+        kind, name = group
+        return self.value[kind == Kind.RELATIONSHIP](name)
+
+
+class Sent(NamedTuple):
+    """A page whose answer was not received yet. Its text is not kept: what is left over is written out anew."""
+
+    page: Page
+    fence: Mapping[str, Any]
+    way: Way
+    created: bool
+    """Whether it is what `CREATE` has left."""
+
+
+def suits(status: int, created: bool) -> Way:
+    """By which way a row of this status would best have gone; where `CREATE` left it, that would not have done."""
+    if status == Outcome.NEW and not created:
+        return Way.CREATE
+    return Way.UPSERT if status in (Outcome.NEW, Outcome.NEWER) else Way.LOOK
+
+
+class Upserts:
+    """Pages on their way into one shard. For one thread.
+
+    Args:
+        client: a connection of its own.
+        write_rows: rows of one query at most.
+    """
+
+    def __init__(self, client: FalkorClient, write_rows: int) -> None:
+        self._client = client
+        self._write_rows = write_rows
+        self._ways: dict[Group, Way] = {}
+        self._votes: defaultdict[Group, Counter[Way]] = defaultdict(Counter)
+        self._sent: list[Sent] = []
+
+    def send(self, fence: Mapping[str, Any], page: Page) -> None:
+        """Send a page under the guard's parameters. Does not wait."""
+        self._send(page, fence, self._ways.get(page.group, Way.CREATE), created=False)
+
+    def _send(self, page: Page, fence: Mapping[str, Any], way: Way, created: bool) -> None:
+        parameters = header({**fence, "named": page.mixed, "number": page.rows.height})
+        self._client.send([f"{parameters}rows=[{page.text}] {way.template(page.group)}"])
+        self._sent.append(Sent(page._replace(text=""), fence, way, created))
+
+    def finish(self) -> WriteCounts:
+        """Wait for what was sent; send what that leaves, and wait for it too.
+
+        Raises:
+            Fenced: the shard refused it. OutcomeUnknown, Unavailable: it may have been done.
+        """
+        counts = WriteCounts()
+        try:
+            while self._sent:
+                sent, self._sent = self._sent, []
+                left = [(one, self._take(counts, one)) for one in sent]
+                for one, rows in left:
+                    for page in pages(rows, self._write_rows):
+                        self._send(page, one.fence, Way.UPSERT, one.way is Way.CREATE)
+        except BaseException:
+            self._sent = []
+            self._client.close()
+            raise
+        self._ways.update((group, votes.most_common(1)[0][0]) for group, votes in self._votes.items())
+        self._votes.clear()
+        return counts
+
+    def _take(self, counts: WriteCounts, sent: Sent) -> Frame:
+        answer = self._client.receive()
+        take = self._take_made if sent.way is Way.CREATE else self._take_outcomes
+        return take(counts, sent, answer[0] if answer else ())
+
+    def _take_made(self, counts: WriteCounts, sent: Sent, answer: Sequence[Any]) -> Frame:
+        """Count what was created; returns the rows that were not. A refusal leaves all, and meets them again."""
+        page = sent.page
+        made, named = answer or (0, ())
+        if made == page.rows.height:
+            found, left = page.rows, page.rows.clear()
+        else:
+            is_made = _among(page, named)
+            found, left = page.rows.filter(is_made), page.rows.filter(~is_made)
+        if found.height != made:
+            raise Corrupt(f"the shard created {made} rows and named {found.height}")
+        if made:
+            self._count(counts, sent, found, [int(Outcome.NEW)] * made)
+        return left
+
+    def _take_outcomes(self, counts: WriteCounts, sent: Sent, answer: Sequence[Any]) -> Frame:
+        """Count what was written or need not be; returns the rows that still have to be written."""
+        page = sent.page
+        statuses, named, others, conflicts, rest = answer or ((), (), (), (), ())
+        if not statuses and not rest:
+            raise Fenced(REFUSED)
+        if len(statuses) + len(rest) != page.rows.height:
+            raise Corrupt(f"the shard answered for {len(statuses)} and {len(rest)} of {page.rows.height} rows")
+        if statuses:
+            self._count(counts, sent, _in_order(page, named) if page.mixed else page.rows, statuses)
+        if others:
+            counts.others += records_of(page.rows.filter(_among(page, others)))
+        if conflicts:
+            found = page.rows.filter(_among(page, conflicts))
+            counts.conflicts.update(found.select("tenant", "source").rows())
+        return page.rows.filter(_among(page, rest)) if rest else page.rows.clear()
+
+    def _count(self, counts: WriteCounts, sent: Sent, rows: Frame, statuses: Sequence[int]) -> None:
+        if sent.page.mixed:
+            counts.count_each(rows, statuses)
+        else:  # which status is whose makes no difference
+            counts.count_alike(rows, statuses)
+        for status, number in Counter(statuses).items():
+            self._votes[sent.page.group][suits(status, sent.created)] += number
+
+
+def _among(page: Page, keys: Sequence[str]) -> pl.Series:
+    return page.keys.is_in(pl.Series(keys, dtype=pl.String))
+
+
+def _in_order(page: Page, keys: Sequence[str]) -> Frame:
+    """The page's rows of these keys, in the keys' order."""
+    at = {key: number for number, key in enumerate(page.keys)}
+    return page.rows[[at[key] for key in keys]]

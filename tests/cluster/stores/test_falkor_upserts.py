@@ -1,0 +1,160 @@
+"""By whichever way a page goes first, the same is written, counted and reported."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster.batch import frame_of
+from cluster.embedded import Running
+from cluster.errors import Fenced
+from cluster.fold import Outcome
+from cluster.ids import BUCKETS
+from cluster.model import Op, Record
+from cluster.stores.falkor import FalkorClient
+from cluster.stores.falkor_shard import FalkorShard
+from cluster.stores.falkor_upserts import Way, suits
+from cluster.stores.graph import Fence, WriteCounts
+from cluster.stores.shard_export import state_lines
+from tests.strategies import facts, make
+
+FENCE = Fence(1, 1, (0,))
+
+
+class Shards:
+    """Fresh shards on one server, each in a graph of its own."""
+
+    def __init__(self, server: Running, prefix: str) -> None:
+        self._server, self._prefix = server, prefix
+        self._clients: list[tuple[FalkorClient, str]] = []
+
+    def fresh(self, write_rows: int = 3) -> FalkorShard:
+        graph = f"{self._prefix}-{uuid.uuid4().hex[:6]}"
+        client = FalkorClient(f"unix://{self._server.socket}", self._server.password, graph=graph)
+        self._clients.append((client, graph))
+        shard = FalkorShard(client, write_rows)
+        shard.prepare()
+        shard.raise_epoch(1)
+        shard.own(1, range(BUCKETS))
+        shard.take_lease(FENCE)
+        return shard
+
+    def drop(self) -> None:
+        while self._clients:
+            client, graph = self._clients.pop()
+            client._connection.send_command("DEL", graph)
+            client._connection.read_response()
+            client.close()
+
+
+@pytest.fixture
+def shards(falkor_server: Running, unique: str) -> Iterator[Shards]:
+    found = Shards(falkor_server, unique)
+    yield found
+    found.drop()
+
+
+def write(shard: FalkorShard, rows: Sequence[Record]) -> WriteCounts:
+    """One folded batch, without what the writer does about things of several sources."""
+    shard.see_cases(FENCE, {(r.tenant, r.case) for r in rows})
+    shard.begin(FENCE, shard.encode(frame_of(rows)))
+    return shard.finish()
+
+
+def one_a_thing(records: Sequence[Record]) -> list[Record]:
+    """As the writer folds a batch: a row a thing."""
+    return list({(*r[:2], r.kind, r.type, r.id, r.is_overlay and r.source): r for r in records}.values())
+
+
+def told(counts: WriteCounts) -> tuple[object, ...]:
+    """Everything that a write says, in an order of its own."""
+    return dict(counts.by_source), sorted(counts.others), counts.conflicts
+
+
+def first_by(shard: FalkorShard, way: Way) -> None:
+    """Whatever the last rows were."""
+
+    class Always(dict[object, Way]):
+        def get(self, *_: object) -> Way:  # type: ignore[override]
+            return way
+
+    shard._upserts._ways = Always()  # type: ignore[assignment]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(facts(), max_size=9).map(one_a_thing), max_size=5))
+def test_each_way_writes_and_counts_the_same(shards: Shards, batches: list[list[Record]]) -> None:
+    found = []
+    for way in (None, *Way):
+        shard = shards.fresh()
+        if way:
+            first_by(shard, way)
+        found.append(([told(write(shard, rows)) for rows in batches if rows], state_lines([shard])))
+    shards.drop()
+    assert [one for one in found if one != found[0]] == []
+
+
+def people(positions: Sequence[int], source: str = "crm", at: int = 0) -> list[Record]:
+    return [make("t", "c", 0, "person", f"p{n}", source, n + at) for n in positions]
+
+
+def ties(positions: Sequence[int], at: int = 0, op: int = Op.UPSERT) -> list[Record]:
+    return [
+        make("t", "c", 1, "KNOWS", f"r{n}", "crm", n + at, op, ("person", f"p{n}", "person", "p1")) for n in positions
+    ]
+
+
+def ways(shard: FalkorShard) -> dict[str, Way]:
+    return {name: way for (_, name), way in shard._upserts._ways.items()}
+
+
+def test_the_next_page_goes_as_would_have_suited_the_last(shards: Shards) -> None:
+    shard = shards.fresh()
+    first = people(range(1, 8))
+    seen = []
+    for rows in (first, first, first, people(range(1, 8), at=10), people(range(1, 8), at=20), people(range(10, 20))):
+        write(shard, rows)
+        seen.append(ways(shard)["Entity"])
+    assert seen == [Way.CREATE, Way.LOOK, Way.LOOK, Way.UPSERT, Way.UPSERT, Way.CREATE]
+
+
+def test_relationships_whose_ends_are_not_there_are_not_created_in_vain_each_time(shards: Shards) -> None:
+    shard = shards.fresh()
+    seen = []
+    for n in range(1, 60, 10):
+        write(shard, ties(range(n, n + 10)))
+        seen.append(ways(shard)["KNOWS"])
+    assert seen == [Way.UPSERT, Way.CREATE] * 3
+
+
+@pytest.mark.parametrize("way", Way)
+def test_a_page_is_refused_whole_where_the_lease_is_another(shards: Shards, way: Way) -> None:
+    shard = shards.fresh()
+    write(shard, people(range(1, 4)))
+    before = state_lines([shard])
+    shard.take_lease(Fence(1, 2, (0,)))
+    for rows in (people(range(1, 4)), people(range(5, 9)), people(range(2, 4), at=10), ties(range(1, 4))):
+        first_by(shard, way)
+        with pytest.raises(Fenced):
+            write(shard, rows)
+    assert state_lines([shard]) == before
+
+
+def test_what_would_have_suited() -> None:
+    assert [suits(o, created=False) for o in Outcome] == [Way.CREATE, Way.UPSERT, Way.LOOK, Way.LOOK]
+    assert suits(Outcome.NEW, created=True) is Way.UPSERT
+
+
+def test_a_large_page_that_is_half_known(shards: Shards) -> None:
+    shard, rnd = shards.fresh(write_rows=400), random.Random(4)
+    rows = people(range(1, 1000)) + ties(range(1, 1000))
+    known = rnd.sample(rows, len(rows) // 2)
+    write(shard, known)
+    counts = write(shard, rows)
+    assert (counts.all.applied, counts.all.duplicate) == (len(rows) - len(known), len(known))
+    assert len(state_lines([shard])) == len(rows)
