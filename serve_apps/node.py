@@ -271,6 +271,7 @@ class Node:
         from serve_apps import haproxy
 
         os.environ.update({**ray_environment(self.state_dir), **haproxy.environment(self.settings, self._ports.take)})
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")  # Ray shares the cores out, by actors and tasks
         self._ending.callback(haproxy.forget_files, self.state_dir)
         import ray
 
