@@ -100,6 +100,19 @@ def _pages(records: Iterable[Record]) -> Iterable[list[Record]]:
         yield page
 
 
+def _joined(entries: Iterable[tuple[int, list[Record]]]) -> Iterable[tuple[int, list[Record]]]:
+    """Entries put together until they hold a page of records; the number is the last one's."""
+    joined: list[Record] = []
+    number = 0
+    for number, records in entries:
+        joined += records
+        if len(joined) >= _PAGE:
+            yield number, joined
+            joined = []
+    if joined:
+        yield number, joined
+
+
 def _from_lake(lake: Lake, partition: int, after: int, upto: int | None) -> Iterable[tuple[int, list[Record]]]:
     for entry in lake.entries(partition, after, upto):
         yield entry.number, batch.from_arrow(entry.batch)
@@ -140,7 +153,7 @@ def _fill_gaps(start: Start, writer: ShardWriter, at: Mapping[int, int]) -> None
             continue
         LOG.warning("shard_heals_from_lake", shard=start.shard_id, partition=partition, entries_after=position)
         with start.open_lake() as lake:
-            for number, records in _from_lake(lake, partition, position, begins[partition] - 1):
+            for number, records in _joined(_from_lake(lake, partition, position, begins[partition] - 1)):
                 writer.jump(partition, number, writer.apply(records))
 
 

@@ -150,7 +150,7 @@ class Upserts:
 
 
 def _among(page: Page, keys: Sequence[str]) -> pl.Series:
-    return page.keys.is_in(pl.Series(keys, dtype=pl.String))
+    return page.keys.is_in(pl.Series(keys, dtype=pl.String).implode())
 
 
 def _in_order(page: Page, keys: Sequence[str]) -> Frame:

@@ -108,10 +108,10 @@ class WriteCounts:
     def count_alike(self, rows: Frame, statuses: Sequence[int]) -> None:
         """The outcomes of records of one (tenant, source, epoch), in any order; other statuses are no outcome yet."""
         tenant, source, epoch = rows[:1].select(_EPOCH).row(0)
-        outcomes = self.by_source[(tenant, source, versions.epoch_of(epoch))]
+        key = (tenant, source, versions.epoch_of(epoch))
         for status, number in Counter(statuses).items():
             if status <= Outcome.STALE:
-                outcomes.count(Outcome(status), number)
+                self.by_source[key].count(Outcome(status), number)
 
     def count_each(self, rows: Frame, statuses: Sequence[int]) -> None:
         """The outcomes of any records, in their order; other statuses are no outcome yet."""

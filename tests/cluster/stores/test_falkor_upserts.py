@@ -99,6 +99,17 @@ def test_each_way_writes_and_counts_the_same(shards: Shards, batches: list[list[
     assert [one for one in found if one != found[0]] == []
 
 
+def test_a_row_that_has_no_outcome_yet_is_counted_by_no_way(shards: Shards) -> None:
+    mine = make("t", "c", 0, "person", "p", "crm", 1)
+    beside = make("u", "c", 0, "person", "p", "crm", 1)
+    for way in Way:
+        shard = shards.fresh()
+        first_by(shard, way)
+        write(shard, [mine._replace(source="feed")])
+        counts = write(shard, [mine, beside])
+        assert (list(counts.by_source), counts.others) == ([("u", "crm", 1)], [mine]), way
+
+
 def people(positions: Sequence[int], source: str = "crm", at: int = 0) -> list[Record]:
     return [make("t", "c", 0, "person", f"p{n}", source, n + at) for n in positions]
 
