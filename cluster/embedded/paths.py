@@ -14,8 +14,8 @@ SOCKET_BYTES_MAX = 107
 """`sun_path` holds 108 bytes with its end mark on Linux."""
 
 _SOCKET_NAME_BYTES = 24
-_RAY_BYTES = len("ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-"""What Ray appends for its longest socket; the last number is a process id."""
+_RAY_BYTES = len("ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_TaskEventsHead")
+"""What Ray appends for its longest socket, that of a part of its dashboard; the last number is a process id."""
 
 
 def private_folder(path: Path) -> Path:
@@ -63,7 +63,7 @@ def _folder_with_room(state_dir: Path, short_root: Path, name_bytes: int) -> Pat
     folder = state_dir / "run"
     if not _fits(folder, name_bytes):
         digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:8]
-        folder = short_root / f"intelgraph-{os.getuid()}-{digest}"
+        folder = short_root / f"ig-{os.getuid()}-{digest}"
     if not _fits(folder, name_bytes):
         raise Rejected(f"{folder} is too long for a unix socket; choose a shorter state directory")
     return private_folder(folder)
