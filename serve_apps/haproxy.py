@@ -1,16 +1,22 @@
-"""HAProxy as Ray Serve starts it, kept to its own host, and without the headers that only Serve's insiders may send.
+"""HAProxy as Ray Serve starts it, kept to its own host, with deadlines, and answering as the API does.
 
     os.environ.update(environment(settings))      before ray is imported, in the process that starts it
 
-Ray writes HAProxy's configuration with a statistics page on all interfaces and passes on a header by which any client
-sets its own time-out. It has no switch for either, but it lets one name the binary: a small script that edits the
-configuration and then becomes the real one, with the same process id. HAProxy's admin socket is open to everybody who
-reaches it, and by default in a folder of /tmp that everybody shares: here it is in a folder of this user alone.
+Ray writes HAProxy's configuration with a statistics page on all interfaces, passes on a header by which any client sets
+its own time-out, waits for ever for a replica that stands still, and says "not found" while there is no replica and
+"internal error" when one does not answer. It has no switch for these, but it lets one name the binary: a small script
+that edits the configuration and then becomes the real one, with the same process id. HAProxy's admin socket is open to
+everybody who reaches it, and by default in a folder of /tmp that everybody shares: here it is in a folder of this user
+alone.
+
+A request ends in this order, each step later than the one before: the application's own deadline (`query.deadline_s`),
+Serve's (`SERVE_MARGIN_S` later), HAProxy's (as much later again), its time to connect not counted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shlex
 import shutil
@@ -23,32 +29,60 @@ from cluster.config import Settings
 from cluster.embedded.passwords import write_private
 from cluster.embedded.paths import private_folder
 from cluster.embedded.ports import Port, free_port
+from serve_apps.api.problems import problem
 
 _STATS_PORT, _METRICS_PORT, _FALLBACK_PORT = 8404, 9101, 8500
 _BUFFER_BYTES = 65_536
 """A request's line and headers fit: the longest case, id and cursor, percent-encoded, are 23 KB."""
 _PROXY_READY_S, _PROXY_HEALTH_S = 50.0, 30.0
 """Ray gives a proxy's process 5 s to start and 10 s to answer, then kills it: a busy machine never got one up."""
+SERVE_MARGIN_S = 5.0
+"""How much longer a layer waits than the one inside it, so that the inner one says what is wrong."""
+_CONNECT_S, _RETRIES, _HEADERS_S, _IDLE_S = 2, 2, 10, 60
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
+_MARK = "# intelgraph"
+_ANSWERS: dict[int, tuple[str, str, dict[str, str]]] = {
+    400: ("Bad request", "this is no HTTP request, or its line and headers are too long", {}),
+    408: ("Request timeout", f"the request's line and headers did not come within {_HEADERS_S} seconds", {}),
+    503: (
+        "Not available now",
+        "the API does not answer now; try again, a push with its Idempotency-Key",
+        {"retry-after": "1"},
+    ),
+}
+"""What HAProxy answers without asking a replica, or in place of one that did not answer."""
 
 _SCRIPT = """#!/bin/sh
 # Written at each start; see serve_apps/haproxy.py.
 previous=
 for argument in "$@"; do
-  if [ "$previous" = -f ]; then
-    sed -i -e 's/^\\( *bind \\)\\*\\{{0,1\\}}:/\\1{host}:/' -e '/http-request del-header/d' \\
-      -e '/^frontend http_frontend/,/^ *bind/{{/^ *bind/s/$/{strip}/}}' "$argument"
-  fi
+  if [ "$previous" = -f ]; then sed -i -f {edits} "$argument"; fi
   previous=$argument
 done
 exec {binary} "$@"
+"""
+
+_EDITS = r"""# Written at each start; what it does twice it does once.
+/{mark}$/d
+s/^\( *bind \)\*\{{0,1\}}:/\1{host}:/
+/^defaults/a\
+{defaults}
+/^frontend http_frontend/,/^ *bind/{{
+/^ *bind/a\
+{frontend}
+}}
+/^ *http-reuse /a\
+{backend}
+s/^ *errorfile \(50[234]\) .*/    errorfile \1 {unavailable}/
+/^backend default_backend/,/^ *http-request/s/^ *http-request .*/    http-request return status 503 default-errorfiles/
 """
 
 
 def environment(settings: Settings, take: Callable[[int], Port] = free_port) -> dict[str, str]:
     """What has to be in the environment before Ray starts: HAProxy in front, and no hop through a Python proxy.
 
-    HAProxy's statistics keep to the API's host. Writes the script that HAProxy is started by.
+    HAProxy's statistics keep to the API's host, and every request ends in time. Writes the script that HAProxy is
+    started by.
 
     Args:
         take: chooses the ports of statistics and of the proxy that HAProxy falls back to, near the one it is given;
@@ -65,7 +99,11 @@ def environment(settings: Settings, take: Callable[[int], Port] = free_port) -> 
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(settings.state_dir.resolve(), settings.query.host)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(settings.state_dir.resolve(), settings.query.host, files)),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": str(_CONNECT_S),
+        "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(math.ceil(settings.query.deadline_s + 2 * SERVE_MARGIN_S)),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(_IDLE_S),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(take(_METRICS_PORT).number),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(take(_STATS_PORT).number),
@@ -90,14 +128,47 @@ def _files(state_dir: Path) -> Path:
     return Path(f"/tmp/ig{os.getuid()}-{digest}")  # noqa: S108 private, and refused where it is another user's
 
 
-def write_wrapper(state_dir: Path, host: str) -> Path:
+def write_wrapper(state_dir: Path, host: str, files: Path) -> Path:
     """The script, ready to be named in RAY_SERVE_HAPROXY_BINARY_PATH. Safe to call again.
 
     Args:
         host: the address that statistics listen on in place of all.
+        files: where the answers are written that HAProxy gives itself.
     """
-    strip = "".join(f"\\n    http-request del-header {name}" for name in STRIPPED_HEADERS)
-    path = private_folder(private_folder(state_dir) / "bin") / "haproxy"
-    write_private(path, _SCRIPT.format(host=host, strip=strip, binary=shlex.quote(get_haproxy_binary())))
+    folder = private_folder(private_folder(state_dir) / "bin")
+    path, edits = folder / "haproxy", folder / "haproxy.sed"
+    write_private(edits, _edits(host, _write_answers(files)))
+    script = _SCRIPT.format(edits=shlex.quote(str(edits)), binary=shlex.quote(get_haproxy_binary()))
+    write_private(path, script)
     path.chmod(0o700)
     return path
+
+
+def _write_answers(files: Path) -> dict[int, Path]:
+    """HAProxy's own answers as problem documents, one file a status: the whole answer as it goes over the wire."""
+    written = {}
+    for status, (title, detail, headers) in _ANSWERS.items():
+        answer = problem(status, title, detail, headers)
+        lines = [f"HTTP/1.1 {status} {title}", *(f"{name}: {value}" for name, value in answer.headers.items())]
+        written[status] = files / f"{status}.http"
+        write_private(written[status], "\r\n".join([*lines, "", bytes(answer.body).decode()]))
+    return written
+
+
+def _edits(host: str, answers: dict[int, Path]) -> str:
+    """What sed does to Ray's configuration: lines that are added carry a mark, and go before they are added again."""
+    unavailable = "http-response return status 503 default-errorfiles if"
+    added = {
+        "defaults": [
+            f"timeout http-request {_HEADERS_S}s",
+            *(f"errorfile {status} {path}" for status, path in answers.items() if status < 500),
+        ],
+        "frontend": [f"http-request del-header {name}" for name in STRIPPED_HEADERS],
+        # Serve's own words are plain text: that it took too long (408), that it has too many requests (503).
+        "backend": [
+            f"{unavailable} {{ status 408 }}",
+            f"{unavailable} {{ status 503 }} {{ res.hdr(content-type) -m beg text/ }}",
+        ],
+    }
+    texts = {where: "\\\n".join(f"    {line} {_MARK}" for line in lines) for where, lines in added.items()}
+    return _EDITS.format(mark=_MARK, host=host, unavailable=str(answers[503]).replace("/", r"\/"), **texts)

@@ -14,11 +14,12 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 from ray.serve._private import replica
-from ray.serve.config import HTTPOptions
+from ray.serve.config import BackpressureConfig, HTTPOptions
 
 from cluster.config import Settings
 from serve_apps.api.app import build
 from serve_apps.api.services import Services
+from serve_apps.haproxy import SERVE_MARGIN_S
 from serve_apps.services import make_services
 
 APPLICATION = "api"
@@ -27,7 +28,7 @@ MakeServices = Callable[[Settings], Services]
 """Makes what a replica holds; called once in each replica's process, so it has to be one that can be pickled."""
 
 _GRACE_S = 5.0
-_OVERHEAD_S = 5.0
+_COME_BACK_S = 1.0
 
 
 class Api:
@@ -58,6 +59,7 @@ def application(settings: Settings, make: MakeServices = make_services, replicas
         num_replicas=replicas,
         max_ongoing_requests=settings.query.ongoing_requests,
         max_queued_requests=settings.query.queued_requests,
+        backpressure_config=BackpressureConfig(retry_after_s=_COME_BACK_S),
         graceful_shutdown_timeout_s=_GRACE_S,
         ray_actor_options={"num_cpus": 0},
     )(serve.ingress()(Api))
@@ -74,7 +76,7 @@ def start_api(
     """
     host, chosen = settings.query.host, port or settings.query.port
     options = HTTPOptions(
-        host=host, port=chosen, request_timeout_s=settings.query.deadline_s + _OVERHEAD_S, keep_alive_timeout_s=60
+        host=host, port=chosen, request_timeout_s=settings.query.deadline_s + SERVE_MARGIN_S, keep_alive_timeout_s=60
     )
     serve.start(http_options=options)
     serve.run(application(settings, make, replicas), name=APPLICATION, route_prefix="/")

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import stat
+import subprocess
+from collections.abc import Iterator
+from http.client import HTTPMessage, parse_headers
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -61,3 +66,68 @@ def test_a_busy_machine_has_time_to_start_the_proxy(settings: Settings) -> None:
     haproxy.forget_files(settings.state_dir)
     assert float(environment["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"]) >= 30
     assert float(environment["RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S"]) >= 30
+
+
+@pytest.fixture
+def edited(settings: Settings) -> Iterator[str]:
+    """Ray's configuration of one application and its replica, after two passes of the script; HAProxy takes it."""
+    from ray.serve._private import haproxy as rays
+    from ray.serve.config import HTTPOptions
+
+    environment = haproxy.environment(settings)
+    path = Path(environment["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"])
+    server = rays.ServerConfig(name="replica", host="127.0.0.1", port=30000)
+    config = rays.HAProxyConfig(
+        http_options=HTTPOptions(host="127.0.0.1", port=18_081, keep_alive_timeout_s=60), metrics_enabled=False,
+        socket_path=str(path.parent / "admin.sock"), server_state_base=str(path.parent),
+        server_state_file=str(path.parent / "server-state"), timeout_server_s=20, timeout_connect_s=2,
+    )  # fmt: skip
+    api = rays.HAProxyApi(config, {"api": rays.BackendConfig("api", "/", servers=[server])}, str(path))
+    api._generate_config_file_internal()
+    (path.parent / "server-state").touch()
+    try:
+        for _ in range(2):
+            command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(path)]
+            said = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert said.returncode == 0, said.stderr
+            assert "missing timeouts" not in said.stderr
+        yield path.read_text()
+    finally:
+        haproxy.forget_files(settings.state_dir)
+
+
+def test_rays_configuration_is_edited_once(edited: str) -> None:
+    lines = [line.split("#")[0].strip() for line in edited.splitlines()]
+    for wanted in ("timeout http-request 10s", "http-request del-header x-request-timeout-seconds"):
+        assert lines.count(wanted) == 1, wanted
+    assert [line for line in lines if line.startswith("bind") and "127.0.0.1" not in line] == []
+
+
+def test_proxys_own_answers_are_problem_documents(edited: str) -> None:
+    files = {line.split()[1]: line.split()[2] for line in edited.splitlines() if line.split()[:1] == ["errorfile"]}
+    assert sorted(files) == ["400", "408", "502", "503", "504"]
+    for status, name in files.items():
+        start, headers, body = _parsed(Path(name).read_bytes())
+        assert headers["content-type"] == "application/problem+json"
+        assert int(headers["content-length"]) == len(body)
+        assert start.split()[1] == str(json.loads(body)["status"])
+        assert (headers["retry-after"] is not None) == (status > "500")
+
+
+def test_where_no_application_is_nothing_is_said_not_to_exist(edited: str) -> None:
+    nowhere = edited.partition("\nbackend default_backend\n")[2].partition("\nbackend ")[0]
+    assert nowhere.split() == ["http-request", "return", "status", "503", "default-errorfiles"]
+
+
+def test_every_layer_waits_longer_than_the_one_in_it(settings: Settings) -> None:
+    environment = haproxy.environment(settings)
+    haproxy.forget_files(settings.state_dir)
+    within = float(environment["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"])
+    assert within > settings.query.deadline_s + haproxy.SERVE_MARGIN_S
+    connecting = float(environment["RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S"])
+    assert within + connecting * (1 + int(environment["RAY_SERVE_HAPROXY_RETRIES"])) < 30
+
+
+def _parsed(answer: bytes) -> tuple[str, HTTPMessage, bytes]:
+    stream = BytesIO(answer)
+    return stream.readline().decode(), parse_headers(stream), stream.read()

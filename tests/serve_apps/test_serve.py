@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -27,8 +30,13 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Api:
-    """A running API and its one shard's graph."""
+    """A running API and its one shard's graph.
 
+    Args:
+        pid: the process that has started Ray.
+    """
+
+    pid: int
     url: str
     ports: list[int]
     graph: Graph
@@ -61,7 +69,7 @@ def api(falkor_server: Running, tmp_path_factory: pytest.TempPathFactory) -> Ite
             with httpx.Client(
                 timeout=30.0, base_url=json.loads(said)["url"], headers={"authorization": f"Bearer {token}"}
             ) as client:
-                yield Api(**json.loads(said), graph=graph, client=client)
+                yield Api(process.pid, **json.loads(said), graph=graph, client=client)
         finally:
             process.communicate(timeout=60)
             graph.close()
@@ -117,6 +125,71 @@ def test_many_at_once_are_answered_or_told_to_come_back(api: Api) -> None:
         found = list(threads.map(lambda _: api.client.get("/v1/cases/c/entities/T/x").status_code, range(400)))
     assert set(found) <= {200, 429, 503}
     assert found.count(200) > 200
+
+
+def test_a_replica_that_stands_still_keeps_nobody_waiting(api: Api) -> None:
+    api.graph.write([entity("a", "c", "T", "x")])
+    replica = _replica(api.pid)
+    with ThreadPoolExecutor(8) as threads:
+        os.kill(replica, signal.SIGSTOP)
+        try:
+            found = list(threads.map(lambda _: api.client.get("/v1/cases/c/entities/T/x"), range(16)))
+        finally:
+            os.kill(replica, signal.SIGCONT)
+    assert {answer.status_code for answer in found} == {503}
+    for answer in found:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) >= 1
+    _wait_until_answered(api)
+
+
+def test_a_replica_that_dies_is_said_to_be_away(api: Api) -> None:
+    api.graph.write([entity("a", "c", "T", "x")])
+    with ThreadPoolExecutor(8) as threads:
+        answers = threads.map(lambda _: _status(api), range(400))
+        os.kill(_replica(api.pid), signal.SIGKILL)
+        found = set(answers)
+    assert found <= {"200", "503 application/problem+json", "closed"}
+    _wait_until_answered(api)
+
+
+def _status(api: Api) -> str:
+    try:
+        answer = api.client.get("/v1/cases/c/entities/T/x")
+    except httpx.RemoteProtocolError:
+        return "closed"
+    return "200" if answer.status_code == 200 else f"{answer.status_code} {answer.headers['content-type']}"
+
+
+def _wait_until_answered(api: Api, within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while _status(api) != "200":
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def _replica(root: int) -> int:
+    """The process of the API's replica, which descends from `root`."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [pid for pid in parents if _name(pid).startswith("ray::ServeReplica:api:") and root in _line(pid, parents)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def _line(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid:
+        yield pid
+        pid = parents.get(pid, 0)
 
 
 def test_nothing_of_ours_listens_beyond_loopback(api: Api) -> None:
