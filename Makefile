@@ -13,7 +13,7 @@ LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
 # Ray's default depends on a token file in the home folder: say it.
 test bench chaos: export RAY_AUTH_MODE := disabled
 
-.PHONY: help setup demo up down test lint format bench graphx chaos lock clean
+.PHONY: help setup demo up down test lint format bench graphx chaos lock clean python-as-asked
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-14s %s\n' "$$target" "$$what"; done
@@ -62,15 +62,30 @@ clean: ## remove caches; .venv and data stay
 
 # --- what the targets rest on ---
 
-# The first Python from 3.11 to 3.13 that can make a virtual environment; PYTHON=... chooses one.
+# The first Python from 3.11 to 3.13 that can make a virtual environment; PYTHON=... chooses one. Where there was an
+# environment, its Python has gone: everything in it is installed anew, though make has seen that it was there.
 $(BIN)/python:
 	@for python in $${PYTHON:-python3 python3.13 python3.12 python3.11}; do \
 	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
-	    echo "making $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
+	    echo "making $(VENV) with $$("$$python" --version)"; again=$$(ls $(VENV)/.uv 2>/dev/null || true); \
+	    "$$python" -m venv --clear $(VENV); if [ -n "$$again" ]; then $(MAKE) setup; fi; exit; \
 	  fi; \
 	done; \
 	echo "IntelGraph needs Python 3.11, 3.12 or 3.13 with the venv module (Debian: apt install python3 python3-venv)." >&2; \
 	echo "If one is elsewhere: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1
+
+# An environment keeps the Python that it was made with.
+ifeq ($(origin PYTHON),command line)
+setup: | python-as-asked
+endif
+python-as-asked:
+	@if [ -x $(BIN)/python ]; then \
+	  version='import sys; print(*sys.version_info[:2], sep=".")'; \
+	  asked=$$("$(PYTHON)" -c "$$version"); found=$$($(BIN)/python -c "$$version"); \
+	  if [ "$$asked" != "$$found" ]; then \
+	    echo "$(VENV) has Python $$found, and PYTHON names $$asked: remove $(VENV) first; the data is not in it." >&2; exit 1; \
+	  fi; \
+	fi
 
 $(VENV)/.uv: requirements-uv.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.txt

@@ -133,5 +133,5 @@ def tick(
     try:
         server.running = ensure(server.spec, before_serving)
         restarted(server.running)
-    except IntelGraphError as error:
+    except (IntelGraphError, OSError) as error:  # OSError: a full disk, say; whoever watches goes on
         _LOG.error("server_restart_failed", server=server.spec.name, reason=str(error))

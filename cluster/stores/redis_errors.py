@@ -21,7 +21,7 @@ def translate(error: redis.RedisError, what: str, sent: bool = False) -> IntelGr
     """
     match error:
         case AuthenticationError() | AuthorizationError():
-            return Unavailable(f"{what} refuses the password: check it against the server's", 5.0)
+            return Unavailable(f"{what} is just starting, or refuses the password; try again shortly", 5.0)
         case redis.BusyLoadingError():
             return Unavailable(f"{what} is still loading its data; try again shortly")
         case redis.ConnectionError() | redis.TimeoutError():

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from serve_apps.cli.lifecycle import going_on
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import verb
 
@@ -22,4 +23,5 @@ def demo(
     """Start everything, take in this machine's own software, rank it, and ask five questions. Safe to repeat."""
     from serve_apps.demo.run import run
 
-    return run(session, workers)
+    with going_on(session):
+        return run(session, workers)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.errors import Corrupt, IntelGraphError
+from cluster.embedded.paths import private_folder
+from cluster.errors import Corrupt, IntelGraphError, Rejected
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.output import moment, size
 from serve_apps.cli.session import Session
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
     from serve_apps.node import NodeState
 
 _UP_S, _DOWN_S = 300.0, 180.0
+_ROOM_BYTES = 1 << 20
 _TOKEN_SCOPES = ("read", "ingest", "operate")
 Wait = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait.")]
 ForTenant = Annotated[
@@ -34,7 +43,8 @@ def register(app: typer.Typer) -> None:
 
 def up(session: Session, timeout_s: Wait = _UP_S, tenant: ForTenant = None) -> int:
     """Start the system, with the data that is there, and wait until it is ready. Safe to call twice."""
-    node, fresh = start_node(session, timeout_s)
+    with going_on(session):
+        node, fresh = start_node(session, timeout_s)
     if node is None:
         return Exit.FAILED
     tenant = tenant or next(iter(session.control.sources.tenants()), None)
@@ -44,6 +54,16 @@ def up(session: Session, timeout_s: Wait = _UP_S, tenant: ForTenant = None) -> i
     session.output.text(f"IntelGraph is up ({node.seconds:.0f} s)" if fresh else "IntelGraph is up already")
     welcome(session, node, tenant, token)
     return Exit.DONE
+
+
+@contextmanager
+def going_on(session: Session) -> Iterator[None]:
+    """When the command is interrupted, say what does not end with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        session.output.note("what was started goes on: `intelgraph down` stops it", style="yellow")
+        raise
 
 
 def start_node(session: Session, timeout_s: float = _UP_S) -> tuple[NodeState | None, bool]:
@@ -60,6 +80,7 @@ def start_node(session: Session, timeout_s: float = _UP_S) -> tuple[NodeState | 
         return running, False
     if running is not None:
         return _wait_for_other(session, timeout_s), False
+    _require_room(session.state_dir)
     with session.output.waiting("starting") as status:
         child = node_process.spawn(session.state_dir, session.environment)
         try:
@@ -67,6 +88,20 @@ def start_node(session: Session, timeout_s: float = _UP_S) -> tuple[NodeState | 
         except Corrupt as error:
             _say_failure(session, error)
             return None, True
+
+
+def _require_room(state_dir: Path) -> None:
+    """Raises Rejected where the state directory cannot be written: a node could not even say why it ended."""
+    trial = state_dir / f".room-{os.getpid()}"
+    try:
+        private_folder(state_dir)
+        trial.write_bytes(bytes(_ROOM_BYTES))
+    except OSError as error:
+        advice = "free space there, or choose another folder with --state-dir or INTELGRAPH__STATE_DIR"
+        raise Rejected(f"{state_dir} cannot be written ({error.strerror}): {advice}") from error
+    finally:
+        with suppress(OSError):
+            trial.unlink()
 
 
 def _wait_for_other(session: Session, timeout_s: float) -> NodeState:
@@ -101,22 +136,35 @@ def issue_token(session: Session, tenant: str) -> str:
 
 def welcome(session: Session, node: NodeState, tenant: str | None, token: str | None) -> None:
     """Addresses, a token, and three commands to try. Without a tenant there is no token yet."""
-    output = session.output
+    output, command = session.output, _typed()
     for note in node.notes:
         output.note(note, style="yellow")
     output.facts({"API": node.api, "dashboard": f"{node.dashboard}  (its token: {session.state_dir / 'ray.token'})"})
     if token is None:
-        tried = ["intelgraph demo", "intelgraph ingest FILE --tenant NAME --case NAME", "intelgraph status"]
+        tried = [f"{command} demo", f"{command} ingest FILE --tenant NAME --case NAME", f"{command} status"]
     else:
         output.text(f"token    for tenant {tenant}, {session.settings.query.token_hours} hours:")
         output.lines_for_people([str(token)])
         tried = [
             f"curl -H 'Authorization: Bearer {token}' {node.api}/v1/cases",
-            f"intelgraph query search --tenant {tenant} TEXT",
-            f"intelgraph overlay top pagerank --tenant {tenant}",
+            f"{command} query search --tenant {tenant} TEXT",
+            f"{command} overlay top pagerank --tenant {tenant}",
         ]
     output.text("\nTry:")
     output.lines_for_people(f"  {line}" for line in tried)
+
+
+def _typed(program: str | None = None) -> str:
+    """How this program is called from where the user is: by its name alone only where the shell finds it.
+
+    Args:
+        program: as the shell has started it.
+    """
+    program = program or sys.argv[0]
+    name = Path(program).name
+    found = shutil.which(name)
+    by_name = found is not None and Path(found).resolve() == Path(program).resolve()
+    return name if by_name else shlex.quote(program)
 
 
 def down(session: Session, timeout_s: Wait = _DOWN_S) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.embedded import Role, Watched, alive, kill, watch
+from cluster.embedded import Role, Watched, alive, kill, server_spec, watch
 from cluster.embedded.watch import History, Keep, Restart, RestartPolicy, Wait, decide, tick
 from cluster.errors import Unavailable
 
@@ -59,6 +60,16 @@ def test_never_more_than_the_bound_in_a_minute_and_never_given_up(steps):
     for start_s in starts:
         assert sum(start_s <= other < start_s + 60.0 for other in starts) <= POLICY.per_minute
     assert len(history.starts_s) <= POLICY.per_minute
+
+
+def test_a_start_that_the_file_system_refuses_is_tried_again(tmp_path):
+    watched = Watched(server_spec(tmp_path, Role.CACHE, "cache", 0), None)
+    shutil.rmtree(tmp_path / "servers")
+    (tmp_path / "servers").write_text("where the servers' folders would be")
+    for now_s in (0.0, 100.0):
+        tick(watched, None, pytest.fail, now_s, POLICY)
+    assert watched.running is None
+    assert watched.history.starts_s == (0.0, 100.0)
 
 
 @pytest.mark.services
