@@ -68,7 +68,7 @@ $(BIN)/python:
 	@for python in $${PYTHON:-python3 python3.13 python3.12 python3.11}; do \
 	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
 	    echo "making $(VENV) with $$("$$python" --version)"; again=$$(ls $(VENV)/.uv 2>/dev/null || true); \
-	    "$$python" -m venv --clear $(VENV); if [ -n "$$again" ]; then $(MAKE) setup; fi; exit; \
+	    "$$python" -m venv $${again:+--clear} $(VENV); if [ -n "$$again" ]; then $(MAKE) setup; fi; exit; \
 	  fi; \
 	done; \
 	echo "IntelGraph needs Python 3.11, 3.12 or 3.13 with the venv module (Debian: apt install python3 python3-venv)." >&2; \

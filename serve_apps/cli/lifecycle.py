@@ -86,8 +86,11 @@ def start_node(session: Session, timeout_s: float = _UP_S) -> tuple[NodeState | 
         try:
             return node_process.wait_ready(child, session.state_dir, timeout_s, status), True
         except Corrupt as error:
-            _say_failure(session, error)
-            return None, True
+            other = read_node(session.state_dir)
+            if other is None or other.pid == child.pid:
+                _say_failure(session, error)
+                return None, True
+    return _wait_for_other(session, timeout_s), False  # two commands started one at the same moment: one got the lock
 
 
 def _require_room(state_dir: Path) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cluster.errors import Rejected
-from serve_apps.cli import lifecycle
+from cluster.errors import Corrupt, Rejected
+from serve_apps.cli import lifecycle, node_process
 from serve_apps.cli.session import Session
+from serve_apps.node import NodeState
 
 
 @pytest.fixture
@@ -52,3 +59,29 @@ def test_a_full_disk_is_said_before_a_node_is_started(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list((tmp_path / "state").iterdir()) == []
+
+
+@contextmanager
+def _node_is_up(state_dir: Path, state: NodeState) -> Iterator[None]:
+    with (state_dir / "node.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (state_dir / "node.json").write_text(json.dumps(asdict(state)))
+        yield
+
+
+@pytest.mark.parametrize("winner", [2, 1])
+def test_who_starts_at_the_same_moment_as_another_waits_for_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, winner: int
+) -> None:
+    """Ours is process 1; where it has said that it is ready and then ended, that is a failure."""
+    with _node_is_up(tmp_path, NodeState(winner, "ready")):
+        held = (tmp_path / "node.json").rename(tmp_path / "aside")
+
+        def wait_ready(*_: object) -> NodeState:
+            held.rename(tmp_path / "node.json")
+            raise Corrupt("it ended")
+
+        monkeypatch.setattr(node_process, "spawn", lambda *_: SimpleNamespace(pid=1))
+        monkeypatch.setattr(node_process, "wait_ready", wait_ready)
+        node, fresh = lifecycle.start_node(Session(tmp_path))
+    assert (node.pid if node else None, fresh) == ((2, False) if winner == 2 else (None, True))
