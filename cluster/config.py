@@ -2,7 +2,8 @@
 
 Loaded once at start: `load()` takes the defaults below, then the file that INTELGRAPH_CONFIG names, then
 INTELGRAPH__SECTION__FIELD from the environment; later ones win and unknown keys are refused. The result is
-passed on explicitly; nothing else reads the environment.
+passed on explicitly; nothing else reads the environment. Every number has bounds: below them the system would stand
+still or answer nothing, above them it would hold more than a machine has.
 """
 
 from __future__ import annotations
@@ -10,131 +11,171 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.errors import Rejected
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Few = Annotated[int, Field(ge=1, le=1_000)]
+"""Processes, attempts, files: each costs something by itself."""
+Many = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""Items."""
+Bytes = Annotated[int, Field(ge=64, le=1 << 40)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Hours = Annotated[int, Field(ge=1, le=8_760)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys forbidden."""
+    """A part of the configuration: frozen, unknown keys and numbers that are none forbidden."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def _ordered(self, less: str, more: str) -> None:
+        """Refuse that one setting of this section is over another."""
+        small, large = getattr(self, less), getattr(self, more)
+        if small > large:
+            raise ValueError(f"{less} is {small}; it can be at most {more}, which is {large}")
 
 
 class RecordLimits(Section):
     """What one record may be."""
 
-    tenant_chars: int = 256
-    case_chars: int = 256
-    id_chars: int = 1024
-    record_bytes: int = Field(default=1 << 20, description="one record as JSON; a larger one is a dead letter")
-    properties: int = Field(default=256, description="properties of one record")
-    property_bytes: int = Field(default=256 << 10, description="one value, as canonical JSON")
-    list_items: int = 10_000
-    relationship_types_per_tenant: int = 500
-    property_names_per_tenant: int = 5_000
+    tenant_chars: Many = 256
+    case_chars: Many = 256
+    id_chars: Many = 1024
+    record_bytes: Bytes = Field(default=1 << 20, description="one record as JSON; a larger one is a dead letter")
+    properties: Many = Field(default=256, description="properties of one record")
+    property_bytes: Bytes = Field(default=256 << 10, description="one value, as canonical JSON")
+    list_items: Many = 10_000
+    relationship_types_per_tenant: Many = 500
+    property_names_per_tenant: Many = 5_000
 
 
 class IngestLimits(Section):
     """Bounds of the ingest path."""
 
-    batch_records: int = 8_000
-    batch_bytes: int = 4 << 20
-    line_bytes: int = Field(default=4 << 20, description="longest line of a file that is kept for its dead letter")
-    file_bytes: int = Field(default=512 << 20, description="largest file that must be read whole (STIX)")
-    http_body_bytes: int = 8 << 20
-    http_batch_records: int = 10_000
-    idempotency_hours: int = 24
-    workers: int = 1
-    retry_first_s: float = Field(default=0.05, description="first wait after a store has failed; doubles each time")
-    retry_most_s: float = Field(default=5.0, description="longest wait between two attempts")
-    retry_deadline_s: float = Field(default=600.0, description="a source stops with the error after so long")
-    push_deadline_s: float = Field(default=5.0, description="so long a push whose outcome is unknown is sent again")
-    push_wait_s: float = Field(
+    batch_records: Many = 8_000
+    batch_bytes: Bytes = 4 << 20
+    line_bytes: Bytes = Field(default=4 << 20, description="longest line of a file that is kept for its dead letter")
+    file_bytes: Bytes = Field(default=512 << 20, description="largest file that must be read whole (STIX)")
+    http_body_bytes: Bytes = 8 << 20
+    http_batch_records: Many = 10_000
+    idempotency_hours: Hours = 24
+    workers: Few = 1
+    retry_first_s: Seconds = Field(default=0.05, description="first wait after a store has failed; doubles each time")
+    retry_most_s: Seconds = Field(default=5.0, description="longest wait between two attempts")
+    retry_deadline_s: Seconds = Field(default=600.0, description="a source stops with the error after so long")
+    push_deadline_s: Seconds = Field(default=5.0, description="so long a push whose outcome is unknown is sent again")
+    push_wait_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=2.0, description="so long a push waits for another with its Idempotency-Key; then it is told to retry"
     )
-    push_claim_s: float = Field(
+    push_claim_s: Seconds = Field(
         default=15.0, description="so long a push holds its Idempotency-Key; then a retry takes it over"
     )
-    dead_letter_payload_bytes: int = 1 << 20
-    dead_letter_attempts: int = Field(
+    dead_letter_payload_bytes: Bytes = 1 << 20
+    dead_letter_attempts: Few = Field(
         default=5, description="after so many failed replays a dead letter is quarantined"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._ordered("retry_first_s", "retry_most_s")
+        return self
 
 
 class LogSettings(Section):
     """The event log."""
 
-    partitions: int = 8
-    max_bytes: int = Field(default=2 << 30, description="over this, push gets 429 and sources are paused")
-    entry_bytes: int = Field(default=8 << 20, description="largest entry of the log")
-    read_entries: int = Field(default=64, description="entries of one partition in one reading")
-    read_bytes: int = Field(default=256 << 10, description="bytes of one partition in one reading")
-    block_ms: int = 500
-    timeout_s: float = 10.0
+    partitions: Few = 8
+    max_bytes: Bytes = Field(default=2 << 30, description="over this, push gets 429 and sources are paused")
+    entry_bytes: Bytes = Field(default=8 << 20, description="largest entry of the log")
+    read_entries: Many = Field(default=64, description="entries of one partition in one reading")
+    read_bytes: Bytes = Field(default=256 << 10, description="bytes of one partition in one reading")
+    block_ms: Annotated[int, Field(ge=1, le=60_000)] = 500
+    timeout_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.block_ms >= self.timeout_s * 500:
+            raise ValueError(f"block_ms is {self.block_ms}; it has to be below half of timeout_s, {self.timeout_s}")
+        return self
 
 
 class ShardSettings(Section):
     """Hot shards and their writers."""
 
-    embedded: int = Field(default=2, description="FalkorDB processes that `up` starts on this machine")
-    write_rows: int = Field(default=1_000, description="rows of one write query")
-    timeout_s: float = 30.0
-    read_timeout_s: float = 10.0
-    checkpoint_s: float = 5.0
-    lease_s: float = 10.0
+    embedded: Few = Field(default=2, description="FalkorDB processes that `up` starts on this machine")
+    write_rows: Many = Field(default=1_000, description="rows of one write query")
+    timeout_s: Seconds = 30.0
+    read_timeout_s: Seconds = 10.0
+    checkpoint_s: Seconds = 5.0
+    lease_s: Seconds = 10.0
 
 
 class LakeSettings(Section):
     """The lake appender."""
 
     enabled: bool = Field(default=True, description="false: nothing is kept beyond the log (for benchmarks)")
-    commit_s: float = 5.0
-    commit_bytes: int = 64 << 20
-    keep_metadata: int = 20
-    compact_files: int = 200
+    commit_s: Seconds = 5.0
+    commit_bytes: Bytes = 64 << 20
+    keep_metadata: Few = 20
+    compact_files: Many = 200
 
 
 class QuerySettings(Section):
     """Bounds of the query API."""
 
     host: str = "127.0.0.1"
-    port: int = 8080
-    page_default: int = 100
-    page_max: int = 1_000
-    hops_max: int = 3
-    neighbours_max: int = Field(default=100_000, description="paths looked at by one neighbourhood query")
-    supernode_degree: int = 10_000
-    deadline_s: float = 10.0
-    breaker_failures: int = 5
-    breaker_open_s: float = 5.0
-    token_hours: int = 24
-    ongoing_requests: int = 64
-    queued_requests: int = 256
+    port: Port = 8080
+    page_default: Many = 100
+    page_max: Many = 1_000
+    hops_max: Annotated[int, Field(ge=1, le=10)] = 3
+    neighbours_max: Many = Field(default=100_000, description="paths looked at by one neighbourhood query")
+    supernode_degree: Many = 10_000
+    deadline_s: Seconds = 10.0
+    breaker_failures: Few = 5
+    breaker_open_s: Seconds = 5.0
+    token_hours: Hours = 24
+    ongoing_requests: Many = 64
+    queued_requests: Many = 256
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._ordered("page_default", "page_max")
+        return self
 
 
 class OverlaySettings(Section):
     """Built-in overlays."""
 
-    top_k: int = Field(default=100, ge=1, description="entities of a case, and of a tenant, that are annotated")
-    damping: float = 0.85
-    tolerance: float = Field(default=1e-12, description="PageRank stops when the ranks change by less, times entities")
-    iterations_max: int = Field(default=200, ge=1)
-    seed: int = 42
-    stale_after_h: float = 24.0
-    gate_overlap: float = Field(default=0.5, description="least share of the last top-K that has to be in the new one")
-    gate_rbo: float = Field(default=0.5, description="least rank-biased overlap with the last top-K: early ranks count")
-    gate_kendall: float = Field(default=0.0, description="least Kendall tau of the entities that both top-Ks hold")
-    write_back_records: int = Field(default=1_000_000, description="values that one run may write back in all")
-    append_deadline_s: float = Field(default=60.0, description="how long a write-back waits for the log")
-    keep_results: int = Field(default=5, description="runs of an overlay whose results stay on disk")
-    edges_per_partition: int = Field(default=4_000_000, description="edges for which one more actor is worth its cost")
-    partition_actors_max: int = Field(default=64, description="partition actors of one job")
-    job_attempts: int = Field(default=2, ge=1, description="how often a job begins anew after an actor died")
-    job_timeout_s: float = Field(default=600.0, description="longest wait for one call to the actors")
+    top_k: Many = Field(default=100, description="entities of a case, and of a tenant, that are annotated")
+    damping: Annotated[float, Field(gt=0, lt=1)] = 0.85
+    tolerance: Share = Field(
+        default=1e-12,
+        description="PageRank stops when the ranks change by less, times entities; 0: after all iterations",
+    )
+    iterations_max: Many = Field(default=200)
+    seed: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 42
+    stale_after_h: Annotated[float, Field(gt=0, le=87_600)] = 24.0
+    gate_overlap: Share = Field(default=0.5, description="least share of the last top-K that has to be in the new one")
+    gate_rbo: Share = Field(default=0.5, description="least rank-biased overlap with the last top-K: early ranks count")
+    gate_kendall: Annotated[float, Field(ge=-1, le=1)] = Field(
+        default=0.0, description="least Kendall tau of the entities that both top-Ks hold"
+    )
+    write_back_records: Many = Field(default=1_000_000, description="values that one run may write back in all")
+    append_deadline_s: Seconds = Field(default=60.0, description="how long a write-back waits for the log")
+    keep_results: Few = Field(default=5, description="runs of an overlay whose results stay on disk")
+    edges_per_partition: Many = Field(default=4_000_000, description="edges for which one more actor is worth its cost")
+    partition_actors_max: Few = Field(default=64, description="partition actors of one job")
+    job_attempts: Few = Field(default=2, description="how often a job begins anew after an actor died")
+    job_timeout_s: Seconds = Field(default=600.0, description="longest wait for one call to the actors")
     backend: Literal["cpu", "cuda", "auto"] = "auto"
 
 
@@ -142,7 +183,7 @@ class RaySettings(Section):
     """The Ray cluster that actors and jobs run on."""
 
     address: str = Field(default="", description="cluster to join, `auto` for this machine's; empty: start one here")
-    dashboard_port: int = 8265
+    dashboard_port: Port = 8265
 
 
 class Settings(Section):
@@ -157,6 +198,13 @@ class Settings(Section):
     query: QuerySettings = QuerySettings()
     overlays: OverlaySettings = OverlaySettings()
     ray: RaySettings = RaySettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        largest, entry = self.records.record_bytes, self.log.entry_bytes
+        if largest > entry // 2:  # an entry holds a record whole, and says some things of it beside
+            raise ValueError(f"records.record_bytes is {largest}; it can be at most half of log.entry_bytes, {entry}")
+        return self
 
 
 ENVIRONMENT_PREFIX = "INTELGRAPH__"
@@ -189,7 +237,8 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
         path: YAML file; INTELGRAPH_CONFIG names it when absent.
 
     Raises:
-        Rejected: a key is unknown or a value is of the wrong type; the message names it.
+        Rejected: a key is unknown, or a value is of the wrong type or out of its bounds; the message names it and
+            says what it wants.
     """
     environment = os.environ if environment is None else environment
     named = path or (Path(environment["INTELGRAPH_CONFIG"]) if environment.get("INTELGRAPH_CONFIG") else None)
@@ -203,5 +252,11 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise Rejected(f"configuration: {lines}") from error
+        raise Rejected(f"configuration: {'; '.join(map(_told, error.errors()))}") from error
+
+
+def _told(error: ErrorDetails) -> str:
+    """One line: the setting, what it wants, and what it got where that is a number."""
+    name, wants = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
+    got = error["input"]
+    return f"{name or 'settings'}: {wants}" + (f", not {got}" if isinstance(got, int | float) else "")

@@ -1,0 +1,114 @@
+"""Every number in the settings has bounds, and who breaks one is told which and what it wants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from cluster.config import Settings, load
+from cluster.errors import Rejected
+
+ZERO_IS_FINE = {
+    "ingest.push_wait_s",  # told to retry at once
+    "overlays.tolerance",  # all iterations are done
+    "overlays.seed",
+    "overlays.gate_overlap",  # each gate: it lets everything through
+    "overlays.gate_rbo",
+    "overlays.gate_kendall",
+}
+BELOW_ZERO_IS_FINE = {"overlays.gate_kendall"}  # a correlation
+
+
+def numbers(model: BaseModel, before: str = "") -> Iterator[tuple[str, int | float]]:
+    """Every number of the settings, by dotted name, as it is by default."""
+    for field in type(model).model_fields:
+        value = getattr(model, field)
+        if isinstance(value, BaseModel):
+            yield from numbers(value, f"{before}{field}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield before + field, value
+
+
+NUMBERS = dict(numbers(Settings()))
+
+
+def loaded(name: str, value: Any) -> Settings:
+    return load(environment={f"INTELGRAPH__{name.replace('.', '__').upper()}": value})
+
+
+def refused(name: str, value: Any) -> str:
+    with pytest.raises(Rejected) as raised:
+        loaded(name, value)
+    return str(raised.value)
+
+
+def test_all_sections_are_walked() -> None:
+    sections = {name for name in Settings.model_fields if isinstance(getattr(Settings(), name), BaseModel)}
+    assert {name.partition(".")[0] for name in NUMBERS} == sections
+    assert set(NUMBERS) > ZERO_IS_FINE | BELOW_ZERO_IS_FINE
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_zero_is_refused_where_it_makes_no_sense(name: str) -> None:
+    if name in ZERO_IS_FINE:
+        assert dict(numbers(loaded(name, "0")))[name] == 0
+    else:
+        told = refused(name, "0")
+        assert f"{name}: Input should be greater than" in told
+        assert told.endswith(", not 0")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_less_than_zero_is_refused(name: str) -> None:
+    assert f"{name}: Input should be greater than" in refused(name, "-2")
+    if name in BELOW_ZERO_IS_FINE:
+        assert dict(numbers(loaded(name, "-1")))[name] == -1
+    else:
+        assert f"{name}: Input should be greater than" in refused(name, "-1")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_what_is_no_finite_number_is_refused(name: str, value: str) -> None:
+    assert f"{name}: Input should be a finite number" in refused(name, value)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_no_machine_has_is_refused(name: str) -> None:
+    assert f"{name}: Input should be less than" in refused(name, str(1 << 62))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_default_is_within_its_bounds(name: str) -> None:
+    """Defaults are not validated when a model is made, but when they are named."""
+    assert math.isfinite(NUMBERS[name])
+    assert dict(numbers(loaded(name, str(NUMBERS[name]))))[name] == NUMBERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("query.page_max", "50", "query: page_default is 100; it can be at most page_max, which is 50"),
+        ("ingest.retry_most_s", "0.01", "ingest: retry_first_s is 0.05; it can be at most retry_most_s, which is 0.01"),
+        ("log.timeout_s", "1", "log: block_ms is 500; it has to be below half of timeout_s, 1.0"),
+        ("records.record_bytes", str(8 << 20), "records.record_bytes is 8388608; it can be at most half of log.entry"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(name: str, value: str, told: str) -> None:
+    assert told in refused(name, value)
+
+
+def test_a_file_is_held_to_the_same_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("query:\n  page_max: 0\n  port: 70000\nlog:\n  partition: 3\n")
+    with pytest.raises(Rejected) as raised:
+        load(path, {})
+    told = str(raised.value)
+    assert "query.page_max: Input should be greater than or equal to 1, not 0" in told
+    assert "query.port: Input should be less than or equal to 65535, not 70000" in told
+    assert "log.partition: Extra inputs are not permitted" in told
