@@ -21,7 +21,7 @@ from cluster.config import Settings
 from cluster.errors import IntelGraphError, NotFound, Rejected
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
-from cluster.query.types import HopTypes
+from cluster.query.types import TypeTotals
 from cluster.routing import ShardState
 from cluster.stores.falkor import FalkorClient
 from cluster.telemetry import exposition, merge_expositions, metrics
@@ -294,5 +294,5 @@ def make_services(settings: Settings) -> Services:
         push=Gateway(stack),
         dead_letters=Letters(stack),
         conservation=Books(stack),
-        types=HopTypes(stack.control.names),
+        types=TypeTotals(),
     )

@@ -1,13 +1,15 @@
 """Questions to openCypher: fixed templates and parameters, in the part that FalkorDB and Neo4j share.
 
 Nothing from outside is ever part of a template: which fragments it is made of depends on flags and on relationship
-types that are registered in the control store (types.py) and checked here once more. Every template
+types that the shard itself has named (types.py), which are checked here once more. Every template
 begins by matching the shard's own node with the epoch and the bucket that are meant, or with the owned flags that
 `PROBE` told and the caller has checked; a shard that knows better returns no row. Where an empty answer is possible
 otherwise, `PROBE` tells the two apart (see hot.py).
 
 Shapes that matter in FalkorDB: after an `UNWIND` of keys, `WITH a` before the traversal, or the planner scans all
-entities; no `<` or `>` on an indexed text (`_type`, `_id` and `_Case.case` have no index); no `any`, `all` or list
+entities; a relationship that has a name is looked for in every type of the graph for each pair of neighbours, so many
+pairs are first met without a name (`-[]-`), which costs the same however many types there are; no `<` or `>` on an
+indexed text (`_type`, `_id` and `_Case.case` have no index); no `any`, `all` or list
 comprehension over several rows, which sees nothing after a second `MATCH`; never a free shape.
 """
 
@@ -33,21 +35,22 @@ class Statement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The one expression that the databases write differently: the degree of a node, as a format."""
+    """The expressions that the databases write differently, as formats: a node's degree, in all and of some types."""
 
     degree: str
+    typed_degree: str
 
 
 PAIRS_MAX = 1_000
 """Up to so many pairs of entities are looked up instead of expanding one side."""
-FALKORDB = Dialect("indegree({0}) + outdegree({0})")
-NEO4J = Dialect("COUNT {{ ({0})--() }}")
+FALKORDB = Dialect("indegree({0}) + outdegree({0})", "indegree({0}, {1}) + outdegree({0}, {1})")
+NEO4J = Dialect("COUNT {{ ({0})--() }}", "COUNT {{ ({0})-[r]-() WHERE type(r) IN {1} }}")
 
 _ONE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND substring(m.owned, $bucket, 1) = '1' "
 _ALL = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND m.owned = $owned "
 PROBE = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.epoch, m.owned"
 _X, _A, _R = VISIBLE_NODE.format("x"), VISIBLE_NODE.format("a"), VISIBLE_EDGE.format("r")
-_OUT, _IN, _BOTH = "-[r{}]->", "<-[r{}]-", "-[r{}]-"
+_OUT, _IN, _BOTH = "-[{}{}]->", "<-[{}{}]-", "-[{}{}]-"
 _ARROWS = {Direction.OUT: (_OUT, _IN), Direction.IN: (_IN, _OUT), Direction.ANY: (_BOTH, _BOTH)}
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
 _CONTAINS = " OR ".join(f"toLower(toStringOrNull(x.{name})) CONTAINS toLower($text)" for name in TEXT_PROPERTIES)
@@ -69,6 +72,30 @@ _ENTITIES = f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WHERE {_X} RETU
 def count_types() -> Statement:
     """How many relationship types the shard's graph has ever had, of all tenants."""
     return Statement("CALL db.relationshipTypes() YIELD relationshipType RETURN count(relationshipType)", {})
+
+
+def types_at(query: NeighboursQuery, epoch: int, keys: Sequence[str], dialect: Dialect) -> Statement:
+    """Rows: the types of all relationships of some entities, each once.
+
+    It asks for each type of the graph and each entity, whatever their degrees: for few entities that have many.
+    """
+    here = dialect.typed_degree.format("a", "[t]")
+    template = (
+        "CALL db.relationshipTypes() YIELD relationshipType WITH collect(relationshipType) AS names "
+        f"{_ONE}WITH names UNWIND $keys AS k MATCH (a:Entity {{_k: k}}) WITH a, names UNWIND names AS t "
+        f"WITH a, t WHERE {here} > 0 RETURN DISTINCT t"
+    )
+    return Statement(template, {**_one(query.tenant, query.case, epoch), "keys": list(keys)})
+
+
+def typed_degrees(
+    query: NeighboursQuery, epoch: int, keys: Sequence[str], types: Sequence[str], dialect: Dialect
+) -> Statement:
+    """Rows (key, degree) of some entities, counting relationships of these types."""
+    degree = dialect.typed_degree.format("a", "$names")
+    template = f"{_ONE}UNWIND $keys AS k MATCH (a:Entity {{_k: k}}) WITH a RETURN a._k, {degree}"
+    head = _one(query.tenant, query.case, epoch)
+    return Statement(template, {**head, "keys": list(keys), "names": list(types)})
 
 
 def probe() -> Statement:
@@ -101,7 +128,7 @@ def _named(types: Sequence[str]) -> str:
     """What stands in a relationship's brackets; nothing for any type."""
     for name in types:
         if not _TYPE.match(name):
-            raise Corrupt(f"the control store has {name[:80]!r} as a relationship type; restore it from a backup")
+            raise Corrupt(f"the shard has {name[:80]!r} as a relationship type; rebuild the shard")
     return ":" + "|".join(f"`{name}`" for name in types) if types else ""
 
 
@@ -120,22 +147,27 @@ def frontier(
     dialect: Dialect,
     goes_on: bool,
     types: Sequence[str] = (),
+    most: int | None = None,
 ) -> Statement:
     """One step from visible entities: rows (key, type, id, paths, degree), one a visible entity that is reached.
 
     Args:
         paths: at most so many relationships are followed.
         goes_on: whether another step follows; the degree is 0 otherwise.
-        types: that are followed, and registered; empty: those of the question, or all.
+        types: that are followed, as the shard has named them; empty: those of the question, or all.
+        most: entities of a higher degree are not gone from; None: all are.
     """
-    arrow = _ARROWS[query.direction][0].format(_named(types))
+    arrow = _ARROWS[query.direction][0].format("r", _named(types))
     typed, more = _filtered(query, types)
     degree = dialect.degree.format("x") if goes_on else "0"
+    few = f" AND {dialect.degree.format('a')} <= $most" if most is not None else ""
     template = (
-        f"{_ONE}UNWIND $keys AS k MATCH (a:Entity {{_k: k}}) WHERE {_A} WITH a "
+        f"{_ONE}UNWIND $keys AS k MATCH (a:Entity {{_k: k}}) WHERE {_A}{few} WITH a "
         f"MATCH (a){arrow}(x:Entity) WHERE {_R} AND {_X}{typed} WITH x LIMIT $paths "
         f"WITH x, count(*) AS paths RETURN x._k, x._type, x._id, paths, {degree}"
     )
+    if most is not None:
+        more["most"] = most
     return Statement(template, {**_one(query.tenant, query.case, epoch), "keys": list(keys), "paths": paths, **more})
 
 
@@ -150,39 +182,44 @@ def _shown(query: NeighboursQuery) -> str:
 
 
 def links(
-    query: NeighboursQuery,
-    epoch: int,
-    keys: Sequence[str],
-    nearer: Sequence[str],
-    limit: int,
-    types: Sequence[str] = (),
+    query: NeighboursQuery, epoch: int, keys: Sequence[str], nearer: Sequence[str], limit: int, many_types: bool
 ) -> Statement:
     """Relationships between entities of a page and entities that are one step nearer.
 
     Few pairs are looked up one by one, which does not depend on anybody's degree; else the page's side is expanded.
     Rows: (key of the page's entity, key of the nearer one, whether it starts at the page's, type, id[, properties]).
+
+    Args:
+        many_types: the graph has many types: pairs are met without a name first.
     """
-    arrow = _ARROWS[query.direction][1].format(_named(types))
-    typed, more = _filtered(query, types)
+    arrow = _ARROWS[query.direction][1]
+    # FalkorDB meets a pair once, Neo4j once for each of its relationships: hence DISTINCT
+    unnamed, named = arrow.format("", ""), arrow.format("r", "")
+    typed, more = _filtered(query, ())
     if len(keys) * len(nearer) <= PAIRS_MAX:
-        pairs = (
+        ends = (
             "UNWIND $nearer AS n MATCH (y:Entity {_k: n}) WITH y UNWIND $keys AS k MATCH (x:Entity {_k: k}) WITH x, y "
         )
-        match = f"{pairs}MATCH (x){arrow}(y) WHERE {_R}{typed} "
+        met = f"MATCH (x){unnamed}(y) WITH DISTINCT x, y " if many_types else ""
+        match = f"{ends}{met}MATCH (x){named}(y) WHERE {_R}{typed} "
     else:
-        expand = "UNWIND $keys AS k MATCH (x:Entity {_k: k}) WITH x "
-        match = f"{expand}MATCH (x){arrow}(y:Entity) WHERE {_R} AND y._k IN $nearer{typed} "
-    result = f"RETURN x._k, y._k, startNode(r)._k = x._k, {_shown(query)}"
+        ends = "UNWIND $keys AS k MATCH (x:Entity {_k: k}) WITH x "
+        if many_types:
+            met = f"MATCH (x){unnamed}(y:Entity) WHERE y._k IN $nearer WITH DISTINCT x, y "
+            match = f"{ends}{met}MATCH (x){named}(y) WHERE {_R}{typed} "
+        else:
+            match = f"{ends}MATCH (x){named}(y:Entity) WHERE {_R} AND y._k IN $nearer{typed} "
+    result = f"RETURN x._k, y._k, startNode(r) = x, {_shown(query)}"
     parameters = {**_one(query.tenant, query.case, epoch), "keys": list(keys), "nearer": list(nearer), "limit": limit}
     return Statement(f"{_ONE}{match}{result}", {**parameters, **more})
 
 
-def loops(query: NeighboursQuery, epoch: int, keys: Sequence[str], limit: int, types: Sequence[str] = ()) -> Statement:
+def loops(query: NeighboursQuery, epoch: int, keys: Sequence[str], limit: int) -> Statement:
     """Relationships of visible entities with themselves: rows as those of `links`, each once."""
-    typed, more = _filtered(query, types)
+    typed, more = _filtered(query, ())
     template = (
-        f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WHERE {_X} WITH x "
-        f"MATCH (x)-[r{_named(types)}]->(x) WHERE {_R}{typed} RETURN x._k AS far, x._k AS near, true, {_shown(query)}"
+        f"{_ONE}UNWIND $keys AS k MATCH (x:Entity {{_k: k}}) WHERE {_X} WITH x MATCH (x)-[]->(x) WITH DISTINCT x "
+        f"MATCH (x)-[r]->(x) WHERE {_R}{typed} RETURN x._k AS far, x._k AS near, true, {_shown(query)}"
     )
     return Statement(template, {**_one(query.tenant, query.case, epoch), "keys": list(keys), "limit": limit, **more})
 

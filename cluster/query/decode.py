@@ -16,6 +16,7 @@ from cluster.versions import decode as decode_version
 
 Stored = Mapping[str, Any]
 _SIDECAR_FIELDS = 8
+_read_sidecar = msgspec.json.Decoder().decode
 _REGISTER_FIELDS = 11
 
 
@@ -31,7 +32,7 @@ def sidecar(stored: Stored) -> list[Any]:
         Corrupt: there is none that can be read.
     """
     try:
-        fields = msgspec.json.decode(stored["_x"])
+        fields = _read_sidecar(stored["_x"])
     except (KeyError, TypeError, msgspec.DecodeError) as error:
         raise Corrupt(f"thing {stored.get('_k')!r} has no readable sidecar; rebuild the shard") from error
     if not isinstance(fields, list) or len(fields) != _SIDECAR_FIELDS:
@@ -42,7 +43,7 @@ def sidecar(stored: Stored) -> list[Any]:
 def properties(stored: Stored, side: list[Any] | None = None) -> dict[str, Any]:
     """The source's properties, sorted by name, exact floats in place of what the database rounds."""
     exact = (side if side is not None else sidecar(stored))[7] or {}
-    props = {name: stored[name] for name in sorted(stored) if not name.startswith("_")}
+    props = {name: stored[name] for name in sorted([name for name in stored if name[:1] != "_"])}
     for name, value in exact.items():
         props[name] = [float(v) for v in value] if isinstance(value, list) else float(value)
     return props

@@ -9,10 +9,9 @@ A hop by itself keeps distances exact and lets each bound be seen to bite: paths
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.config import QuerySettings
 from cluster.errors import NotFound
@@ -23,7 +22,7 @@ from cluster.query.cypher import Statement
 from cluster.query.decode import is_of, properties
 from cluster.query.hot import NOT_FOUND, Rows, Shard
 from cluster.query.ir import Detail, EntityQuery, NeighboursQuery
-from cluster.query.types import EVERY, Groups, HopTypes
+from cluster.query.types import GROUP, TypeTotals, are_many, few, grouped, is_broad, sample, split
 
 LINKS_PER_ENTITY = 20
 SUPERNODES_SHOWN = 20
@@ -41,60 +40,110 @@ class Reached:
 
 
 def read_neighbours(
-    shard: Shard, query: NeighboursQuery, settings: QuerySettings, types: HopTypes | None = None
+    shard: Shard, query: NeighboursQuery, settings: QuerySettings, totals: TypeTotals | None = None
 ) -> NeighboursPage:
     """One page of the neighbourhood of an entity.
 
     Args:
-        types: which relationship types to name; None: hops are untyped.
+        totals: how many types graphs have; None: few.
 
     Raises:
         NotFound: the entity is not visible. Fenced: the shard is not who the caller takes it for.
     """
-    groups = types.groups(shard, query.tenant, query.relationship_types) if types else EVERY
-    reached = walk(shard, query, settings, groups)
+    total = totals.total(shard) if totals else 1
+    reached = walk(shard, query, settings, total)
     page, after = page_of(query, reached.places)
-    stored, links, cut = _page(shard, query, reached.places, page, groups)
+    stored, links, cut = _page(shard, query, reached.places, page, are_many(total))
     if cut:
         reached.truncated.add("relationships")
     views = _views(query, reached.places, page, stored)
     return NeighboursPage(views, links, after, sorted(reached.truncated), reached.supernodes)
 
 
-def walk(shard: Shard, query: NeighboursQuery, settings: QuerySettings, groups: Groups = EVERY) -> Reached:
-    """Everything within `hops`, the root at distance 0."""
+def walk(shard: Shard, query: NeighboursQuery, settings: QuerySettings, total: int = 1) -> Reached:
+    """Everything within `hops`, the root at distance 0.
+
+    Args:
+        total: relationship types of the graph; decides how it is asked.
+    """
     root = store_key(query.tenant, query.case, query.type, query.id)
     reached = Reached({root: (0, query.type, query.id)})
-    keys, paths = [root], settings.neighbours_max
+    degrees, paths = dict[str, int](), settings.neighbours_max
     for hop in range(1, query.hops + 1):
-        rows = _step(shard, query, keys, paths, hop < query.hops, groups)
+        step = _Step(shard, query, hop < query.hops)
+        rows = step.all_from(degrees, paths, total) if degrees else step.all_from_root(root, paths, total)
         if not rows and hop == 1:
             _refuse_unless_visible(shard, query)
-        paths -= sum(row[3] for row in rows)
-        keys = []
+        paths -= _paths(rows)
+        degrees = {}
         for key, type_, id_, _, degree in rows:
             if key in reached.places:
                 continue
             reached.places[key] = (hop, type_, id_)
             if degree <= settings.supernode_degree:
-                keys.append(key)
+                degrees[key] = int(degree)
             else:
                 _stop_at(reached, RefView(type_, id_))
         if paths <= 0:
             reached.truncated.add("paths")
-        if not keys or paths <= 0:
+        if not degrees or paths <= 0:
             break
     return reached
 
 
-def _step(shard: Shard, query: NeighboursQuery, keys: Sequence[str], paths: int, goes_on: bool, groups: Groups) -> Rows:
-    rows: Rows = []
-    for types in groups:
-        left = paths - sum(row[3] for row in rows)
-        if left <= 0:
-            break
-        rows += shard.read(cypher.frontier(query, shard.epoch, keys, left, shard.dialect, goes_on, types))
-    return rows
+class _Step(NamedTuple):
+    """One hop: how it is asked depends on degrees and types (types.py), what it finds does not."""
+
+    shard: Shard
+    query: NeighboursQuery
+    goes_on: bool
+
+    def all_from_root(self, root: str, paths: int, total: int) -> Rows:
+        """Rows from an entity whose degree is not known: an answer without rows is asked again as of a hub."""
+        return self._untyped([root], paths, few(total)) or self._from_hubs([root], paths)
+
+    def all_from(self, degrees: Mapping[str, int], paths: int, total: int) -> Rows:
+        """Rows from entities by degree; an entity that several lead to may have several."""
+        plain, hubs = split(degrees, total)
+        rows = self._from_plain({key: degrees[key] for key in plain}, paths, total)
+        return rows + self._from_hubs(hubs, paths - _paths(rows))
+
+    def _from_plain(self, degrees: Mapping[str, int], paths: int, total: int) -> Rows:
+        if not is_broad(degrees, total):
+            return self._untyped(list(degrees), paths)
+        names = self._types_at(sample(degrees))
+        if len(names) > GROUP:
+            return self._untyped(list(degrees), paths)
+        asked = cypher.typed_degrees(self.query, self.shard.epoch, list(degrees), names, self.shard.dialect)
+        whole = {key for key, degree in self.shard.read(asked) if degree == degrees[key]}
+        rows = self._named([key for key in degrees if key in whole], names, paths)
+        return rows + self._untyped([key for key in degrees if key not in whole], paths - _paths(rows))
+
+    def _from_hubs(self, hubs: Sequence[str], paths: int) -> Rows:
+        return self._named(hubs, self._types_at(hubs), paths) if hubs and paths > 0 else []
+
+    def _types_at(self, keys: Sequence[str]) -> list[str]:
+        rows = self.shard.read(cypher.types_at(self.query, self.shard.epoch, keys, self.shard.dialect))
+        return [name for (name,) in rows]
+
+    def _untyped(self, keys: Sequence[str], paths: int, most: int | None = None) -> Rows:
+        if not keys or paths <= 0:
+            return []
+        shard = self.shard
+        return shard.read(cypher.frontier(self.query, shard.epoch, keys, paths, shard.dialect, self.goes_on, most=most))
+
+    def _named(self, keys: Sequence[str], names: Sequence[str], paths: int) -> Rows:
+        shard, rows = self.shard, list[list[Any]]()
+        for types in grouped(names, self.query.relationship_types) if keys else ():
+            left = paths - _paths(rows)
+            if left <= 0:
+                break
+            rows += shard.read(cypher.frontier(self.query, shard.epoch, keys, left, shard.dialect, self.goes_on, types))
+        return rows
+
+
+def _paths(rows: Rows) -> int:
+    return sum(row[3] for row in rows)
 
 
 def _stop_at(reached: Reached, supernode: RefView) -> None:
@@ -124,53 +173,40 @@ def page_of(query: NeighboursQuery, places: dict[str, Place]) -> tuple[list[str]
 
 
 def _page(
-    shard: Shard, query: NeighboursQuery, places: dict[str, Place], page: Sequence[str], groups: Groups
+    shard: Shard, query: NeighboursQuery, places: dict[str, Place], page: Sequence[str], many_types: bool
 ) -> tuple[Rows, list[LinkView], bool]:
     """Property maps of the page's entities, its relationships by (type, id), and whether some were left out."""
-    askings = _askings(shard.epoch, query, places, page)
     most = LINKS_PER_ENTITY * max(len(page), 1)
-    statements = [asking(most + 1, types) for types in groups[:1] for asking in askings]
+    statements = _statements(shard.epoch, query, places, page, most + 1, many_types)
     stored: Rows = []
     if page:
         stored, *found = shard.read_all([cypher.entities(query, shard.epoch, page), *statements])
         shard.current(stored, [bucket_of(query.tenant, query.case)])
     else:
         found = shard.read_all(statements)
-    for types in groups[1:]:
-        for rows, asking in zip(found, askings, strict=True):
-            if len(rows) <= most:
-                rows += shard.read(asking(most + 1 - len(rows), types))
     links = [_link(places, row) for rows in found for row in rows[:most]]
     links.sort(key=lambda link: (link.type, link.id))
     return stored, links, any(len(rows) > most for rows in found)
 
 
-Asking = Callable[[int, Sequence[str]], Statement]
-"""(limit, types) → the statement for some relationships of a page."""
-
-
-def _askings(epoch: int, query: NeighboursQuery, places: dict[str, Place], page: Sequence[str]) -> list[Asking]:
+def _statements(
+    epoch: int, query: NeighboursQuery, places: dict[str, Place], page: Sequence[str], limit: int, many_types: bool
+) -> list[Statement]:
     """What shows a page's relationships: those to nearer entities by distance, then those of an entity with itself.
 
     The entity that was asked for stands on no page; its own are on the first.
     """
     if query.detail is Detail.NONE:
         return []
-    made: list[Asking] = []
+    made: list[Statement] = []
     for distance in sorted({places[key][0] for key in page}):
         far = [key for key in page if places[key][0] == distance]
         near = [key for key, place in places.items() if place[0] == distance - 1]
-        made.append(partial(_to_nearer, query, epoch, far, near))
+        made.append(cypher.links(query, epoch, far, near, limit, many_types))
     own = [*(key for key, place in places.items() if not place[0] and query.after is None), *page]
     if own:
-        made.append(lambda limit, types: cypher.loops(query, epoch, own, limit, types))
+        made.append(cypher.loops(query, epoch, own, limit))
     return made
-
-
-def _to_nearer(
-    query: NeighboursQuery, epoch: int, far: Sequence[str], near: Sequence[str], limit: int, types: Sequence[str]
-) -> Statement:
-    return cypher.links(query, epoch, far, near, limit, types)
 
 
 def _views(query: NeighboursQuery, places: dict[str, Place], page: Sequence[str], stored: Rows) -> list[NeighbourView]:

@@ -1,97 +1,93 @@
-"""Which relationship types a hop names, so that it costs what the tenant's own types cost.
+"""Which relationship types a hop names, so that it costs little however many types the graph has.
 
 A shard's graph is shared by tenants, and FalkorDB looks for each pair of neighbours into every relationship type that a
-hop may take: an untyped one into all of the graph's. So a hop names the tenant's registered types, some at a time.
+hop may take: an untyped one into all of the graph's. A hop that names types costs each entity that it starts from about
+as much a type as 25 of these look-ups, whether it has such relationships or not. So hops are untyped, which is always
+right, except in graphs of many types:
 
-Nothing is hidden by that. A type is registered before the first record that has it is appended to the log, so before
-a shard can show it, and no name is ever removed. The names are asked for within the question, after what `wait_for`
-names is applied: every type of what was visible when the question began is among them. What is kept between questions
-is used only while its number is that of the control store. Where the control store does not answer, hops are untyped,
-which is always right. How many types the graph has decides the plan and nothing else, so it may be old. (A control
-store that is put back to before a type was registered would hide it, until a record brings the type again.)
+from hubs         the shard is asked first which types the hubs have; these are named
+from very many    it is asked which types some of them have; these are named for each entity whose degree in these types
+                  is its whole degree, so that it has no other; the others' hop is untyped
+
+No fact is hidden by that: what is named is read from the shard's own graph within the question, after what `wait_for`
+names is applied; no other store has a say. How many types the graph has decides the plan and nothing else,
+so it may be old.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Mapping
 
-from cluster.errors import IntelGraphError
 from cluster.query import cypher
 from cluster.query.hot import Shard
 
 GROUP = 32
-"""Types of one statement: each pair of neighbours costs as many look-ups, each statement is a round trip."""
+"""Types of one statement: each pair of neighbours that it meets costs as many look-ups."""
+LOOK_UPS = 30_000
+"""So many are not worth another statement; about 4 ms."""
+BROAD = 10 * LOOK_UPS
+"""Over so many, a few statements to find out which types to name cost little beside them."""
+SAMPLE = 20
+HUB = 200
+"""Asking which types an entity has costs as much as 20 of its relationships in an untyped hop."""
+MANY = 32
+"""Over so many types of a graph, a relationship between two entities is looked for only where there is one."""
 TOTAL_S = 30.0
-TENANTS_KEPT = 1_000
 Types = tuple[str, ...]
-Groups = tuple[Types, ...]
-EVERY: Groups = ((),)
-"""One untyped hop."""
-_SPACE: Literal["relationship_type"] = "relationship_type"
 
 
-class Names(Protocol):
-    """Where registered names are; `cluster.stores.control_names.RegisteredNames` is one."""
+class TypeTotals:
+    """How many types the graphs of shards have. Safe for several threads: what it keeps is replaced whole."""
 
-    def count(self, tenant: str, space: Literal["relationship_type", "property_name"]) -> int:
-        """How many the tenant has."""
-
-    def list(self, tenant: str, space: Literal["relationship_type", "property_name"]) -> frozenset[str]:
-        """The names of the tenant."""
-
-
-class HopTypes:
-    """The types to name, by tenant and shard. Safe for several threads: what they keep is replaced whole."""
-
-    def __init__(self, names: Names, clock: Callable[[], float] = time.monotonic) -> None:
-        self._names, self._clock = names, clock
-        self._kept: dict[str, Types] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._totals: dict[str, tuple[int, float]] = {}
 
-    def groups(self, shard: Shard, tenant: str, wanted: Types) -> Groups:
-        """Groups of types, each for a statement of its own; an empty group is an untyped hop, no group is no hop.
-
-        Args:
-            wanted: those that the question asks for; empty: all.
-        """
-        if wanted:
-            known = self._registered(tenant)
-            return EVERY if known is None else grouped(tuple(t for t in known if t in frozenset(wanted)))
-        total = self._total(shard)
-        if untyped_is_cheaper(total, len(self._kept.get(tenant, ()))):
-            return EVERY  # the tenant has as many types as that, or more
-        known = self._registered(tenant)
-        if known is None or untyped_is_cheaper(total, len(known)):
-            return EVERY
-        return grouped(known)
-
-    def _registered(self, tenant: str) -> Types | None:
-        try:
-            kept = self._kept.get(tenant)
-            if kept is None or len(kept) != self._names.count(tenant, _SPACE):
-                if len(self._kept) >= TENANTS_KEPT:
-                    self._kept.clear()
-                kept = self._kept[tenant] = tuple(sorted(self._names.list(tenant, _SPACE)))
-        except IntelGraphError:
-            return None
-        return kept
-
-    def _total(self, shard: Shard) -> int:
+    def total(self, shard: Shard) -> int:
+        """Types of a shard's graph, at most `TOTAL_S` old; at least 1."""
         total, read_at = self._totals.get(shard.name, (0, float("-inf")))
         if self._clock() - read_at > TOTAL_S:
             rows = shard.read(cypher.count_types())
             total = int(rows[0][0]) if rows else 0
             self._totals[shard.name] = (total, self._clock())
-        return total
+        return max(1, total)
 
 
-def untyped_is_cheaper(total: int, own: int) -> bool:
-    """Whether a hop over all types of a graph costs no more than over the tenant's; naming types doubles a look-up."""
-    return total <= 2 * min(own, GROUP)
+def few(total: int) -> int:
+    """Up to which degree of one entity a hop is untyped in a graph of so many types. Pure."""
+    return LOOK_UPS // total
 
 
-def grouped(types: Types) -> Groups:
-    """Some types at a time. Pure."""
-    return tuple(types[at : at + GROUP] for at in range(0, len(types), GROUP))
+def are_many(total: int) -> bool:
+    """Whether pairs of a page are better met without a name first. Pure."""
+    return total > MANY
+
+
+def split(degrees: Mapping[str, int], total: int) -> tuple[list[str], list[str]]:
+    """Entities from which a hop is untyped, and hubs whose types are asked for first. Pure.
+
+    Args:
+        degrees: by key, of all their relationships.
+        total: types of the graph.
+    """
+    if sum(degrees.values()) * total <= LOOK_UPS:
+        return list(degrees), []
+    return [k for k, n in degrees.items() if n <= HUB], [k for k, n in degrees.items() if n > HUB]
+
+
+def is_broad(degrees: Mapping[str, int], total: int) -> bool:
+    """Whether a hop from these entities is worth finding out which types to name. Pure."""
+    return sum(degrees.values()) * total > BROAD
+
+
+def sample(degrees: Mapping[str, int]) -> list[str]:
+    """Some of them, from all over. Pure."""
+    keys = list(degrees)
+    return keys[:: max(1, len(keys) // SAMPLE)][:SAMPLE]
+
+
+def grouped(types: Iterable[str], wanted: Types) -> list[Types]:
+    """Those that are wanted (all, where none is named), some at a time. Pure."""
+    names = sorted(name for name in types if not wanted or name in wanted)
+    return [tuple(names[at : at + GROUP]) for at in range(0, len(names), GROUP)]

@@ -11,8 +11,12 @@ from serve_apps.api.services import Services
 from serve_apps.tokens import Principal
 
 
-def services_of(request: Request) -> Services:
-    """What the application was built with."""
+async def services_of(request: Request) -> Services:
+    """What the application was built with. A coroutine: FastAPI would run a function on another thread."""
+    return _services(request)
+
+
+def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
@@ -22,7 +26,7 @@ def _principal(request: Request) -> Principal:
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("send one header `Authorization: Bearer TOKEN`; `intelgraph token` makes one")
-    return services_of(request).tokens.verify(token.strip(" "))
+    return _services(request).tokens.verify(token.strip(" "))
 
 
 def _needs(principal: Principal, scope: str) -> Principal:

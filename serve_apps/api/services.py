@@ -14,7 +14,7 @@ from actors.push import PushAnswer
 from cluster.config import Settings
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut
-from cluster.query.types import HopTypes
+from cluster.query.types import TypeTotals
 from serve_apps.tokens import TokenAuthority
 
 Json = dict[str, Any]
@@ -110,7 +110,7 @@ class Services:
 
     Args:
         fanout: owned by the application, which closes it.
-        types: which relationship types a neighbourhood's hops name; None: they are untyped.
+        types: how many relationship types graphs have; None: few.
     """
 
     settings: Settings
@@ -127,4 +127,4 @@ class Services:
     sources: SourceCatalog | None = None
     dead_letters: DeadLetters | None = None
     conservation: Conservation | None = None
-    types: HopTypes | None = None
+    types: TypeTotals | None = None

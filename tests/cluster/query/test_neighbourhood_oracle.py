@@ -13,7 +13,7 @@ from cluster.model import Op, Record
 from cluster.query.answers import NeighboursPage
 from cluster.query.ir import Direction, EntityQuery, NeighboursQuery
 from cluster.query.neighbours import read_neighbours
-from cluster.query.types import HopTypes
+from cluster.query.types import TypeTotals
 from tests.cluster.query.facts import Graph, Place, distances, entity, leading, relationship
 
 pytestmark = pytest.mark.services
@@ -21,16 +21,6 @@ SETTINGS = QuerySettings()
 NODES = (("T", "0"), ("T", "1"), ("T", "2"), ("U", "0"), ("U", "1"), ("U", "2"))
 TYPES = ("R", "S-1", "T_2")
 _cases = itertools.count()
-
-
-class Registry:
-    """Every type of these tests, registered."""
-
-    def count(self, tenant: str, space: str) -> int:
-        return len(TYPES)
-
-    def list(self, tenant: str, space: str) -> frozenset[str]:
-        return frozenset(TYPES)
 
 
 nodes = st.sampled_from(NODES)
@@ -47,11 +37,11 @@ def records_of(case: str, lost: set[Place], edges: list[tuple[str, Place, Place,
     return records
 
 
-def all_pages(graph: Graph, query: NeighboursQuery, types: HopTypes | None) -> list[NeighboursPage]:
-    pages = [read_neighbours(graph.seen(), query, SETTINGS, types)]
+def all_pages(graph: Graph, query: NeighboursQuery, totals: TypeTotals | None) -> list[NeighboursPage]:
+    pages = [read_neighbours(graph.seen(), query, SETTINGS, totals)]
     while (after := pages[-1].after) is not None:
         following = NeighboursQuery(**{name: getattr(query, name) for name in query.__slots__} | {"after": after})
-        pages.append(read_neighbours(graph.seen(), following, SETTINGS, types))
+        pages.append(read_neighbours(graph.seen(), following, SETTINGS, totals))
     return pages
 
 
@@ -65,6 +55,9 @@ def all_pages(graph: Graph, query: NeighboursQuery, types: HopTypes | None) -> l
     shown=st.sampled_from([(), ("T",), ("U",)]),
     limit=st.sampled_from([1, 2, 100]),
     group=st.sampled_from([None, 1, 2, 32]),
+    hub=st.sampled_from([0, 2, 5]),
+    broad=st.sampled_from([0, 1000]),
+    pairs=st.sampled_from([0, 1000]),
 )
 def test_pages_are_the_neighbourhood_and_its_relationships_once(
     graph: Graph,
@@ -76,16 +69,28 @@ def test_pages_are_the_neighbourhood_and_its_relationships_once(
     shown: tuple[str, ...],
     limit: int,
     group: int | None,
+    hub: int,
+    broad: int,
+    pairs: int,
 ) -> None:
     case = f"case {next(_cases)}"
     records = records_of(case, lost, edges)
     graph.write(records)
     root, types = EntityQuery("t", case, *NODES[0]), tuple(sorted(wanted))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cluster.query.types.GROUP", group or 32)
-        patch.setattr("cluster.query.types.untyped_is_cheaper", lambda *_: False)
+        patch.setattr("cluster.query.cypher.PAIRS_MAX", pairs)
+        if group is not None:  # as if the graph had very many types
+            for name, value in (
+                ("GROUP", group),
+                ("HUB", hub),
+                ("MANY", 0),
+                ("LOOK_UPS", hub),
+                ("BROAD", broad),
+                ("SAMPLE", 1),
+            ):
+                patch.setattr(f"cluster.query.types.{name}", value)
         query = NeighboursQuery("t", case, *NODES[0], hops, limit, types, shown, direction)
-        pages = all_pages(graph, query, HopTypes(Registry()) if group else None)
+        pages = all_pages(graph, query, TypeTotals() if group else None)
 
     def is_shown(place: Place) -> bool:
         return not shown or place[0] in shown

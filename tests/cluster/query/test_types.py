@@ -1,136 +1,80 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import QuerySettings
-from cluster.errors import Corrupt, NotFound, Unavailable
+from cluster.errors import Corrupt, NotFound
 from cluster.query.cypher import FALKORDB, Statement, frontier
 from cluster.query.hot import Rows, Shard
 from cluster.query.ir import NeighboursQuery
 from cluster.query.neighbours import read_neighbours
-from cluster.query.types import EVERY, GROUP, TENANTS_KEPT, TOTAL_S, HopTypes, grouped
-from cluster.stores.control import open_control
+from cluster.query.types import GROUP, HUB, LOOK_UPS, TOTAL_S, TypeTotals, few, grouped, split
 from tests.cluster.query.facts import Graph, entity, relationship
 
 SETTINGS = QuerySettings()
+keys = st.text("abc", min_size=1, max_size=3)
 
 
-class Registry:
-    """Names by tenant, and how often the whole list was read."""
-
-    def __init__(self, **names: set[str]) -> None:
-        self.names = names
-        self.listed = self.counted = 0
-        self.down = False
-
-    def count(self, tenant: str, space: str) -> int:
-        assert space == "relationship_type"
-        self.counted += 1
-        if self.down:
-            raise Unavailable("down")
-        return len(self.names.get(tenant, ()))
-
-    def list(self, tenant: str, space: str) -> frozenset[str]:
-        self.listed += 1
-        if self.down:
-            raise Unavailable("down")
-        return frozenset(self.names.get(tenant, ()))
-
-
-def shard_of(total: Callable[[], int]) -> Shard:
+def shard_of(total: list[int]) -> Shard:
     """A shard that says how many types it has."""
 
     def read(statement: Statement) -> Rows:
         assert statement.template.startswith("CALL db.relationshipTypes()")
-        return [[total()]]
+        return [[n] for n in total]
 
     return Shard(read, 1, name="shard-0")
 
 
-def many(number: int) -> set[str]:
-    return {f"Type_{n}" for n in range(number)}
+def asking(graph: Graph, asked: list[str]) -> Shard:
+    """The shard of a graph, which notes what it is asked."""
+
+    def read(statement: Statement) -> Rows:
+        asked.append(statement.template)
+        return graph.client.read(statement.template, statement.parameters, 10.0)
+
+    return Shard(read, graph.seen().epoch, name="shard-0")
 
 
-def test_own_types_are_named_where_the_graph_has_more_of_others() -> None:
-    types = HopTypes(Registry(t={"S", "R"}))
-    assert types.groups(shard_of(lambda: 500), "t", ()) == (("R", "S"),)
-    assert types.groups(shard_of(lambda: 500), "t", ("R", "X", "Y")) == (("R",),)
-    assert types.groups(shard_of(lambda: 500), "t", ("X",)) == ()
-    assert types.groups(shard_of(lambda: 500), "nobody", ()) == ()
+def many(number: int) -> list[str]:
+    return sorted(f"Type_{n}" for n in range(number))
 
 
-def test_a_tenant_that_has_most_types_hops_untyped_until_they_are_many() -> None:
-    assert HopTypes(Registry(t=many(9))).groups(shard_of(lambda: 10), "t", ()) == EVERY
-    alone = HopTypes(Registry(t=many(500))).groups(shard_of(lambda: 500), "t", ())
-    assert {name for group in alone for name in group} == many(500)
-    assert max(map(len, alone)) == GROUP
-
-
-def test_a_type_registered_a_moment_ago_is_named() -> None:
-    registry = Registry(t={"R"})
-    types, shard = HopTypes(registry), shard_of(lambda: 500)
-    assert types.groups(shard, "t", ()) == (("R",),)
-    assert types.groups(shard, "t", ("New",)) == ()
-    registry.names["t"].add("New")
-    assert types.groups(shard, "t", ()) == (("New", "R"),)
-    assert types.groups(shard, "t", ("New",)) == (("New",),)
-    assert registry.listed == 2  # only a number is asked for where nothing is new
-
-
-def test_what_another_process_registers_is_named_at_once(tmp_path: Path) -> None:
-    mine, theirs = (open_control(f"sqlite:///{tmp_path}/control.db") for _ in range(2))
-    try:
-        types, shard = HopTypes(mine.names), shard_of(lambda: 500)
-        assert types.groups(shard, "t", ()) == ()
-        for known in (["R"], ["R", "S"], ["R", "S", "T"]):
-            theirs.names.register("t", "relationship_type", known, 500)
-            theirs.names.register("t", "property_name", ["x", "y"], 500)
-            theirs.names.register("u", "relationship_type", ["U"], 500)
-            assert types.groups(shard, "t", ()) == (tuple(known),)
-    finally:
-        mine.close()
-        theirs.close()
-
-
-def test_an_old_total_never_hides_a_type() -> None:
+def test_the_total_is_read_again_after_a_while() -> None:
     now, total = [0.0], [1]
-    registry = Registry(t={"R"})
-    types, shard = HopTypes(registry, lambda: now[0]), shard_of(lambda: total[0])
-    assert types.groups(shard, "t", ()) == EVERY
+    totals, shard = TypeTotals(lambda: now[0]), shard_of(total)
+    assert totals.total(shard) == 1
     total[0] = 500
-    registry.names["t"].add("New")
-    assert types.groups(shard, "t", ()) == EVERY  # the total is as old as it may be
+    assert totals.total(shard) == 1
     now[0] = TOTAL_S + 1
-    assert types.groups(shard, "t", ()) == (("New", "R"),)
+    assert totals.total(shard) == 500
 
 
-def test_without_the_control_store_hops_are_untyped() -> None:
-    registry = Registry(t={"R"})
-    types, shard = HopTypes(registry), shard_of(lambda: 500)
-    types.groups(shard, "t", ())
-    registry.down = True
-    assert types.groups(shard, "t", ()) == EVERY
-    assert types.groups(shard, "t", ("R",)) == EVERY
+@pytest.mark.parametrize("rows", [[], [0]])
+def test_a_graph_without_types_counts_as_one_of_few(rows: list[int]) -> None:
+    assert few(TypeTotals().total(shard_of(rows))) == LOOK_UPS
 
 
-def test_what_is_kept_is_bounded() -> None:
-    registry = Registry(**{f"t{n}": {"R"} for n in range(TENANTS_KEPT + 5)})
-    types = HopTypes(registry)
-    for n in range(TENANTS_KEPT + 5):
-        assert types.groups(shard_of(lambda: 500), f"t{n}", ()) == (("R",),)
-    assert len(types._kept) <= TENANTS_KEPT
+def test_only_hubs_in_graphs_of_many_types_are_asked_for_their_types() -> None:
+    degrees = {"leaf": 1, "some": HUB, "hub": HUB + 1}
+    assert split(degrees, 1) == (["leaf", "some", "hub"], [])
+    assert split(degrees, 500) == (["leaf", "some"], ["hub"])
+    assert split({"leaf": 1}, LOOK_UPS + 1) == (["leaf"], [])
+
+
+@given(st.dictionaries(keys, st.integers(0, 3 * HUB), max_size=20), st.integers(1, 2 * LOOK_UPS))
+def test_every_entity_is_gone_from_once(degrees: dict[str, int], total: int) -> None:
+    plain, hubs = split(degrees, total)
+    assert sorted(plain + hubs) == sorted(degrees)
 
 
 @given(st.lists(st.text(min_size=1, max_size=3), max_size=200, unique=True))
 def test_groups_hold_every_type_once(names: list[str]) -> None:
-    groups = grouped(tuple(names))
-    assert [name for group in groups for name in group] == names
+    groups = grouped(names, ())
+    assert [name for group in groups for name in group] == sorted(names)
     assert all(0 < len(group) <= GROUP for group in groups)
+    assert grouped(names, tuple(names[:1])) == [(name,) for name in names[:1]]
 
 
 @pytest.mark.parametrize("name", ["R`]-(x) DELETE x//", "R S", "", "R\n", "é"])
@@ -141,43 +85,117 @@ def test_what_is_no_type_is_never_part_of_a_template(name: str) -> None:
 
 
 @pytest.mark.services
-def test_tenants_of_one_graph_see_their_own_types_whatever_is_named(graph: Graph) -> None:
-    mine, others = sorted(many(GROUP + 3)), [f"Other{n}" for n in range(3 * GROUP)]
+@pytest.mark.parametrize("look_ups", [0, LOOK_UPS])
+def test_tenants_of_one_graph_see_their_own_types_whatever_is_named(
+    graph: Graph, look_ups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.query.types.LOOK_UPS", look_ups)
+    monkeypatch.setattr("cluster.query.types.HUB", 1)
+    mine, others = many(GROUP + 3), sorted(f"Other{n}" for n in range(3 * GROUP))
     for tenant, names in (("t", mine), ("u", others)):
         graph.write([entity(tenant, "c", "T", str(n)) for n in range(len(names) + 1)])
         graph.write(
             [relationship(tenant, "c", name, "r", ("T", "0"), ("T", str(n + 1))) for n, name in enumerate(names)]
         )
-    registry = Registry(t=set(mine), u=set(others), empty=set())
     asked: list[str] = []
-
-    def read(statement: Statement) -> Rows:
-        asked.append(statement.template)
-        return graph.client.read(statement.template, statement.parameters, 10.0)
-
-    shard = Shard(read, graph.seen().epoch, name="shard-0")
-    types = HopTypes(registry)
+    shard, totals = asking(graph, asked), TypeTotals()
     for tenant, names in (("t", mine), ("u", others)):
         for wanted in ((), tuple(names[:2]), (names[0], "Never"), ("Never",)):
             query = NeighboursQuery(tenant, "c", "T", "0", 2, 1000, wanted)
-            page = read_neighbours(shard, query, SETTINGS, types)
+            page = read_neighbours(shard, query, SETTINGS, totals)
             assert {link.type for link in page.relationships} == (set(names) & set(wanted) if wanted else set(names))
             assert page == read_neighbours(shard, query, SETTINGS)
     assert not any("Other" in template and "Type_" in template for template in asked)
-    assert any("`Type_1`" in template for template in asked)
+    assert any("`Type_1`" in template for template in asked) == (look_ups == 0)
     for tenant, case in (("empty", "c"), ("t", "no case")):
         with pytest.raises(NotFound):
-            read_neighbours(shard, NeighboursQuery(tenant, case, "T", "0", 1, 10), SETTINGS, types)
+            read_neighbours(shard, NeighboursQuery(tenant, case, "T", "0", 1, 10), SETTINGS, totals)
 
 
 @pytest.mark.services
-def test_a_statement_that_was_planned_before_its_type_existed_sees_it_afterwards(graph: Graph) -> None:
+def test_a_type_that_only_the_shard_knows_shows(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a control store was put back: whatever other stores lack, and whoever else has the type, it is there."""
+    monkeypatch.setattr("cluster.query.types.LOOK_UPS", 0)
+    monkeypatch.setattr("cluster.query.types.HUB", 0)
+    graph.write([entity(tenant, "c", "T", n) for tenant in ("t", "u") for n in ("0", "1", "2")])
+    graph.write([relationship("u", "c", "Shared", "r", ("T", "0"), ("T", "1"))])
+    totals = TypeTotals()
+    for number, name in enumerate(("First", "Shared", "Later"), 1):
+        graph.write([relationship("t", "c", name, name, ("T", "0"), ("T", str(number % 2 + 1)))])
+        for wanted in ((), (name,)):
+            query = NeighboursQuery("t", "c", "T", "0", 2, 10, wanted)
+            page = read_neighbours(graph.seen(), query, SETTINGS, totals)
+            assert {link.type for link in page.relationships} == set(wanted or ("First", "Shared", "Later")[:number])
+
+
+@pytest.mark.services
+def test_a_small_question_is_three_round_trips_however_many_types_there_are(graph: Graph) -> None:
+    graph.write([entity("t", "c", "T", str(n)) for n in range(400)])
+    graph.write(
+        [relationship("t", "c", name, "r", ("T", "300"), ("T", str(301 + n % 9))) for n, name in enumerate(many(90))]
+    )
+    graph.write([relationship("t", "c", "Type_0", str(n), ("T", "0"), ("T", str(n))) for n in (1, 2, 3)])
+    rounds: list[int] = []
+
+    def at_once(statements: list[Statement]) -> list[Rows]:
+        rounds.append(len(statements))
+        return graph.client.read_all(statements, 10.0)
+
+    totals = TypeTotals()
+    shard = Shard(lambda s: at_once([s])[0], graph.seen().epoch, at_once=at_once)  # type: ignore[arg-type]
+    assert totals.total(shard) >= 90
+    rounds.clear()
+    page = read_neighbours(shard, NeighboursQuery("t", "c", "T", "0", 2, 10), SETTINGS, totals)
+    assert len(page.entities) == 3
+    assert rounds == [1, 1, 3]
+
+
+@pytest.mark.services
+def test_a_statement_that_was_planned_before_its_type_existed_sees_it_afterwards(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.query.types.LOOK_UPS", 0)
     graph.write([entity("t", "c", "T", "0"), entity("t", "c", "T", "1")])
     graph.write([relationship("t", "c", "R", "r", ("T", "0"), ("T", "0"))])
-    types = HopTypes(Registry(t={"R", "Later", "Never"}))
     query = NeighboursQuery("t", "c", "T", "0", 1, 10, ("Later", "Never", "R"))
     for wanted in (["r"], ["late", "r"]):
         for _ in range(3):
-            page = read_neighbours(graph.seen(), query, SETTINGS, types)
+            page = read_neighbours(graph.seen(), query, SETTINGS, TypeTotals())
             assert sorted(link.id for link in page.relationships) == wanted
         graph.write([relationship("t", "c", "Later", "late", ("T", "1"), ("T", "0"))])
+
+
+@pytest.mark.services
+def test_entities_with_other_types_than_those_asked_about_are_gone_from_untyped(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LOOK_UPS", 3), ("BROAD", 0), ("SAMPLE", 1)):
+        monkeypatch.setattr(f"cluster.query.types.{name}", value)
+    graph.write([entity("t", "c", "T", str(n)) for n in range(13)])
+    graph.write([relationship("t", "c", "R", f"near{n}", ("T", "0"), ("T", str(n))) for n in (1, 2, 3)])
+    far = [("R", 1), ("R", 2), ("S", 3), ("U", 2), ("S", 1)]
+    graph.write(
+        [
+            relationship("t", "c", name, f"far{at}", ("T", str(n)), ("T", str(4 + at)))
+            for at, (name, n) in enumerate(far)
+        ]
+    )
+    asked: list[str] = []
+    for wanted, ids in (((), "45678"), (("R",), "45"), (("R", "U"), "457")):
+        query = NeighboursQuery("t", "c", "T", "0", 2, 100, wanted)
+        page = read_neighbours(asking(graph, asked), query, SETTINGS, TypeTotals())
+        assert [e.id for e in page.entities if e.hops == 2] == list(ids)
+    assert any("a._k, indegree(a, $names)" in template for template in asked)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("pairs", [0, 1000])
+def test_relationships_both_ways_show_once_each(graph: Graph, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.query.types.MANY", 0)
+    monkeypatch.setattr("cluster.query.cypher.PAIRS_MAX", pairs)
+    graph.write([entity("t", "c", "T", n) for n in ("0", "1")])
+    there, back = (("T", "0"), ("T", "1")), (("T", "1"), ("T", "0"))
+    graph.write([relationship("t", "c", name, name + str(n), *ends) for n in (1, 2) for name, ends in
+                 (("R", there), ("S", there), ("R2", back))])  # fmt: skip
+    page = read_neighbours(graph.seen(), NeighboursQuery("t", "c", "T", "0", 1, 100), SETTINGS, TypeTotals())
+    assert [link.id for link in page.relationships] == ["R1", "R2", "R21", "R22", "S1", "S2"]
