@@ -154,7 +154,7 @@ class Push:
         try:
             answer = take()
             mine = _to_json(answer)
-            kept = self._control.pushes.keep(tenant, key, mine)
+            kept = self._control.pushes.keep(tenant, key, mine, self._limits.idempotency_answer_bytes)
         except BaseException:
             with suppress(IntelGraphError):  # then its time runs out
                 self._control.pushes.release(tenant, key, holder)
@@ -165,7 +165,9 @@ class Push:
         """The key's answer; None: it has none, and the key is this holder's. Raises Conflict while it is another's."""
         claim_s = self._limits.push_claim_s
         try:
-            claim = self._control.pushes.claim(tenant, key, body_hash, holder, claim_s, self._clock())
+            claim = self._control.pushes.claim(
+                tenant, key, body_hash, holder, claim_s, self._clock(), self._limits.idempotency_keys
+            )
         except IdempotencyMismatch as error:
             raise KeyReused("the Idempotency-Key came before with another body; use a new key for it") from error
         if claim.wait_s > 0:

@@ -68,6 +68,10 @@ class IngestLimits(Section):
     http_body_bytes: Bytes = 8 << 20
     http_batch_records: Many = 10_000
     idempotency_hours: Hours = 24
+    idempotency_keys: Many = Field(
+        default=10_000, description="of a tenant; over that the oldest answers are forgotten"
+    )
+    idempotency_answer_bytes: Bytes = Field(default=64 << 10, description="a longer answer is not kept for retries")
     workers: Few = 1
     retry_first_s: Seconds = Field(default=0.05, description="first wait after a store has failed; doubles each time")
     retry_most_s: Seconds = Field(default=5.0, description="longest wait between two attempts")

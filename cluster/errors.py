@@ -14,7 +14,7 @@
     │   ├── NotFound                  there is no such thing, or it is not the caller's
     │   ├── KeyReused                 an Idempotency-Key came again with another body
     │   ├── TooLarge                  the request is over a named limit
-    │   ├── TooCostly                 a store gave a question up: it took longer than it was given
+    │   ├── TooCostly                 a store gave a question up: it took more than it was given
     │   ├── Unauthenticated           no valid token
     │   └── Forbidden                 a valid token that may not do this
     └── Corrupt                       stored data contradicts itself: stop, keep everything, tell an operator
@@ -117,7 +117,7 @@ ASK_FOR_LESS = "ask for less: name the types that matter, fewer hops, one case i
 
 
 class TooCostly(Rejected):
-    """A store gave a question up after the time that it was given (HTTP 422): ask for less.
+    """A store gave a question up after the time or memory that it was given (HTTP 422): ask for less.
 
     Not retryable, although the same may succeed when a shard is less busy: what makes a question slow is mostly what it
     asks for, so trying again by ourselves would cost the shard, and everybody who asks it, the same seconds once more.

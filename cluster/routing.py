@@ -193,6 +193,10 @@ class Merged(Generic[T]):
         """Whether every shard answered."""
         return not self.missing
 
+    def lacking(self, shards: Iterable[str]) -> Merged[T]:
+        """The same, where these shards were not asked at all."""
+        return Merged(self.answers, {**self.missing, **dict.fromkeys(shards, "new; not asked before the deadline")})
+
 
 def merge(asked: Sequence[str], outcomes: Mapping[str, T | IntelGraphError]) -> Merged[T]:
     """Puts the outcomes of a fan-out together, in the order of shard ids whatever the order of arrival.

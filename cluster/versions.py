@@ -15,12 +15,13 @@ from cluster.errors import BadRecord, Corrupt
 
 MAX_INTEGER = 2**64 - 1
 MAX_POSITION_PARTS = 8
-_LETTERS = "abcdefghijklmnop"
+LETTERS = "abcdefghijklmnop"
+"""The letter before an integer of n hexadecimal digits is the n-th."""
 
 
 def _integer(value: int) -> str:
     digits = f"{value:x}"
-    return _LETTERS[len(digits) - 1] + digits
+    return LETTERS[len(digits) - 1] + digits
 
 
 def encode(epoch: int, position: Sequence[int]) -> str:
@@ -35,7 +36,7 @@ def encode(epoch: int, position: Sequence[int]) -> str:
     """
     if len(position) == 1 and 0 <= (value := position[0]) <= MAX_INTEGER and 0 <= epoch <= MAX_INTEGER:
         digits = f"{value:x}"  # nearly all positions are one integer
-        return floor_of(epoch) + _LETTERS[len(digits) - 1] + digits
+        return floor_of(epoch) + LETTERS[len(digits) - 1] + digits
     if not 1 <= len(position) <= MAX_POSITION_PARTS:
         raise BadRecord("schema", f"position: give 1 to {MAX_POSITION_PARTS} integers, not {len(position)}")
     for value in (epoch, *position):
@@ -52,7 +53,7 @@ def floor_of(epoch: int) -> str:
 
 def epoch_of(version: str) -> int:
     """The epoch of a version text or a stamp."""
-    width = _LETTERS.index(version[0]) + 1
+    width = LETTERS.index(version[0]) + 1
     return int(version[1 : 1 + width], 16)
 
 
@@ -65,7 +66,7 @@ def decode(version: str) -> tuple[int, tuple[int, ...]]:
     parts: list[int] = []
     at = 0
     while at < len(version):
-        width = _LETTERS.find(version[at]) + 1
+        width = LETTERS.find(version[at]) + 1
         digits = version[at + 1 : at + 1 + width]
         if width == 0 or len(digits) != width:
             raise Corrupt(f"not a version: {version!r}")

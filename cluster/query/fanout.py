@@ -110,16 +110,26 @@ class FanOut:
     async def every(self, job: Job[T], deadline: Deadline) -> Merged[T]:
         """The answers of all shards; those that did not answer in time are named as missing.
 
-        A map that another one has replaced meanwhile may lack a shard: then the shards of the new one are asked.
+        A map that another one has replaced meanwhile may lack a shard: then the shards of the new one are asked, while
+        there is time. After that the best answer there was is given, with the shards that nobody asked as missing.
 
         Raises:
             Unavailable: no shard answered. TooCostly: none did, and it was too much for one of them.
         """
+        earlier: Merged[T] | None = None
         while True:
             asked = self._directory.topology().shard_map
-            merged = await self._all(asked.shards, job, deadline)
-            if self._directory.topology().shard_map.revision == asked.revision:
-                return merged
+            try:
+                merged = await self._all(asked.shards, job, deadline)
+            except (Unavailable, TooCostly):
+                if earlier is None:
+                    raise
+                return earlier
+            current = self._directory.topology().shard_map
+            found = merged.lacking(set(current.shards) - set(asked.shards))
+            earlier = found if earlier is None else min(found, earlier, key=lambda one: len(one.missing))
+            if current.revision == asked.revision:
+                return earlier
 
     async def _all(self, shards: Sequence[str], job: Job[T], deadline: Deadline) -> Merged[T]:
         tasks = {shard: asyncio.create_task(self._persist(shard, job, deadline)) for shard in shards}

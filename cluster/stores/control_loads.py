@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,6 +99,18 @@ class Loads:
         query = select(loads).where(loads.c.tenant == tenant).order_by(loads.c.started.desc(), loads.c.id).limit(limit)
         with self._database.read() as connection:
             return [_load(row) for row in connection.execute(query)]
+
+    def every(self, tenant: str, page: int = 1_000) -> Iterator[Load]:
+        """All loads of a tenant by id, some at a time: none that was there when it began is left out."""
+        after = ""
+        while True:
+            query = select(loads).where(loads.c.tenant == tenant, loads.c.id > after).order_by(loads.c.id).limit(page)
+            with self._database.read() as connection:
+                found = [_load(row) for row in connection.execute(query)]
+            yield from found
+            if len(found) < page:
+                return
+            after = found[-1].id
 
     def positions(self, tenant: str, load: str) -> dict[int, int]:
         """How far each range of the load is committed; a range that is absent stands at 0."""

@@ -6,6 +6,10 @@
 
 The first answer that is kept is the answer of all: one who was thought dead and comes back gets it too. So a claim only
 spares work that would be done twice, and when it ends may be judged by clocks; what is appended twice is a duplicate.
+
+So an answer may be forgotten, too: the same push again gets the same positions (control_acceptance.py), and what it
+appends is a duplicate. Both the number of a tenant's keys and the length of an answer are bounded, or whoever may push
+could fill the disk of all.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, tuple_, update
 
 from cluster.errors import Rejected
 from cluster.stores.control_acceptance import IdempotencyMismatch, kept_seconds
@@ -50,13 +54,16 @@ class PushKeys:
     def __init__(self, database: ControlDatabase, hours: float) -> None:
         self._database, self._kept_s = database, kept_seconds(hours)
 
-    def claim(self, tenant: str, key: str, body_hash: str, holder: str, seconds: float, now: float) -> PushClaim:
+    def claim(
+        self, tenant: str, key: str, body_hash: str, holder: str, seconds: float, now: float, most: int
+    ) -> PushClaim:
         """Asks for a key. Safe to call again with the same holder, which begins its time anew.
 
         Args:
             holder: a name that nobody else has.
             seconds: how long the holder is taken to be at work. A claim made by a clock that was far ahead is over.
             now: seconds since 1970.
+            most: keys of a tenant that are kept; over that the oldest that nobody works for are forgotten.
 
         Raises:
             IdempotencyMismatch: the key was used with another body.
@@ -78,15 +85,22 @@ class PushKeys:
             found = _seen(row, body_hash, holder, seconds, now)
             if found == PushClaim():
                 _hold(connection, row, tenant, key, body_hash, holder, now + seconds, now)
+            if row is None:
+                _forget_over(connection, tenant, most, now)
             return found
 
-    def keep(self, tenant: str, key: str, answer: dict[str, Any]) -> dict[str, Any]:
-        """Keeps what a push was answered if nothing is kept yet, and returns what is kept. Safe to call twice."""
-        text = json.dumps(answer, separators=(",", ":"), sort_keys=True)
+    def keep(self, tenant: str, key: str, answer: dict[str, Any], most_bytes: int) -> dict[str, Any]:
+        """Keeps what a push was answered if nothing is kept yet, and returns what is kept. Safe to call twice.
+
+        Args:
+            most_bytes: a longer answer is not kept: who comes with the key works for it again.
+        """
+        text = json.dumps(answer, separators=(",", ":"), sort_keys=True)  # ASCII
         with self._database.write() as connection:
             row = _get(connection, tenant, key)
             if row is not None and row.answer is None:
-                connection.execute(update(pushes).where(*_is(tenant, key)).values(answer=text))
+                kept = {"answer": text} if len(text) <= most_bytes else {"held_until": 0.0}
+                connection.execute(update(pushes).where(*_is(tenant, key)).values(**kept))
             return answer if row is None or row.answer is None else dict(json.loads(row.answer))
 
     def release(self, tenant: str, key: str, holder: str) -> None:
@@ -117,6 +131,16 @@ def _hold(
         connection.execute(insert(pushes).values(**first, holder=holder, held_until=until))
     else:
         connection.execute(update(pushes).where(*_is(tenant, key)).values(holder=holder, held_until=until))
+
+
+def _forget_over(connection: Connection, tenant: str, most: int, now: float) -> None:
+    """Forgets a tenth of the keys that a tenant may have, oldest first, once it has more: not at each claim again."""
+    mine = pushes.c.tenant == tenant
+    if connection.execute(select(func.count()).select_from(pushes).where(mine)).scalar_one() <= most:
+        return
+    idle = or_(pushes.c.answer.is_not(None), pushes.c.held_until <= now)
+    oldest = select(pushes.c.key).where(mine, idle).order_by(pushes.c.created, pushes.c.key).limit(most // 10 + 1)
+    connection.execute(delete(pushes).where(mine, pushes.c.key.in_(oldest)))
 
 
 def _get(connection: Connection, tenant: str, key: str) -> Row[Any] | None:

@@ -93,6 +93,8 @@ def translate(error: Exception, wrote: bool, given_s: float | None = None) -> In
     text = str(error)
     if "timed out" in text and given_s is not None:
         return TooCostly(f"the shard gave the question up after {given_s:.1f} s; {ASK_FOR_LESS}")
+    if "mem consumption exceeded" in text and not wrote:
+        return TooCostly(f"the question took more of the shard's memory than one may; {ASK_FOR_LESS}")
     if "timed out" in text or "pending queries" in text:
         return Overloaded(f"the shard is overloaded: {text}", 1.0)
     if text.startswith(("OOM", "MISCONF", "READONLY")) or "memory capacity" in text:

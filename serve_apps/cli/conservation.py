@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from cluster.stores.lake import Lake
     from cluster.stores.log import EventLog
     from serve_apps.cli.load_balance import LoadBalance
-    from serve_apps.cli.log_counts import Counted
+    from serve_apps.cli.log_counts import Counted, Epoch
     from serve_apps.cli.session import Session
 
-Epoch = tuple[str, str, int]
-"""(tenant, source, the source's epoch)."""
 _READ_ENTRIES, _READ_BYTES, _PAUSE_S = 256, 16 << 20, 0.2
 
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster import versions
-from serve_apps.cli.conservation import Epoch
-from serve_apps.cli.log_counts import Counted
+from serve_apps.cli.log_counts import Counted, Epoch
 
 if TYPE_CHECKING:
     from cluster.stores.control import ControlStore
     from cluster.stores.control_dead_letters import LetterPlace
     from cluster.stores.control_loads import Load
-
-LOADS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ def load_balances(
     for tenant in tenants:
         modes = {source.name: source.positions for source in control.sources.list(tenant)}
         by_source: dict[str, list[Load]] = defaultdict(list)
-        for load in control.loads.list(tenant, LOADS):
+        for load in control.loads.every(tenant):
             by_source[load.source].append(load)
         for source, loads in sorted(by_source.items()):
             if modes.get(source) == "own":

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import Unavailable
-from serve_apps.cli.conservation import Epoch, outcomes_of
+from serve_apps.cli.conservation import outcomes_of
 
 if TYPE_CHECKING:
     from actors.ingest_actor import Loaded, LoadRequest
     from actors.loads import LoadProgress
     from cluster.stores.control import ControlStore
     from cluster.stores.graph import Outcomes
+    from serve_apps.cli.log_counts import Epoch
     from serve_apps.cli.session import Session
 
 _LOOK_S, _LOADS = 0.2, 100_000
@@ -54,7 +55,7 @@ class Summary:
         return {**asdict(self), "records_per_s": round(self.acked / max(self.read_s + self.wait_s, 1e-9))}
 
 
-Counts = Mapping[Epoch, "Outcomes"]
+Counts = Mapping["Epoch", "Outcomes"]
 Report = Callable[["LoadProgress | None", int], None]
 """(how far reading is, or None once it is done; log entries that shards have not applied)."""
 

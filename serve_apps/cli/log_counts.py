@@ -17,12 +17,13 @@ from cluster.model import Kind
 from cluster.stores.control_dead_letters import LetterPlace
 from cluster.stores.lake import Lake, Wanted
 from cluster.stores.log import EventLog
-from serve_apps.cli.conservation import Epoch
 
+Epoch = tuple[str, str, int]
+"""(tenant, source, the source's epoch)."""
 _COLUMNS = ("tenant", "source", "kind", "case", "type", "id", "stamp")
 _KEY = ("tenant", "source", "epoch")
 _READ_ENTRIES, _READ_BYTES = 256, 16 << 20
-_WIDTHS = {letter: number for number, letter in enumerate("abcdefghijklmnop", 1)}
+_WIDTHS = {letter: number for number, letter in enumerate(versions.LETTERS, 1)}
 _UNDO = versions.encode(0, [versions.MAX_INTEGER])[2:]
 """What the position of an undo's records begins with (actors/undo.py)."""
 

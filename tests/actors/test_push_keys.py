@@ -255,9 +255,9 @@ def test_one_that_was_thought_dead_gets_the_answer_that_is_kept(
 def test_a_clock_that_was_an_hour_fast_blocks_no_key(
     registered: ControlStore, event_log: RedisEventLog, ingest_settings: Settings
 ) -> None:
-    registered.pushes.claim("acme", "k1", "h", "dead", 15.0, 1_000.0 + 3_600.0)
-    assert registered.pushes.claim("acme", "k1", "h", "other", 15.0, 1_000.0).wait_s == 0
-    assert registered.pushes.claim("acme", "k1", "h", "third", 15.0, 1_001.0).wait_s == 14.0
+    registered.pushes.claim("acme", "k1", "h", "dead", 15.0, 1_000.0 + 3_600.0, 100)
+    assert registered.pushes.claim("acme", "k1", "h", "other", 15.0, 1_000.0, 100).wait_s == 0
+    assert registered.pushes.claim("acme", "k1", "h", "third", 15.0, 1_001.0, 100).wait_s == 14.0
 
 
 def test_a_push_that_failed_gives_its_key_back_at_once(

@@ -102,6 +102,30 @@ def test_every_asks_a_shard_that_a_newer_map_has() -> None:
     assert (sorted(found.answers), found.missing) == (list(NAMES), {})
 
 
+@pytest.mark.parametrize("second", ["hangs", "fails"])
+def test_every_gives_what_it_has_when_time_is_over_and_names_who_was_not_asked(second: str) -> None:
+    fake = Fake()
+    fake.map = initial(NAMES[:2], 6)
+    asked = [0, 0]
+
+    def answer(number: int) -> Rows:
+        asked[number] += 1
+        if asked[number] > 1:
+            if second == "fails":
+                raise Unavailable("gone", 9.0)
+            time.sleep(SETTINGS.deadline_s / 2)
+        fake.map = dataclasses.replace(MAP, revision=fake.map.revision + 1)  # it changes whenever it is used
+        return [[NAMES[number]]]
+
+    fake.behaviour = {
+        "shard-0": lambda: answer(0), "shard-1": lambda: answer(1), "shard-2": raising(Unavailable("gone", 9.0))
+    }  # fmt: skip
+    found = run(fake, lambda fanout: fanout.every(ask, fanout.deadline()))
+    assert sorted(found.answers) == ["shard-0", "shard-1"]
+    assert list(found.missing) == ["shard-2"]
+    assert asked[0] > 1
+
+
 def test_one_asks_the_owner_alone() -> None:
     fake = Fake()
     assert run(fake, lambda f: f.one(BUCKET, ask, f.deadline())) == "shard-1"

@@ -83,7 +83,7 @@ def test_keys_of_the_first_schema_keep_their_answers(tmp_path: Path) -> None:
     database.close()
     store = open_control(url)
     store.sources.register(T, "crm", 0.0)
-    assert store.pushes.claim(T, "k", "hash", "me", 15.0, 6.0) == PushClaim({"accepted": 2})
+    assert store.pushes.claim(T, "k", "hash", "me", 15.0, 6.0, 100) == PushClaim({"accepted": 2})
     assert store.acceptance.accept(T, "crm", "k", "hash", 2, 6.0).replayed
     store.close()
 

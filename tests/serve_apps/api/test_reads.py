@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from cluster.model import Kind, Op
 from cluster.query.cypher import Statement
 from tests.cluster.query.facts import entity, record, relationship
 from tests.cluster.stores.test_falkor import SLOW
+from tests.conftest import StartServer
 from tests.serve_apps.api.stand import Stand
 
 pytestmark = pytest.mark.services
@@ -166,6 +168,27 @@ def test_a_question_that_is_too_costly_says_what_to_do(stand: Stand, monkeypatch
             assert "ask for less" in answer.json()["detail"]
             assert "retry-after" not in answer.headers
     assert get(stand, path_of("c", "T", "x")).status_code == 200
+
+
+def test_a_question_that_takes_too_much_memory_is_too_costly(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(start_server("shard", query_memory_bytes=4 << 20), "m", tmp_path)
+    try:
+        stand.write([entity("a", "c", "T", "x")])
+        with monkeypatch.context() as patch:
+            large = Statement("UNWIND range(1, 2000000) AS n WITH collect(n) AS all RETURN size(all)", {})
+            patch.setattr("cluster.query.cypher.entity", lambda *_: large)
+            for _ in range(2 * stand.settings.query.breaker_failures):
+                answer = get(stand, path_of("c", "T", "x"))
+                assert (answer.status_code, answer.json()["type"]) == (
+                    422,
+                    "urn:intelgraph:problem:question-too-costly",
+                )
+                assert "memory" in answer.json()["detail"]
+        assert get(stand, path_of("c", "T", "x")).status_code == 200
+    finally:
+        stand.close()
 
 
 def test_a_shard_that_is_down_is_named(stand: Stand) -> None:
