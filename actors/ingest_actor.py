@@ -79,10 +79,11 @@ def loaded(result: LoadResult) -> Loaded:
 class IngestWorkerActor:
     """`ray.remote` is put around it by the supervisor. `load` may be called again; it goes on where it was."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], number: int) -> None:
         gc.freeze()
         gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
         self._stack = Stack(Settings.model_validate(settings))
+        self._stack.log_as(f"ingest-worker:{number}")
         self._one_at_a_time = threading.Lock()
         self._progress: LoadProgress | None = None
 
@@ -118,7 +119,7 @@ class IngestWorkerActor:
 def wanted_workers(settings: Settings) -> list[Wanted]:
     """The ingest workers that have to run."""
     config = plain(settings)
-    return [Wanted(f"ingest-worker:{n}", IngestWorkerActor, (config,)) for n in range(settings.ingest.workers)]
+    return [Wanted(f"ingest-worker:{n}", IngestWorkerActor, (config, n)) for n in range(settings.ingest.workers)]
 
 
 def load_file(

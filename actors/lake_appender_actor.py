@@ -103,7 +103,9 @@ class LakeAppenderActor:
     """`ray.remote` is put around it by the supervisor. Every method is safe to call twice."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._loop = LakeAppenderLoop(Stack(Settings.model_validate(settings)))
+        stack = Stack(Settings.model_validate(settings))
+        stack.log_as("lake-appender")
+        self._loop = LakeAppenderLoop(stack)
         self._thread = threading.Thread(target=self._loop.run, name="lake-appender", daemon=True)
         self._thread.start()
 

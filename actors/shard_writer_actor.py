@@ -156,7 +156,9 @@ class ShardWriterActor:
     def __init__(self, settings: dict[str, Any], shard_id: str) -> None:
         gc.freeze()
         gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
-        self._loop = ShardWriterLoop(Stack(Settings.model_validate(settings)), shard_id)
+        stack = Stack(Settings.model_validate(settings))
+        stack.log_as(f"shard-writer:{shard_id}", shard=shard_id)
+        self._loop = ShardWriterLoop(stack, shard_id)
         self._thread = threading.Thread(target=self._loop.run, name=f"writer-{shard_id}", daemon=True)
         self._thread.start()
 

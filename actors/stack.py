@@ -7,10 +7,12 @@ stack.open_log()             # a connection of one's own; likewise open_shard(id
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -27,6 +29,7 @@ from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.lake import Lake
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import RedisEventLog, open_redis_log
+from cluster.telemetry.logs import NODE_LOG, append_to
 
 
 @dataclass
@@ -40,6 +43,10 @@ class Stack:
     def state_dir(self) -> Path:
         """Where this installation keeps everything, absolute."""
         return self.settings.state_dir.resolve()
+
+    def log_as(self, actor: str, **fields: Any) -> None:
+        """Send this process's logs to the node's log, as those of an actor. Safe to call twice."""
+        append_to(self.state_dir / NODE_LOG, actor=actor, pid=os.getpid(), **fields)
 
     @cached_property
     def control(self) -> ControlStore:

@@ -274,6 +274,7 @@ def _now() -> str:
 def make_services(settings: Settings) -> Services:
     """What one replica holds. Called in its process."""
     stack = Stack(settings)
+    stack.log_as("query-api")
     directory, catalogs = ControlDirectory(stack), Catalogs(stack)
 
     def connect(shard: str) -> FalkorClient:

@@ -11,14 +11,18 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 from cluster.telemetry.redaction import redact, redact_text
 
+NODE_LOG = "node.log"
+"""In the state directory: where the node and its actors say what happens."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "fields"}
 _RESERVED = ("time", "level", "event", "logger", "error")
 _TEXT_CHARS_MAX = 8_000
@@ -59,7 +63,15 @@ class Log:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, event, logger, then the fields."""
+    """One JSON object a line: time (RFC 3339, UTC), level, event, logger, then the fields.
+
+    Args:
+        fields: that every line has, unless it says otherwise.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        self._every = fields
 
     def format(self, record: logging.LogRecord) -> str:
         """Never raises on odd values, never holds a line break."""
@@ -69,7 +81,7 @@ class JsonFormatter(logging.Formatter):
             "event": _event(record),
             "logger": record.name,
         }
-        for name, value in _fields(record).items():
+        for name, value in {**self._every, **_fields(record)}.items():
             line[f"{name}_" if name in _RESERVED else name] = _finite(redact(value, name))
         if (error := _error(self, record)) is not None:
             line["error"] = error
@@ -111,6 +123,41 @@ def configure(level: str = "INFO", stream: TextIO | None = None, as_json: bool |
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
+    root.setLevel(level)
+
+
+class _Appender(logging.Handler):
+    """Lines at the end of a file that other processes write to: each in one call, so that none is torn."""
+
+    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter(**fields))
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            os.write(self._descriptor, f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except OSError:  # such as a full disk: what the process does matters more
+            self.handleError(record)
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._descriptor)
+
+
+def append_to(path: Path, level: str = "INFO", **fields: Any) -> None:
+    """Sends all logs of this process to the end of a file, as JSON, besides wherever else they go.
+
+    For processes whose output goes elsewhere, such as Ray's actors. Safe to call again: the last one counts.
+
+    Args:
+        fields: that every line has: which process it is.
+    """
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, _Appender)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(_Appender(path, fields))
     root.setLevel(level)
 
 

@@ -15,9 +15,9 @@ from cluster.embedded import Role, process, server_spec
 from cluster.embedded.paths import private_folder
 from cluster.embedded.serverlog import rotate
 from cluster.errors import Corrupt, Unavailable
+from cluster.telemetry.logs import NODE_LOG
 from serve_apps.node import NodeState, node_file, read_node
 
-LOG_FILE = "node.log"
 LOCK_FILE = "node.lock"
 _POLL_S = 0.1
 _TAIL_BYTES = 64 << 10
@@ -25,7 +25,7 @@ _TAIL_BYTES = 64 << 10
 
 def spawn(state_dir: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a node in a session of its own, its output appended to `node.log`. Does not wait."""
-    log = private_folder(state_dir) / LOG_FILE
+    log = private_folder(state_dir) / NODE_LOG
     rotate(log)
     end_orphans(state_dir)
     root = str(Path(__file__).resolve().parents[2])
@@ -75,19 +75,19 @@ def wait_ready(
             raise Corrupt(_why_it_ended(child, mine, state_dir))
         time.sleep(_POLL_S)
     raise Unavailable(f"not ready after {deadline_s:.0f} s (starting: {phase or 'the process'}); it goes on:"
-                      f" see `intelgraph status` and {state_dir / LOG_FILE}", 10.0)  # fmt: skip
+                      f" see `intelgraph status` and {state_dir / NODE_LOG}", 10.0)  # fmt: skip
 
 
 def _why_it_ended(child: subprocess.Popen[bytes], mine: NodeState | None, state_dir: Path) -> str:
     reason = mine.notes[-1] if mine is not None and mine.phase == "failed" and mine.notes else ""
     ended = f"the node ended with status {child.returncode} while it was starting"
-    return f"{ended}: {reason or 'its log says more'} ({state_dir / LOG_FILE})"
+    return f"{ended}: {reason or 'its log says more'} ({state_dir / NODE_LOG})"
 
 
 def log_tail(state_dir: Path, lines: int = 15) -> list[str]:
     """The last lines of the node's log."""
     try:
-        with (state_dir / LOG_FILE).open("rb") as opened:
+        with (state_dir / NODE_LOG).open("rb") as opened:
             opened.seek(max(0, opened.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return opened.read().decode("utf-8", "replace").splitlines()[-lines:]
     except FileNotFoundError:

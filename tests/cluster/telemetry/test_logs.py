@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from cluster.telemetry import Log, configure
+from cluster.telemetry.logs import append_to
 
 
 @pytest.fixture
@@ -134,3 +137,40 @@ def test_colour_only_on_a_terminal(lines, monkeypatch):
     Log("x").error("loud", tenant="acme")
     assert "\x1b[31m" in stream.getvalue()
     assert "tenant=acme" in stream.getvalue()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from cluster.telemetry import Log
+from cluster.telemetry.logs import append_to
+append_to(Path(sys.argv[1]), actor=f"writer:{sys.argv[2]}", shard=sys.argv[2])
+for n in range(200):
+    Log("intelgraph.writer").info("batch", n=n, text="é" * 5000)
+"""
+
+
+def test_processes_append_whole_lines_with_their_fields_to_one_file(tmp_path):
+    path = tmp_path / "node.log"
+    path.write_text('{"event":"before"}\n')
+    names = ["shard-0", "shard-1", "shard-2"]
+    running = [subprocess.Popen([sys.executable, "-c", _WRITER, str(path), name]) for name in names]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    first, *found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert first == {"event": "before"}
+    assert all(line["actor"] == f"writer:{line['shard']}" for line in found)
+    assert sorted((line["shard"], line["n"]) for line in found) == [(name, n) for name in names for n in range(200)]
+
+
+def test_what_is_appended_has_no_secret_and_the_last_file_counts(lines, tmp_path):
+    stream = lines(as_json=True)
+    append_to(tmp_path / "first.log", actor="a")
+    append_to(tmp_path / "node.log", actor="query-api", tenant="none")
+    Log("x").bind(tenant="acme").info("opened", password="hunter2", token="eyJhbGciOiJFUzI1NiJ9.e30.c2ln")
+    line = json.loads((tmp_path / "node.log").read_text())
+    assert (line["event"], line["tenant"], line["actor"]) == ("opened", "acme", "query-api")
+    assert "hunter2" not in str(line)
+    assert "eyJ" not in str(line)
+    assert (tmp_path / "first.log").read_text() == ""
+    assert (tmp_path / "node.log").stat().st_mode & 0o077 == 0
+    assert len(written(stream)) == 1
