@@ -15,11 +15,13 @@ from pydantic import AfterValidator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _UNRESERVED = "-._~"
-_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
+SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+"""Nothing of an answer is a page or loads anything, whatever names it holds."""
+_HEADERS = tuple((name.encode(), value.encode()) for name, value in SAFE_HEADERS.items())
 
 
 def encoded_path(raw: bytes) -> str:

@@ -27,6 +27,7 @@ from cluster.errors import (
     TooLarge,
     Unauthenticated,
 )
+from serve_apps.api.edge import SAFE_HEADERS
 
 _LOG = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[IntelGraphError], int, str], ...] = (
@@ -95,4 +96,5 @@ async def _http(_: Request, error: Exception) -> Response:
 
 async def _defect(_: Request, error: Exception) -> Response:
     _LOG.error("request failed", exc_info=error)
-    return problem(500, "Failed", "this is a defect of ours; the logs have its details")
+    # this answer is made outside of the middleware that gives all others their headers
+    return problem(500, "Failed", "this is a defect of ours; the logs have its details", SAFE_HEADERS)
