@@ -52,12 +52,14 @@ class Faults:
     Args:
         refuse: new connections are reset at once.
         reset: what is cut ends with RST instead of FIN (TCP; a unix socket just closes).
+        lose_answer_to: the answer to a request that holds these bytes never arrives: its connection ends instead.
     """
 
     to_server: Direction = field(default_factory=Direction)
     to_client: Direction = field(default_factory=Direction)
     refuse: bool = False
     reset: bool = False
+    lose_answer_to: bytes = b""
 
 
 ANSWER_LOST = Faults(to_client=Direction(cut_after_bytes=0))
@@ -77,6 +79,19 @@ class _Pass:
         self.left = direction.cut_after_bytes
 
 
+class _Line:
+    """One connection: the end of its last request, and whether the answer to it will be lost."""
+
+    def __init__(self) -> None:
+        self.tail, self.lose = b"", False
+
+    def saw(self, chunk: bytes, wanted: bytes) -> None:
+        """Looks for `wanted`, which may lie across two chunks."""
+        if wanted:
+            self.lose = self.lose or wanted in self.tail + chunk
+            self.tail = (self.tail + chunk)[-len(wanted) + 1 :] if len(wanted) > 1 else b""
+
+
 class FaultProxy:
     """See the module. `address` is what clients connect to: a socket path, or `(host, port)`."""
 
@@ -91,6 +106,8 @@ class FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._bytes = [0, 0]
+        self.answers_lost = 0
+        """Answers that `lose_answer_to` has lost since the start."""
 
     @classmethod
     def unix(cls, upstream: Path | str, listen: Path | str) -> FaultProxy:
@@ -195,9 +212,10 @@ class FaultProxy:
             return self._end(writer)
         both = {writer, far_writer}
         self._writers |= both
+        line = _Line()
         pumps = [
-            asyncio.ensure_future(self._pump(0, reader, far_writer)),
-            asyncio.ensure_future(self._pump(1, far_reader, writer)),
+            asyncio.ensure_future(self._pump(0, line, reader, far_writer)),
+            asyncio.ensure_future(self._pump(1, line, far_reader, writer)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -210,9 +228,14 @@ class FaultProxy:
                 self._end(end)
         return None
 
-    async def _pump(self, way: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, way: int, line: _Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carries one direction until it ends or is cut."""
         while chunk := await reader.read(_CHUNK_BYTES):
+            if way == 0:
+                line.saw(chunk, self._faults.lose_answer_to)
+            elif line.lose:
+                self.answers_lost += 1
+                return
             if not await self._carry(way, chunk, writer):
                 return
 

@@ -146,6 +146,19 @@ def test_answer_lost_after_the_request_was_carried_out(wire: Wire) -> None:
         assert ask(sock, b"three") == b"three"
 
 
+def test_only_the_answer_to_one_kind_of_request_is_lost(wire: Wire) -> None:
+    wire.proxy.set(Faults(lose_answer_to=b"commit"))
+    with wire.client() as sock, wire.client() as other:
+        assert ask(sock, b"write") == b"write"
+        sock.sendall(b"com")
+        assert receive(sock, 3) == b"com"
+        sock.sendall(b"mit")
+        assert receive(sock, 3) == b""
+        assert ask(other, b"read") == b"read"
+    assert b"".join(wire.seen).startswith(b"writecommit")
+    assert wire.proxy.answers_lost == 1
+
+
 @pytest.mark.parametrize("limit", [1, 7, 10])
 def test_cut_within_an_answer(wire: Wire, limit: int) -> None:
     wire.proxy.set(Faults(to_client=Direction(cut_after_bytes=limit)))

@@ -16,8 +16,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.log import Append, EventLog
 from cluster.stores.shard_export import export_lines, state_lines
 from serve_apps.node import raise_epoch_before_serving
+from tests.fault_proxy import FaultProxy
 from tests.strategies import make
 
 MEMORY_BYTES = 512 << 20
@@ -95,14 +96,28 @@ class History:
 
 
 class Producer:
-    """Appends events to the log in batches, again after every error that may pass, until each is acknowledged."""
+    """Appends events to the log in batches, again after every error that may pass, until each is acknowledged.
 
-    def __init__(self, system: Installation, records: Sequence[Record], batch_records: int = 50) -> None:
+    Args:
+        rate_per_s: events a second, at most; None: as fast as it goes.
+    """
+
+    def __init__(
+        self, system: Installation, records: Sequence[Record], batch_records: int = 50, rate_per_s: float | None = None
+    ) -> None:
         self._system, self._records, self._batch_records = system, records, batch_records
+        self._batch_s = batch_records / rate_per_s if rate_per_s else 0.0
         self.history = History()
+        self.invoked_at = time.time()
+        """When the batch that is not acknowledged yet was sent first."""
         self.sent = self.refused = 0
         self.stopping = False
         self._thread = threading.Thread(target=self.send, name="producer", daemon=True)
+
+    @property
+    def total(self) -> int:
+        """How many events there are to send."""
+        return len(self._records)
 
     def start(self) -> Producer:
         """Send in the background."""
@@ -120,6 +135,17 @@ class Producer:
         while self.sent < len(self._records) and not self.stopping:
             rows = self._records[self.sent : self.sent + self._batch_records]
             self.history.invoked.update(rows)
+            self.invoked_at = time.time()
+            if not self._sent(rows):
+                break
+            self.history.ok.update(rows)
+            self.sent += len(rows)
+            time.sleep(max(0.0, self.invoked_at + self._batch_s - time.time()))
+        return self.history
+
+    def _sent(self, rows: Sequence[Record]) -> bool:
+        """Sends a batch until it is acknowledged; false where the producer is stopped before."""
+        while not self.stopping:
             try:
                 self._system.log.append(entries_of(rows, self._system.partitions))
             except Retryable as error:
@@ -128,9 +154,8 @@ class Producer:
                     self.history.info.update(rows)
                 time.sleep(0.05)
                 continue
-            self.history.ok.update(rows)
-            self.sent += len(rows)
-        return self.history
+            return True
+        return False
 
 
 def entries_of(records: Iterable[Record], partitions: int) -> list[Append]:
@@ -272,6 +297,17 @@ class Installation:
             return {p: c.at for p, c in opened.cursors().items()}
         finally:
             opened.close()
+
+    @contextmanager
+    def behind_proxy(self, name: str) -> Iterator[FaultProxy]:
+        """A proxy where everybody looks for a running server; who connected before is not behind it."""
+        socket = self.running[name].socket
+        far = socket.rename(socket.with_suffix(".far"))
+        try:
+            with FaultProxy.unix(far, socket) as proxy:
+                yield proxy
+        finally:
+            far.rename(socket)
 
     @cached_property
     def log(self) -> EventLog:
@@ -445,6 +481,11 @@ class Reader:
         self.served += 1
         if any(at.get(p, 0) < n for p, n in floor.items()):
             self.stale.append((at, floor))
+
+
+def is_long(seed: int, short: int = 1) -> bool:
+    """Whether a run is one of `make chaos`: with 20,000 events, and held against the bounds in seconds."""
+    return seed > short
 
 
 def seeds(short: int, long: int) -> list[Any]:

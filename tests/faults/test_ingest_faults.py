@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +22,20 @@ from actors.dead_letters import Replay
 from actors.loads import FileLoads, LoadFile, LoadResult
 from cluster.config import IngestLimits, RecordLimits
 from cluster.fold import Fold
-from tests.faults.harness import Installation, check, seeds
+from cluster.stores.control_dead_letters import DeadLetter
+from cluster.stores.files import Failpoint
+from cluster.versions import decode
+from tests.faults.harness import Installation, check, is_long, seeds
+from tests.faults.measures import Waiting, longest_between_appends_s
 
 pytestmark = [pytest.mark.services]
 
 SOURCE = "feed"
-QUICK = IngestLimits(batch_records=100, retry_first_s=0.01, retry_most_s=0.1, retry_deadline_s=20, line_bytes=1 << 20)
+TENANTS = ("acme", "globex", "initech")
+QUICK = IngestLimits(
+    batch_records=100, retry_first_s=0.01, retry_most_s=0.1, retry_deadline_s=20, line_bytes=1 << 20,
+    dead_letter_attempts=6,
+)  # fmt: skip
 Event = dict[str, Any]
 
 
@@ -71,44 +85,50 @@ def load(system: Installation, path: Path, tenant: str, **changes: Any) -> LoadR
         log.close()
 
 
-_WORKER = """
-import os, signal, sys
-from pathlib import Path
-from actors.loads import FileLoads, LoadFile
-from tests.faults.harness import Installation
-from tests.faults.test_ingest_faults import QUICK, SOURCE
+def dies_at(step: str, nth: int) -> Failpoint:
+    """A failpoint that kills this process at a step, the nth time that it comes there."""
+    left = nth
 
-folder, path, tenant, step, nth = sys.argv[1:]
-left = int(nth)
+    def failpoint(name: str) -> None:
+        nonlocal left
+        left -= name == step
+        if name == step and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def failpoint(name):
-    global left
-    left -= name == step
-    if name == step and left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    return failpoint
 
-system = Installation(Path(folder))
-settings = system.settings.model_copy(update={"ingest": QUICK})
-FileLoads(system.stack.control, system.stack.open_log(), settings, failpoint=failpoint).ingest(
-    LoadFile(Path(path), tenant, SOURCE))
-"""
+
+def child(what: str, folder: str, tenant: str, path: str, step: str, nth: str) -> None:
+    """What a process does that dies: load a file, or replay a tenant's dead letters."""
+    system, failpoint = Installation(Path(folder)), dies_at(step, int(nth))
+    control, log = system.stack.control, system.stack.open_log()
+    settings = system.settings.model_copy(update={"ingest": QUICK})
+    if what == "load":
+        FileLoads(control, log, settings, failpoint=failpoint).ingest(LoadFile(Path(path), tenant, SOURCE))
+    else:
+        Replay(control, log, settings, failpoint=failpoint).replay(tenant, "tester")
+
+
+def dying(what: str, system: Installation, tenant: str, step: str, nth: int, path: Path | str = "") -> None:
+    """Has a child do something and die at a step; at the step `none` it comes to its end."""
+    script = "import sys; from tests.faults.test_ingest_faults import child; child(*sys.argv[1:])"
+    died = subprocess.run(
+        [sys.executable, "-c", script, what, str(system.stack.state_dir), tenant, str(path), step, str(nth)],
+        cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert died.returncode == (0 if step == "none" else -9), died.stderr.decode()[-2000:]
 
 
 @pytest.mark.parametrize("seed", seeds(1, 10))
 def test_ingest_worker_dies_at_every_step(server_root: Path, tmp_path: Path, seed: int) -> None:
     """Row 1: before the append, after it, before the commit and after; then it goes on to the end."""
     rnd, tenant = random.Random(seed), "acme"
-    events = numbered(seed, 2_000 if seed == 1 else 20_000, tenant)
+    events = numbered(seed, 20_000 if is_long(seed) else 2_000, tenant)
     path = write_lines(tmp_path / "events.jsonl", [json.dumps(e).encode() for e in events])
     with Installation(server_root / f"iw{seed}") as system:
         system.start()
         for step in ("before append", "after append", "before commit", "committed", "none"):
-            died = subprocess.run(
-                [sys.executable, "-c", _WORKER, str(system.stack.state_dir), str(path), tenant, step,
-                 str(rnd.randint(1, 4))],
-                cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=60,
-            )  # fmt: skip
-            assert died.returncode == (0 if step == "none" else -9), died.stderr.decode()[-2000:]
+            dying("load", system, tenant, step, rnd.randint(1, 4), path)
         again = load(system, path, tenant)
         assert (again.counts.acked, again.load.epoch) == (len(events), 1), (
             "the content has one epoch, whenever it is read"
@@ -132,82 +152,154 @@ POISON = (
 )
 
 
-def test_poison_in_the_mix(server_root: Path, tmp_path: Path) -> None:
-    """Row 9: 1% of the lines are bad, one has 10 MB. Each is a dead letter; nothing else is held up or lost."""
-    tenant, rnd = "globex", random.Random(9)
-    events = numbered(9, 3_000, tenant)
-    lines = [json.dumps(e).encode() for e in events]
-    poison = [rnd.choice(POISON) for _ in range(29)]
-    poison.append(b'{"case":"c","kind":"entity","op":"upsert","type":"t","id":"' + b"x" * (10 << 20) + b'"}')
-    for line in poison:
-        lines.insert(rnd.randrange(len(lines)), line)
-    with Installation(server_root / "po") as system:
+LARGE = b'{"case":"c","kind":"entity","op":"upsert","type":"t","id":"' + b"x" * (10 << 20) + b'"}'
+
+
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_poison_in_the_mix(server_root: Path, tmp_path: Path, seed: int) -> None:
+    """Row 9: 1% of the lines are bad, and one of each tenant has 10 MB. Each is a dead letter; nothing else is held up
+    or lost."""
+    rnd, long = random.Random(seed), is_long(seed)
+    files = [Mixed.write(tmp_path, tenant, rnd, 7_000 if long else 1_500) for tenant in TENANTS]
+    with Installation(server_root / f"po{seed}") as system:
         system.start()
-        result = load(system, write_lines(tmp_path / "events.jsonl", lines), tenant)
-        assert (result.counts.acked, result.counts.dead) == (len(events), len(poison))
-        system.settle()
+        with Waiting(system) as waiting, ThreadPoolExecutor(len(files)) as threads:
+            results = list(threads.map(lambda file: load(system, file.path, file.tenant), files))
+            system.settle()
         fold = check(system)
-        assert shown(fold, tenant) == shows(events)
-        letters = system.stack.control.dead_letters.list(tenant, limit=1000)
-        assert len(letters) == len(poison)
-        large = [letter for letter in letters if letter.error_class == "too_large"]
-        assert [len(letter.payload) for letter in large] == [1 << 20], "what is kept of a line is bounded"
-        kept = sorted(letter.payload for letter in letters if letter not in large)
-        assert kept == sorted(line for line in poison if len(line) < 1 << 20)
+        for file, result in zip(files, results, strict=True):
+            assert (result.counts.acked, result.counts.dead) == (len(file.events), len(file.poison))
+            assert shown(fold, file.tenant) == shows(file.events)
+            assert taken(system, file.tenant) == Counter(file.good), "a line is missing, or it was taken twice"
+            kept = {letter.position[0]: letter for letter in letters_of(system, file.tenant)}
+            assert kept.keys() == file.poison.keys()
+            assert all(kept[at].payload == line[: 1 << 20] for at, line in file.poison.items()), (
+                "what is kept is bounded"
+            )
+            assert [at for at, letter in kept.items() if letter.error_class == "too_large"] == [file.large]
+        if long:
+            assert waiting.looks > 20
+            assert max(waiting.longest_s.values()) <= 2.0, "a partition was held up in its shard"
+            assert longest_between_appends_s(system) <= 2.0, "a partition was held up before the log"
 
 
-class Dies(Exception):
-    pass
+@dataclass(frozen=True)
+class Mixed:
+    """A file with poison in it; lines go by where they begin, which is their position."""
+
+    path: Path
+    tenant: str
+    events: list[Event]
+    good: list[int]
+    poison: dict[int, bytes]
+    large: int
+
+    @classmethod
+    def write(cls, folder: Path, tenant: str, rnd: random.Random, count: int) -> Mixed:
+        """1% of the lines are bad, each kind of `POISON` among them, and one has 10 MB."""
+        events = numbered(rnd.randrange(1 << 30), count, tenant)
+        lines = [json.dumps(event).encode() for event in events]
+        bad = [*POISON, *(rnd.choice(POISON) for _ in range(count // 100 - len(POISON))), LARGE]
+        for line in bad:
+            lines.insert(rnd.randrange(len(lines)), line)
+        places = dict(zip(begins(lines), lines, strict=True))
+        poison = {at: line for at, line in places.items() if line in bad}
+        good = [at for at in places if at not in poison]
+        large = next(at for at, line in poison.items() if line is LARGE)
+        return cls(write_lines(folder / f"{tenant}.jsonl", lines), tenant, events, good, poison, large)
 
 
-def replay(system: Installation, tenant: str, die_at: str | None = None) -> Any:
-    def failpoint(name: str) -> None:
-        if name == die_at:
-            raise Dies(name)
+def begins(lines: Sequence[bytes]) -> list[int]:
+    """Where each line begins in its file."""
+    return list(accumulate((len(line) + 1 for line in lines[:-1]), initial=0))
 
+
+def taken(system: Installation, tenant: str, epoch: int = 1) -> Counter[int]:
+    """How often the log holds each line of a tenant's file, by where the line begins."""
+    stamps = [r.version for _, _, rows in system.log_records() for r in rows if r.tenant == tenant]
+    return Counter(position[0] for at, position in map(decode, stamps) if at == epoch)
+
+
+def letters_of(system: Installation, tenant: str) -> list[DeadLetter]:
+    """All dead letters of a tenant."""
+    return system.stack.control.dead_letters.list(tenant, limit=1_000)
+
+
+def replay(system: Installation, tenant: str) -> Any:
     log = system.stack.open_log()
     settings = system.settings.model_copy(update={"ingest": QUICK})
     try:
-        return Replay(system.stack.control, log, settings, failpoint=failpoint).replay(tenant, "tester")
+        return Replay(system.stack.control, log, settings).replay(tenant, "tester")
     finally:
         log.close()
 
 
-def test_replay_of_dead_letters_dies_twice(server_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_replay_of_dead_letters_dies_at_every_step(server_root: Path, tmp_path: Path, seed: int) -> None:
     """Row 10: letters that are good by now are applied once, at their first positions, so that none overtakes what
-    came after it; what is bad still ends in quarantine at its limit."""
-    tenant = "acme"
-    long_id = "a-name-that-was-too-long-at-first"
-    old = [
-        {"case": "c", "kind": "entity", "op": "upsert", "type": "person", "id": long_id, "props": {"n": 1}},
-        *(
-            {"case": "c", "kind": "entity", "op": "upsert", "type": "person", "id": f"{long_id}-{n}", "props": {"n": n}}
-            for n in range(2, 12)
-        ),
-    ]
-    newer = {**old[0], "props": {"n": 99}}
-    lines = [*(json.dumps(e).encode() for e in old), *POISON]
-    with Installation(server_root / "dl") as system:
+    comes meanwhile, whoever dies and however many replay at once; what is bad ends in quarantine at its limit."""
+    rnd, long = random.Random(seed), is_long(seed)
+    with Installation(server_root / f"dl{seed}") as system:
         system.start()
-        short = RecordLimits(id_chars=8)
-        first = load(system, write_lines(tmp_path / "old.jsonl", lines), tenant, records=short)
-        assert (first.counts.acked, first.counts.dead) == (0, len(lines))
-        load(system, write_lines(tmp_path / "new.jsonl", [json.dumps(newer).encode()]), tenant)
         letters = system.stack.control.dead_letters
-        for step in ("before append", "after append"):
-            with pytest.raises(Dies):
-                replay(system, tenant, step)
-            assert letters.facets(tenant)["state"] == {"waiting": len(lines)}
-        result = replay(system, tenant)
-        assert result.count("replayed") == len(old)
+        tenants = TENANTS if long else TENANTS[:1]
+        files = [Renamed.write(tmp_path, tenant, rnd, 7_000 if long else 1_500) for tenant in tenants]
+        for file in files:
+            first = load(system, file.old, file.tenant, records=RecordLimits(id_chars=8))
+            assert first.counts.dead == len(file.waiting) + len(POISON)
+            for step in rnd.sample(STEPS, 4) if long else ("after append", "finished"):
+                dying("replay", system, file.tenant, step, 1 + rnd.randrange(2) * long)
+            assert letters.facets(file.tenant)["state"]["waiting"] >= len(POISON)
+        with ThreadPoolExecutor(2 * len(files)) as threads:
+            loads = [threads.submit(load, system, file.new, file.tenant) for file in files]
+            replays = [threads.submit(replay, system, file.tenant) for file in files * 2]
+            assert all(done.result() for done in [*loads, *replays])
         system.settle()
         fold = check(system)
-        expected = {("c", e["id"]): e["props"]["n"] for e in old} | {("c", long_id): 99}
-        assert shown(fold, tenant) == expected
-        for _ in range(QUICK.dead_letter_attempts):
-            replay(system, tenant)
-        assert letters.facets(tenant)["state"] == {"replayed": len(old), "quarantined": len(POISON)}
+        for file in files:
+            assert shown(fold, file.tenant) == shows(file.events)
+            counted = taken(system, file.tenant)
+            assert counted.keys() == set(file.good) | set(file.waiting)
+            assert all(counted[line] == 1 for line in file.good)
+            assert max(counted[line] for line in file.waiting) > 1, "nothing was replayed twice: no fault happened"
+            for _ in range(QUICK.dead_letter_attempts):
+                replay(system, file.tenant)
+            assert letters.facets(file.tenant)["state"] == {"replayed": len(file.waiting), "quarantined": len(POISON)}
         hashes, ends = system.hashes(), system.ends()
-        replay(system, tenant)
-        assert system.ends() == ends, "a letter was replayed twice"
-        assert system.hashes() == hashes
+        assert [replay(system, file.tenant).letters for file in files] == [[]] * len(files)
+        assert (system.hashes(), system.ends()) == (hashes, ends), "a letter was replayed twice"
+
+
+STEPS = ("begun", "before append", "after append", "finished")
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Two files of one tenant, one after the other. Ids of some lines of the old one are too long for its first
+    loading; it ends in poison.
+
+    Args:
+        events: of both.
+        good, waiting: where the old file's lines begin that are taken at once, and those that become letters.
+    """
+
+    old: Path
+    new: Path
+    tenant: str
+    events: list[Event]
+    good: list[int]
+    waiting: list[int]
+
+    @classmethod
+    def write(cls, folder: Path, tenant: str, rnd: random.Random, count: int) -> Renamed:
+        """One of ten things has a long name; both files speak of all things."""
+        events = numbered(rnd.randrange(1 << 30), count, tenant)
+        for event in events:
+            if event["id"].endswith("7"):
+                event["id"] += "-with-a-long-name"
+        lines, half = [json.dumps(event).encode() for event in events], count // 2
+        old = write_lines(folder / f"{tenant}-old.jsonl", [*lines[:half], *POISON])
+        new = write_lines(folder / f"{tenant}-new.jsonl", lines[half:])
+        places = dict(zip(begins(lines[:half]), events[:half], strict=True))
+        waiting = [at for at, event in places.items() if len(event["id"]) > 8]
+        return cls(old, new, tenant, events, [at for at in places if at not in waiting], waiting)

@@ -14,24 +14,26 @@ from typing import Any
 
 import pytest
 
+from cluster import dialect
 from cluster.errors import OutcomeUnknown
 from cluster.ids import BUCKETS
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from tests.fault_proxy import ANSWER_LOST, Direction, FaultProxy, Faults
-from tests.faults.harness import Installation, Producer, Reader, check, entries_of, events, seeds, wait_until
+from tests.faults.harness import Installation, Producer, Reader, check, events, is_long, seeds, wait_until
+from tests.faults.measures import Questions, lag_s
 
 pytestmark = [pytest.mark.services]
 
 
-def size(seed: int) -> int:
+def size(seed: int, short: int = 1) -> int:
     """Events of a run: the long runs of `make chaos` have more."""
-    return 2_000 if seed <= 2 else 20_000
+    return 20_000 if is_long(seed, short) else 2_000
 
 
 def paced(system: Installation, producer: Producer, share: float) -> None:
     """Waits until a share of the events is acknowledged."""
-    total = len(producer._records)
+    total = producer.total
     wait_until(lambda: producer.sent >= share * total, message=f"{share:.0%} of {total} sent")
 
 
@@ -40,70 +42,131 @@ def test_log_killed_stopped_and_started_again(server_root: Path, seed: int) -> N
     """Row 4."""
     with Installation(server_root / f"lk{seed}") as system:
         system.start()
-        producer = Producer(system, events(seed, size(seed))).start()
-        paced(system, producer, 0.3)
+        producer = Producer(system, events(seed, size(seed)), rate_per_s=LOG_RATE_PER_S).start()
+        paced(system, producer, 0.2)
         system.kill("log")
         system.restart("log")
-        paced(system, producer, 0.6)
+        healed(system, producer, seed)
+        paced(system, producer, 0.5)
         log = system.running["log"]
         os.kill(log.pid, signal.SIGSTOP)
         sent = producer.sent
         time.sleep(1.0 if seed == 1 else 20.0)  # how long the fault lasts, nothing is waited for here
         assert producer.sent <= sent + 50
         os.kill(log.pid, signal.SIGCONT)
+        healed(system, producer, seed)
         history = producer.join()
         system.settle(deadline_s=30)
         check(system, history)
 
 
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_log_that_refuses_connections(server_root: Path, seed: int) -> None:
+    """Row 4: connections end, within an answer or between two, and new ones are refused for a while."""
+    rnd = random.Random(seed)
+    with Installation(server_root / f"lr{seed}") as system:
+        system.start_servers()
+        system.log.close()
+        del system.log  # it is not behind the proxy
+        with system.behind_proxy("log") as proxy:
+            for shard in system.shard_ids:
+                system.start_writer(shard)
+            producer = Producer(system, events(seed, size(seed)), rate_per_s=LOG_RATE_PER_S).start()
+            for share in (0.2, 0.5):
+                paced(system, producer, share)
+                cut = Direction(cut_after_bytes=rnd.randrange(200))
+                proxy.set(Faults(to_client=cut, refuse=True, reset=rnd.random() < 0.5))
+                proxy.cut()
+                refused = producer.refused
+                wait_until(lambda refused=refused: producer.refused > refused)  # type: ignore[misc]
+                time.sleep(0.5 if seed == 1 else rnd.uniform(1, 10))  # how long the fault lasts
+                proxy.heal()
+                healed(system, producer, seed)
+            history = producer.join()
+            system.settle()
+            check(system, history)
+            system.stop_loops()
+            system.log.close()
+
+
+LOG_RATE_PER_S = 1_000
+"""So that events come in all the time while the log is at fault, and until what waited is applied."""
+
+
+def healed(system: Installation, producer: Producer, seed: int) -> None:
+    """What was sent is in the shards within 5 s again, 30 s after a fault at most, while more comes in."""
+    if is_long(seed):
+        assert producer.sent < producer.total, "nothing comes in any more: slow the producer down"
+        wait_until(lambda: lag_s(system, producer) < 5.0, deadline_s=30.0, message="lag below 5 s")
+
+
 @pytest.mark.parametrize("seed", seeds(2, 10))
 def test_shard_killed_mid_batch(server_root: Path, seed: int) -> None:
     """Row 5: it comes back older, heals and serves nothing stale; the other shard goes on meanwhile."""
-    with Installation(server_root / f"sk{seed}") as system, Reader(system, "shard-0") as reader:
+    folder, long = server_root / f"sk{seed}", is_long(seed, short=2)
+    with Installation(folder) as system, Reader(system, "shard-0") as reader:
         system.start()
         rnd = random.Random(seed)
-        producer = Producer(system, events(seed, size(seed))).start()
-        kills = 3 if seed <= 2 else 10
-        for n in range(kills):
-            paced(system, producer, (n + rnd.random()) / (kills + 1))
-            if n % 2 == 0:
-                system.checkpoint("shard-0")
-            wait_until(lambda: sum(system.positions("shard-0").values()) > 0)
-            system.kill("shard-0")
-            if n == 0:
-                paced(system, producer, 0.4)
-                system.settle_partly("shard-1")
-            ends = system.ends()
-            mine = system.stack.current_map().partitions_of("shard-0")
-            system.restart("shard-0")
-            reader.expect({p: ends[p] for p in mine})
+        producer = Producer(system, events(seed, size(seed, short=2)), rate_per_s=800 if long else None).start()
+        with Questions(system, "shard-1") as asked:
+            for n in range(10 if long else 3):
+                with asked.marked("calm"):
+                    paced(system, producer, (n + rnd.random()) / (11 if long else 4))
+                    if n % 2 == 0:
+                        system.checkpoint("shard-0")
+                    wait_until(lambda: sum(system.positions("shard-0").values()) > 0)
+                with asked.marked("fault"):
+                    system.kill("shard-0")
+                    if n == 0:
+                        paced(system, producer, 0.15 if long else 0.4)
+                        system.settle_partly("shard-1")
+                    ends = system.ends()
+                    mine = system.stack.current_map().partitions_of("shard-0")
+                    system.restart("shard-0")
+                    reader.expect({p: ends[p] for p in mine})
+                    wait_until(lambda: system.writers["shard-0"].status.ready, message="shard-0 serves again")
         history = producer.join()
         system.settle()
         assert reader.stale == []
         assert reader.served
+        assert asked.failed == [], "a shard that was not killed did not answer"
+        if long:
+            assert min(asked.answers("calm"), asked.answers("fault")) >= 100
+            assert asked.p95_s("fault") <= 2 * asked.p95_s("calm")
         check(system, history)
 
 
-def test_answer_lost_after_the_commit(server_root: Path) -> None:
-    """Row 6: the shard has done it, and its answer never comes. The next writer finds it done."""
-    with Installation(server_root / "al") as system:
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_answer_lost_after_the_commit(server_root: Path, seed: int) -> None:
+    """Row 6: the shard has done it, and its answer never comes: to a write, or to the commit that moves the cursor.
+    The next writer finds it done."""
+    rnd, turns = random.Random(seed), 20 if is_long(seed) else 8
+    with Installation(server_root / f"al{seed}") as system:
         system.start_servers()
-        proxy_socket = server_root / "al" / "p.sock"
-        records = events(11, 1_500)
-        with FaultProxy.unix(system.running["shard-0"].socket, proxy_socket) as proxy:
-            system.stack.control.shards.register("shard-0", f"unix://{proxy_socket}", time.time())
+        with system.behind_proxy("shard-0") as proxy:
             for shard in system.shard_ids:
                 system.start_writer(shard)
-            system.settle()
-            shard_0 = [r for r in records if r.bucket % system.partitions % 2 == 0]
-            for turn, at in enumerate(range(0, len(shard_0), 100)):
-                proxy.set(Faults(to_client=Direction(cut_after_bytes=turn % 4 * 250)))
-                system.log.append(entries_of(shard_0[at : at + 100], system.partitions))
+            producer = Producer(system, events(seed, size(seed)), rate_per_s=1_000 if is_long(seed) else 500).start()
+            for turn in range(turns):
+                paced(system, producer, (turn + rnd.random()) / (turns + 1))
+                lost = proxy.answers_lost
+                if commit := turn % 2 == 0:
+                    proxy.set(Faults(lose_answer_to=COMMIT))
+                else:
+                    proxy.set(Faults(to_client=Direction(cut_after_bytes=rnd.randrange(1_000))))
                 wait_until(lambda: system.writers["shard-0"].status.state == "waiting", message="the answer is lost")
                 proxy.heal()
-                system.settle()
-            assert sum(c.duplicate for c in _cursors(system, "shard-0")) > 100, "nothing had been done before the cut"
-            check(system)
+                assert proxy.answers_lost > lost or not commit
+                wait_until(lambda: system.writers["shard-0"].status.state == "running", message="a next writer")
+            history = producer.join()
+            system.settle()
+            assert sum(c.duplicate for c in _cursors(system, "shard-0")) > 50, "nothing had been done before the cut"
+            check(system, history)
+            system.stop_loops()
+
+
+COMMIT = dialect.ADVANCE[-60:].encode()
+"""What only the query that moves cursors holds."""
 
 
 def _cursors(system: Installation, shard: str) -> list[Any]:
