@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyiceberg.catalog.sql import SqlCatalog
@@ -29,7 +29,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform, YearTransform
 from pyiceberg.types import DateType, IntegerType, LongType, NestedField, PrimitiveType, StringType
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from cluster import batch
 from cluster.errors import Conflict, Corrupt, NotFound, Rejected, Unavailable
@@ -39,6 +39,7 @@ from cluster.stores.lake_positions import Positions, positions_of
 
 NAME = ("intelgraph", "events")
 POSITIONS = "intelgraph.positions"
+_OPEN_ATTEMPTS = 4
 _KEY = ("tenant", "case", "kind", "type", "id")
 _OWN: dict[str, PrimitiveType] = {
     "log_generation": IntegerType(),
@@ -84,13 +85,20 @@ def _properties(keep_metadata: int) -> dict[str, str]:
 
 
 def open_catalog(folder: Path) -> SqlCatalog:
-    """The lake's SQL catalog: one SQLite file beside the table.
+    """The lake's SQL catalog: one SQLite file beside the table. Several processes may open a new one at once.
 
     Raises:
         Rejected: the folder's name cannot be part of a table location.
     """
     if any(sign in str(folder) for sign in "?#%"):
         raise Rejected(f"lake folder {folder}: take a name without '?', '#' and '%'")
+    for _ in range(_OPEN_ATTEMPTS - 1):
+        with suppress(OperationalError):  # the library looks for its tables, then makes them: another one was faster
+            return _catalog(folder)
+    return _catalog(folder)
+
+
+def _catalog(folder: Path) -> SqlCatalog:
     implementation = f"{DurableFileIO.__module__}.{DurableFileIO.__name__}"
     return SqlCatalog(
         "lake",
@@ -114,7 +122,8 @@ def load_table(catalog: SqlCatalog, folder: Path, *, create: bool, keep_metadata
         if not create:
             raise NotFound(f"there is no lake in {folder}: start the system once, or name another folder") from None
     make_folder(folder / "events")
-    catalog.create_namespace_if_not_exists(NAME[0])
+    with suppress(IntegrityError):  # another one was faster
+        catalog.create_namespace_if_not_exists(NAME[0])
     schema = _schema()
     order = SortOrder(*(SortField(schema.find_field(n).field_id, IdentityTransform()) for n in _KEY))
     location, properties = f"{SCHEME}{folder / 'events'}", _properties(keep_metadata)

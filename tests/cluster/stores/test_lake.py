@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,19 @@ def test_missing_lake_is_not_created_by_readers(tmp_path: Path) -> None:
 def test_folder_that_no_location_can_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="without"):
         Lake.open(tmp_path / "a?b")
+
+
+def test_several_open_a_new_lake_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(6)
+
+    def opened(folder: Path) -> bool:
+        together.wait(10)
+        with Lake.open(folder) as lake:
+            return lake.positions().is_empty
+
+    with ThreadPoolExecutor(6) as threads:
+        for number in range(8):
+            assert all(threads.map(opened, [tmp_path / f"lake-{number}"] * 6))
 
 
 def test_empty_lake_stands_at_nothing(lake: Lake) -> None:
