@@ -185,7 +185,9 @@ class Replay:
         self._failpoint("before append")
         numbers = self._backoff.call(lambda: self._log.append(batch.entries))
         self._failpoint("after append")
-        result.reached |= {entry.partition: number for entry, number in zip(batch.entries, numbers, strict=True)}
+        for entry, number in zip(batch.entries, numbers, strict=True):
+            result.reached[entry.partition] = number
+            metrics.ACKED.labels(str(entry.partition)).inc(entry.records)
         for letter, bad in zip(letters, batch.failures, strict=True):
             failure = None if bad is None else (bad.error_class, bad.reason)
             state = self._control.dead_letters.finish_replay(tenant, letter.id, self._attempts, failure=failure)
