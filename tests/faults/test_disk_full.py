@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,7 +13,11 @@ import pytest
 
 from cluster.embedded import alive
 from cluster.errors import Unavailable
-from tests.faults.harness import Installation, Producer, check, events, wait_until
+from tests.faults.harness import Installation, Producer, check, events, is_long, seeds, wait_until
+from workloads.snapshot.export import state_lines
+from workloads.snapshot.job import take_snapshot
+from workloads.snapshot.read import open_snapshot
+from workloads.snapshot.verify import verify
 
 pytestmark = [pytest.mark.services]
 Disk = Callable[[Path], Path]
@@ -47,17 +52,19 @@ def fill(filler: Path, leave_bytes: int = 0) -> None:
     os.truncate(filler, max(0, size - leave_bytes))
 
 
-def test_log_on_a_full_disk(server_root: Path, small_disk: Disk) -> None:
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_log_on_a_full_disk(server_root: Path, small_disk: Disk, seed: int) -> None:
     """Nothing is acknowledged that is not on disk; the producer waits and goes on."""
-    root = server_root / "fl"
+    rnd, root = random.Random(seed), server_root / f"fl{seed}"
+    records = events(seed, 20_000 if is_long(seed) else 6_000)
     with Installation(root) as system:
         filler = small_disk(system.spec("log").folder)
         try:
             system.start()
-            fill(filler, leave_bytes=200 << 10)
-            producer = Producer(system, events(13, 6_000)).start()
+            fill(filler, leave_bytes=rnd.randrange(100 << 10, 300 << 10))
+            producer = Producer(system, records).start()
             wait_until(lambda: not alive(system.running["log"]) or bool(producer.refused), message="the disk is full")
-            assert producer.sent < 6_000
+            assert producer.sent < len(records)
             filler.unlink()
             system.restart("log")
             history = producer.join()
@@ -69,18 +76,21 @@ def test_log_on_a_full_disk(server_root: Path, small_disk: Disk) -> None:
             system.kill("log")
 
 
-def test_shard_checkpoint_on_a_full_disk(server_root: Path, small_disk: Disk) -> None:
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_shard_checkpoint_on_a_full_disk(server_root: Path, small_disk: Disk, seed: int) -> None:
     """The save fails with an error that says why, the old checkpoint stays, the shard goes on; the next save works."""
-    with Installation(server_root / "fs") as system:
+    records = events(seed, 20_000 if is_long(seed) else 2_000)
+    with Installation(server_root / f"fs{seed}") as system:
         filler = small_disk(system.spec("shard-0").folder)
         try:
             system.start()
-            histories = [Producer(system, events(1, 1_000)).send()]
+            half = random.Random(seed).randrange(len(records) // 4, len(records) // 2)
+            histories = [Producer(system, records[:half]).send()]
             system.settle()
             system.checkpoint("shard-0")
             old = system.spec("shard-0").dump_file.read_bytes()
             fill(filler)
-            histories.append(Producer(system, events(2, 1_000, start=1_001)).send())
+            histories.append(Producer(system, records[half:]).send())
             system.settle()
             with pytest.raises(Unavailable, match="free disk space"):
                 system.saves("shard-0").save(system.running["shard-0"])
@@ -98,21 +108,39 @@ def test_shard_checkpoint_on_a_full_disk(server_root: Path, small_disk: Disk) ->
             system.kill("shard-0")
 
 
-def test_lake_on_a_full_disk(server_root: Path, small_disk: Disk) -> None:
-    """The appender waits with a clear reason, shards go on, and it takes everything when there is room."""
-    root = server_root / "fk"
+@pytest.mark.parametrize("seed", seeds(1, 10))
+def test_lake_and_snapshots_on_full_disks(server_root: Path, small_disk: Disk, seed: int) -> None:
+    """The appender waits with a clear reason, shards go on, and it takes everything when there is room. A snapshot
+    fails with a clear error, the old one stays readable, and the next one is whole."""
+    root, records = server_root / f"fk{seed}", events(seed, 20_000 if is_long(seed) else 2_000)
     with Installation(root) as system:
-        filler = small_disk(root / "lake")
+        fillers = [small_disk(root / "lake"), small_disk(root / "snapshots")]
+        snapshots = fillers[1].parent
         system.start(lake=True)
         lake = system.lake
         assert lake is not None
         wait_until(lambda: lake.state == "running")
-        fill(filler)
-        history = Producer(system, events(3, 2_000)).send()
+        half = random.Random(seed).randrange(len(records) // 4, len(records) // 2)
+        histories = [Producer(system, records[:half]).send()]
+        first = take_snapshot(root / "lake", snapshots, system.ends())
+        for filler in fillers:
+            fill(filler)
+        histories.append(Producer(system, records[half:]).send())
         system.settle()
         wait_until(lambda: lake.state == "waiting", message="the appender waits")
         assert "space" in lake.reason
-        filler.unlink()
-        wait_until(lambda: lake.records == len(history.ok), message="the lake has everything")
-        check(system, history)
+        fillers[0].unlink()
+        wait_until(lambda: lake.records == len(records), message="the lake has everything")
+        with pytest.raises(Unavailable, match="Free space"):
+            take_snapshot(root / "lake", snapshots, system.ends())
+        with open_snapshot(snapshots) as snapshot:
+            assert snapshot.id == first.id
+            assert verify(snapshot).is_whole
+        fillers[1].unlink()
+        second = take_snapshot(root / "lake", snapshots, system.ends())
+        fold = check(system, *histories)
+        with open_snapshot(snapshots) as snapshot:
+            assert (snapshot.id, snapshot.manifest.parent) == (second.id, first.id)
+            assert verify(snapshot).is_whole
+            assert state_lines(snapshot) == fold.state_lines()
         system.stop_loops()
