@@ -25,7 +25,7 @@ from cluster.errors import Corrupt
 from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, thing_of
 from cluster.model import Kind, Record
 from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.graph import CursorMove, Fence, StoredThing, WriteCounts, merged_record
+from cluster.stores.graph import CursorMove, Fence, Outcomes, StoredThing, WriteCounts, merged_record
 from cluster.stores.log import Entry
 from cluster.telemetry.logs import Log
 
@@ -209,6 +209,7 @@ class ShardWriter:
         self._shard.advance(self._fence, [move], counts)
         self._at[partition] = to
         self.records_applied[partition] += o.total
+        self._count(o, counts.conflicts.total())
 
     def _begin(self, gulp: Gulp) -> None:
         self._shard.see_cases(self._fence, gulp.cases)
@@ -279,13 +280,16 @@ class ShardWriter:
             LOG.warning("versions_with_two_contents", tenant=tenant, source=source, conflicts=conflicts)
         for move in gulp.moves:
             self.records_applied[move.partition] += move.records
+        self._count(done, counts.conflicts.total())
+        self.counters.batches += 1
+
+    def _count(self, done: Outcomes, conflicts: int) -> None:
         c = self.counters
-        c.records += total
+        c.records += done.total
         c.applied += done.applied
         c.duplicate += done.duplicate
         c.stale += done.stale
-        c.conflicts += counts.conflicts.total()
-        c.batches += 1
+        c.conflicts += conflicts
 
     # --- floors and priorities: first kept, then applied, then marked done
 

@@ -101,7 +101,10 @@ class ShardWriterLoop:
             writer = start_writer(start, settings.log.read_entries, settings.log.read_bytes, settings.log.block_ms)
             self._counted = (0, 0, 0)
             self.status.epoch, self.status.lease = registered.epoch, token
-            self._loop(start, writer, lease_name, token)
+            try:
+                self._loop(start, writer, lease_name, token)
+            finally:
+                self._count(writer)
         finally:
             shard.close()
             log.close()
@@ -131,23 +134,27 @@ class ShardWriterLoop:
         lag = {
             p: max(1, appended.get(p, 0) - writer.records_applied.get(p, 0)) if p in behind else 0 for p in positions
         }
-        c = writer.counters
-        self.status.records, self.status.lag_records = c.records, sum(lag.values())
+        self.status.records, self.status.lag_records = writer.counters.records, sum(lag.values())
         now_ms = time.time() * 1000
         waiting = writer.oldest_pending_ms
         self.status.lag_seconds = max(0.0, (now_ms - waiting) / 1000) if waiting and self.status.lag_records else 0.0
-        counted = (c.applied, c.duplicate, c.stale)
-        for metric, new, old in zip(
-            (metrics.APPLIED, metrics.DUPLICATE, metrics.STALE), counted, self._counted, strict=True
-        ):
-            metric.labels(self._shard_id, "all").inc(new - old)
-        self._counted = counted
+        self._count(writer)
         for partition, records in lag.items():
             metrics.LAG_RECORDS.labels(self._shard_id, str(partition)).set(records)
         metrics.LAG_SECONDS.labels(self._shard_id, "all").set(self.status.lag_seconds)
         self._stack.control.shards.report_lag(
             self._shard_id, self.status.lag_records, self.status.lag_seconds, time.time()
         )
+
+    def _count(self, writer: ShardWriter) -> None:
+        """What the writer has done since the last time; also when it ends, however that is."""
+        c = writer.counters
+        counted = (c.applied, c.duplicate, c.stale)
+        for metric, new, old in zip(
+            (metrics.APPLIED, metrics.DUPLICATE, metrics.STALE), counted, self._counted, strict=True
+        ):
+            metric.labels(self._shard_id, "all").inc(new - old)
+        self._counted = counted
 
 
 class ShardWriterActor:

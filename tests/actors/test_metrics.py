@@ -245,3 +245,18 @@ def _states(epochs: Mapping[str, int]) -> dict[str, ShardState]:
 
 def _with_owners(shard_map: ShardMap, owners: Sequence[str]) -> ShardMap:
     return replace(shard_map, owners=tuple(owners))
+
+
+def test_what_a_writer_counted_last_is_not_lost_when_it_ends(
+    system: Installation, push: Callable[[Sequence[Event]], None]
+) -> None:
+    """Ended in order, or by an error that may pass: what its shard has applied is counted."""
+    counted = Counted()
+    for position in range(1, 6):
+        push(people(position, 24))
+        system.stop_writer("shard-0")
+        system.start_writer("shard-0")
+        system.settle()
+    expected = 5 * owned(system, people(1, 24))["shard-0"]
+    time.sleep(1.0)  # longer than between two reports
+    assert counted.outcomes("shard-0") == (expected, 0, 0)

@@ -142,6 +142,15 @@ def test_outcomes_are_conserved(make_shard: MakeShard) -> None:
     assert cursor.records == 2 * len(a) == cursor.applied + cursor.duplicate + cursor.stale
 
 
+def test_records_that_come_from_the_lake_are_counted_too(make_shard: MakeShard) -> None:
+    rows = [make("t", "c", 0, "person", f"p{i}", "s", i) for i in range(1, 4)]
+    writer = open_writer(make_shard(), Tape([]))
+    writer.jump(0, 1, writer.apply(rows))
+    writer.jump(0, 2, writer.apply(rows))
+    counters = writer.counters
+    assert (counters.records, counters.applied, counters.duplicate, counters.stale) == (6, 3, 3, 0)
+
+
 def test_an_older_row_of_the_same_batch_does_not_win(make_shard: MakeShard) -> None:
     new = make("t", "c", 0, "person", "p", "s", 2, props='{"v":2}')
     old = make("t", "c", 0, "person", "p", "s", 1, props='{"v":1}')
