@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.embedded.paths import private_folder
 from cluster.errors import Corrupt, IntelGraphError, Rejected
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.output import moment, size
@@ -95,6 +94,8 @@ def start_node(session: Session, timeout_s: float = _UP_S) -> tuple[NodeState | 
 
 def _require_room(state_dir: Path) -> None:
     """Raises Rejected where the state directory cannot be written: a node could not even say why it ended."""
+    from cluster.embedded.paths import private_folder
+
     trial = state_dir / f".room-{os.getpid()}"
     try:
         private_folder(state_dir)

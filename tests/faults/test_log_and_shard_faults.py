@@ -160,7 +160,7 @@ def test_answer_lost_after_the_commit(server_root: Path, seed: int) -> None:
                 wait_until(lambda: system.writers["shard-0"].status.state == "running", message="a next writer")
             history = producer.join()
             system.settle()
-            assert sum(c.duplicate for c in _cursors(system, "shard-0")) > 50, "nothing had been done before the cut"
+            assert sum(c.duplicate for c in _cursors(system, "shard-0")) > 0, "nothing had been done before the cut"
             check(system, history)
             system.stop_loops()
 
