@@ -8,6 +8,7 @@ Everything a replica needs it makes itself, from the settings: it can be killed 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -37,6 +38,8 @@ class Api:
     def __init__(self, settings: Settings, make: MakeServices) -> None:
         _keep_to_host(settings.query.host)
         self._services = make(settings)
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)  # an answer is thousands of small lists: the collector only walks them
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build(self._services)

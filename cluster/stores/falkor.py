@@ -1,13 +1,14 @@
 """FalkorDB over its Redis protocol: fixed query templates in, rows out, errors translated.
 
-One `FalkorClient` holds one connection and is for one thread. Reads take `read()`; a writer uses `send()` and
-`receive()` so that the next batch's text is built while the store works on this one.
+One `FalkorClient` is for one thread. Reads take `read()`; a writer uses `send()` and `receive()` so that the next
+batch's text is built while the store works on this one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -102,8 +103,16 @@ def translate(error: Exception, wrote: bool, given_s: float | None = None) -> In
     return QueryFailed(f"the shard refused a query: {text[:500]}")
 
 
+def _answer(connection: Any) -> Any:
+    """One answer as it came: none of an empty graph, and a refusal as it is, so that those after it are read."""
+    try:
+        return connection.read_response()
+    except redis.exceptions.ResponseError as error:
+        return () if "empty key" in str(error) else error
+
+
 class FalkorClient:
-    """One connection to one shard.
+    """A connection to one shard, and one beside it for readings that need nothing of each other.
 
     Args:
         uri: `unix:///path/to/socket` or `falkor://host:port`.
@@ -125,14 +134,16 @@ class FalkorClient:
         parts = urlsplit(uri)
         secret = password.get_secret_value() if password else None
         shared: dict[str, Any] = {"username": username, "password": secret, "socket_timeout": timeout_s, "protocol": 2}
-        self._connection: Any
+        connect: Callable[[], Any]
         if parts.scheme == "unix":
-            self._connection = UnixDomainSocketConnection(path=parts.path, **shared)  # type: ignore[no-untyped-call, abstract]
+            connect = partial(UnixDomainSocketConnection, path=parts.path, **shared)
         elif parts.scheme in ("falkor", "redis") and parts.hostname:
             shared["socket_connect_timeout"] = min(timeout_s, 5.0)
-            self._connection = Connection(host=parts.hostname, port=parts.port or 6379, **shared)  # type: ignore[no-untyped-call]
+            connect = partial(Connection, host=parts.hostname, port=parts.port or 6379, **shared)
         else:
             raise Rejected(f"shard address {uri!r}: use unix:///path or falkor://host:port")
+        self._connection: Any = connect()  # they are opened when they are first used
+        self._beside: Any = connect()
         self._open = 0
 
     def send(self, texts: Sequence[str], read_only: bool = False) -> None:
@@ -198,7 +209,10 @@ class FalkorClient:
     def read_all(
         self, queries: Sequence[tuple[str, Mapping[str, Any]]], timeout_s: float | None = None
     ) -> list[list[list[Any]]]:
-        """Run several reading templates, sent at once, and wait for all: rows of each. See `read`."""
+        """Run several reading templates, sent at once, and wait for all: rows of each. See `read`.
+
+        The shard works on one query of a connection after the other, so every second one takes another connection.
+        """
         self._check_idle()
         options = ("timeout", max(1, int(timeout_s * 1000))) if timeout_s else ()
         commands = [
@@ -208,8 +222,13 @@ class FalkorClient:
         ]  # fmt: skip
         try:
             with _READ_SECONDS.time():
-                self._connection.send_packed_command(self._connection.pack_commands(commands))
-                answers = [self._answer() for _ in commands]
+                sent = [(self._connection, commands[::2]), (self._beside, commands[1::2])]
+                for connection, mine in sent:
+                    if mine:
+                        connection.send_packed_command(connection.pack_commands(mine))
+                answers: list[Any] = [None] * len(commands)
+                for first, (connection, mine) in enumerate(sent):
+                    answers[first::2] = [_answer(connection) for _ in mine]
         except (redis.exceptions.RedisError, OSError) as error:
             self.close()
             raise translate(error, False) from error
@@ -217,13 +236,6 @@ class FalkorClient:
             if isinstance(answer, redis.exceptions.ResponseError):
                 raise translate(answer, False, timeout_s) from answer
         return list(map(_rows, answers))
-
-    def _answer(self) -> Any:
-        """One answer as it came: none of an empty graph, and a refusal as it is, so that those after it are read."""
-        try:
-            return self._connection.read_response()
-        except redis.exceptions.ResponseError as error:
-            return () if "empty key" in str(error) else error
 
     def answers(self) -> bool:
         """Whether the server answers; its main thread does so however many queries run or wait."""
@@ -249,3 +261,4 @@ class FalkorClient:
         """Close the connection; the next call opens a new one."""
         self._open = 0
         self._connection.disconnect()
+        self._beside.disconnect()

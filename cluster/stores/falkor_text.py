@@ -22,6 +22,7 @@ from cluster.model import Kind, Op, Record
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 PROPERTY_KEY = r'"([A-Za-z_][A-Za-z0-9_.-]*)":'
 """A property's name in a canonical JSON object without escapes: a raw quote cannot stand inside a string."""
+_MANY = 4
 _SMALLEST_NORMAL = 2.2250738585072014e-308
 
 
@@ -55,8 +56,19 @@ def literal(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{name(k)}:{literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Sequence):
-        return "[" + ",".join(map(literal, value)) + "]"
+        return _texts(value) or "[" + ",".join(map(literal, value)) + "]"
     raise Rejected(f"{kind.__name__} is no parameter")
+
+
+def _texts(values: Sequence[Any]) -> str:
+    """The list of many plain texts (keys), all at once; empty where it has to be written one by one."""
+    if len(values) < _MANY or type(values[0]) is not str:
+        return ""
+    try:
+        text = '","'.join(values)
+    except TypeError:
+        return ""
+    return "" if text.count('"') != 2 * (len(values) - 1) or "\\" in text else f'["{text}"]'
 
 
 def name(text: str) -> str:

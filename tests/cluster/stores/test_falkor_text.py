@@ -48,6 +48,17 @@ def test_any_text_is_a_value_and_nothing_else(client: FalkorClient, text: str) -
 
 
 @fuzz
+@given(st.lists(st.one_of(texts, hostile, st.sampled_from(["plain", 'a","b', "'"]), st.integers(0, 9)), max_size=9))
+@example(["a", "b", "c", "d"])
+@example(["a", "b", '"', "d"])
+@example(["a", "b", "c", "\\"])
+@example(["a", "b", "c", 1])
+def test_a_list_is_written_as_its_items_are(client: FalkorClient, items: list[str | int]) -> None:
+    assert client.read("RETURN $x", {"x": items}) == [[items]]
+    assert literal(items) in (f"[{','.join(map(literal, items))}]", "[]")
+
+
+@fuzz
 @given(st.dictionaries(names, values, max_size=6))
 @example({"x": -0.0, "y": 5e-324, "z": 0.1 + 0.2, "w": [5e-324, 1e308]})
 @example({"a": '","b":"', "b": '"b":'})
