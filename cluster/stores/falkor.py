@@ -7,7 +7,7 @@ batch's text is built while the store works on this one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -134,9 +134,9 @@ class FalkorClient:
         parts = urlsplit(uri)
         secret = password.get_secret_value() if password else None
         shared: dict[str, Any] = {"username": username, "password": secret, "socket_timeout": timeout_s, "protocol": 2}
-        connect: Callable[[], Any]
+        connect: Any  # redis-py is not typed
         if parts.scheme == "unix":
-            connect = partial(UnixDomainSocketConnection, path=parts.path, **shared)
+            connect = partial(UnixDomainSocketConnection, path=parts.path, **shared)  # type: ignore[abstract]
         elif parts.scheme in ("falkor", "redis") and parts.hostname:
             shared["socket_connect_timeout"] = min(timeout_s, 5.0)
             connect = partial(Connection, host=parts.hostname, port=parts.port or 6379, **shared)
