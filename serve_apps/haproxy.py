@@ -164,10 +164,11 @@ def _edits(host: str, answers: dict[int, Path]) -> str:
             *(f"errorfile {status} {path}" for status, path in answers.items() if status < 500),
         ],
         "frontend": [f"http-request del-header {name}" for name in STRIPPED_HEADERS],
-        # Serve's own words are plain text: that it took too long (408), that it has too many requests (503).
+        # Serve's own words are plain text: that it took too long (408), that it has too many requests (503), that the
+        # replica has died meanwhile (500). The application's own 500 is a problem document and passes.
         "backend": [
             f"{unavailable} {{ status 408 }}",
-            f"{unavailable} {{ status 503 }} {{ res.hdr(content-type) -m beg text/ }}",
+            f"{unavailable} {{ status 500 503 }} {{ res.hdr(content-type) -m beg text/ }}",
         ],
     }
     texts = {where: "\\\n".join(f"    {line} {_MARK}" for line in lines) for where, lines in added.items()}

@@ -114,6 +114,13 @@ def test_proxys_own_answers_are_problem_documents(edited: str) -> None:
         assert (headers["retry-after"] is not None) == (status > "500")
 
 
+def test_serves_own_words_become_problem_documents(edited: str) -> None:
+    lines = [line.split("#")[0].strip() for line in edited.splitlines()]
+    unavailable = "http-response return status 503 default-errorfiles if"
+    for said in ("{ status 408 }", "{ status 500 503 } { res.hdr(content-type) -m beg text/ }"):
+        assert f"{unavailable} {said}" in lines
+
+
 def test_where_no_application_is_nothing_is_said_not_to_exist(edited: str) -> None:
     nowhere = edited.partition("\nbackend default_backend\n")[2].partition("\nbackend ")[0]
     assert nowhere.split() == ["http-request", "return", "status", "503", "default-errorfiles"]
