@@ -103,13 +103,13 @@ def _pages(records: Iterable[Record]) -> Iterable[list[Record]]:
 def _joined(entries: Iterable[tuple[int, list[Record]]]) -> Iterable[tuple[int, list[Record]]]:
     """Entries put together until they hold a page of records; the number is the last one's."""
     joined: list[Record] = []
-    number = 0
+    number = said = 0
     for number, records in entries:
         joined += records
         if len(joined) >= _PAGE:
             yield number, joined
-            joined = []
-    if joined:
+            joined, said = [], number
+    if number > said:
         yield number, joined
 
 

@@ -93,7 +93,7 @@ class Upserts:
                 sent, self._sent = self._sent, []
                 left = [(one, self._take(counts, one)) for one in sent]
                 for one, rows in left:
-                    for page in pages(rows, self._write_rows):
+                    for page in pages(rows, self._write_rows) if rows.height else ():
                         self._send(page, one.fence, Way.UPSERT, one.way is Way.CREATE)
         except BaseException:
             self._sent = []

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors import shard_start
 from actors.shard_start import Start, start_writer
 from actors.shard_writer import ShardWriter
 from cluster import batch, versions
@@ -149,6 +150,15 @@ def test_records_that_come_from_the_lake_are_counted_too(make_shard: MakeShard) 
     writer.jump(0, 2, writer.apply(rows))
     counters = writer.counters
     assert (counters.records, counters.applied, counters.duplicate, counters.stale) == (6, 3, 3, 0)
+
+
+def test_entries_from_the_lake_are_put_together_and_none_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_start, "_PAGE", 3)
+    a, b, c, d, e = (make("t", "c", 0, "person", f"p{i}", "s", i) for i in range(1, 6))
+    entries = [(1, [a]), (2, [b, c, d]), (3, []), (4, [e]), (5, [])]
+    assert list(shard_start._joined(entries)) == [(2, [a, b, c, d]), (5, [e])]
+    assert list(shard_start._joined([(1, [a, b, c]), (2, [])])) == [(1, [a, b, c]), (2, [])]
+    assert list(shard_start._joined([])) == []
 
 
 def test_an_older_row_of_the_same_batch_does_not_win(make_shard: MakeShard) -> None:
