@@ -56,9 +56,11 @@ def snapshot_files(edge_list: Path, folder: Path, vertices: int) -> GraphFiles:
         "joined_csc_offsets": numbers("offset", csc.offsets),
         "joined_csc": pl.DataFrame({"dst": row_numbers(csc), "src": csc.indices.astype(np.int64)}),
     }
-    parts = write_parts(folder, [Output(name, "bench", frame, [(0, len(frame))]) for name, frame in frames.items()])
-    offsets, neighbours = (str(folder / part.path) for part in parts)
-    return GraphFiles(vertices, csc.edges, ColumnFiles("offset", (offsets,)), ColumnFiles("src", (neighbours,)))
+    written = write_parts(folder, [Output(name, "bench", frame, [(0, len(frame))]) for name, frame in frames.items()])
+    offsets, neighbours = (
+        tuple(str(folder / one.part.path) for one in written if one.dataset == name) for name in frames
+    )
+    return GraphFiles(vertices, csc.edges, ColumnFiles("offset", offsets), ColumnFiles("src", neighbours))
 
 
 def job(files: GraphFiles, folder: Path) -> dict[str, float]:

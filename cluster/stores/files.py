@@ -17,7 +17,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from blake3 import blake3
 
 from cluster.errors import Corrupt, Unavailable
 
@@ -57,17 +59,26 @@ def aside_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex}{ASIDE_SUFFIX}")
 
 
+class Digest(Protocol):
+    """What `hashlib` and `blake3` give."""
+
+    def update(self, data: memoryview, /) -> object: ...
+
+    def hexdigest(self) -> str: ...
+
+
 class HashingFile(io.RawIOBase):
     """A new file that is hashed while it is written, and fsynced by `seal`.
 
     Every write is of bytes that follow each other: Parquet and JSON writers seek nowhere.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, digest: Digest | None = None) -> None:
+        """`digest`: SHA-256 where absent."""
         super().__init__()
         self.path = path
         self.bytes_written = 0
-        self._digest = hashlib.sha256()
+        self._digest = digest or hashlib.sha256()
         self._file = path.open("xb", buffering=0)
 
     def writable(self) -> bool:
@@ -87,7 +98,10 @@ class HashingFile(io.RawIOBase):
         return self.bytes_written
 
     def seal(self) -> str:
-        """Makes the file's bytes durable and closes it; returns their SHA-256. The name is durable after `publish`."""
+        """Makes the file's bytes durable and closes it; returns their digest (hexadecimal).
+
+        The name is durable after `publish`.
+        """
         os.fsync(self._file.fileno())
         self.close()
         return self._digest.hexdigest()
@@ -126,9 +140,19 @@ def sha256_of(path: Path) -> str:
     Raises:
         Corrupt: the file is missing.
     """
+    return _digest_of(path, hashlib.sha256)
+
+
+def blake3_of(path: Path) -> str:
+    """BLAKE3 of a file's bytes, in hexadecimal: for large files, at twice the speed. Raises as `sha256_of`."""
+    return _digest_of(path, blake3)
+
+
+def _digest_of(path: Path, digest: Callable[[], Any]) -> str:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found: str = hashlib.file_digest(file, digest).hexdigest()
+            return found
     except FileNotFoundError as error:
         raise Corrupt(f"{path.name} is missing from {path.parent}; restore it, or use another snapshot") from error
 

@@ -44,9 +44,9 @@ from workloads.snapshot.layout import (
     tenant_digest,
     whole_hash,
 )
-from workloads.snapshot.parts import WRITE_THREADS, Output, write_parts
+from workloads.snapshot.parts import WRITE_THREADS, Output, Written, write_parts
 from workloads.snapshot.read import LOCK, Snapshot, open_snapshot, read_pointer
-from workloads.snapshot.units import FoldTask, GraphTask, JoinTask, Unit, Written, fold_unit, graph_unit, join_tenant
+from workloads.snapshot.units import FoldTask, GraphTask, JoinTask, Unit, fold_unit, graph_unit, join_tenant
 
 UNIT_ROWS = 8_000_000
 """Records and registers that one unit folds: bounds its memory (about 1 KB a row at the peak)."""
@@ -186,7 +186,7 @@ def _build(lake_folder: Path, plan: Plan, run: Runner, unit_rows: int) -> Manife
     beside = run_threads if run is run_here else run
     joined = beside(join_tenant, [_join_task(plan, tenant, at, written) for tenant in tenants])
     rules = _write_rules(plan)
-    registers = [Written("registers", "", unit.registers) for unit in units if unit.registers]
+    registers = [written for unit in units for written in unit.registers]
     everything = [*registers, *rules, *written, *(found for one in joined for found in one)]
     return _manifest(plan, everything, _tenants(tenants, units, at, joined))
 
@@ -217,7 +217,8 @@ def _fold_task(lake_folder: Path, plan: Plan, slots: tuple[int, int], keep_visib
 
 
 def _graph_task(plan: Plan, unit: Unit, base: dict[str, Base]) -> GraphTask:
-    return GraphTask(plan.root, unit.registers, plan.rules.priorities, base, unit.visible, plan.failpoint)
+    registers = tuple(plan.root / written.part.path for written in unit.registers)
+    return GraphTask(plan.root, registers, plan.rules.priorities, base, unit.visible, plan.failpoint)
 
 
 def _join_task(plan: Plan, tenant: str, at: list[dict[str, Base]], written: list[Written]) -> JoinTask:
@@ -233,8 +234,7 @@ def _join_task(plan: Plan, tenant: str, at: list[dict[str, Base]], written: list
 def _write_rules(plan: Plan) -> list[Written]:
     frames = {"floors": floors_frame(plan.rules.floors), "priorities": priorities_frame(plan.rules.priorities)}
     outputs = [Output(name, "", frame, [(0, len(frame))]) for name, frame in frames.items() if len(frame)]
-    parts = write_parts(plan.root, outputs, plan.failpoint)
-    return [Written(output.dataset, "", part) for output, part in zip(outputs, parts, strict=True)]
+    return write_parts(plan.root, outputs, plan.failpoint)
 
 
 def _tenants(

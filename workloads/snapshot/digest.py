@@ -1,18 +1,19 @@
 """Digests of rows: what they hold, whatever the files, row groups and compression they lie in.
 
-Each column of a slot gives streams of bytes, each hashed with SHA-256 in row order: integers their values, text its
+Each column of a slot gives streams of bytes, each hashed with BLAKE3 in row order: integers their values, text its
 lengths and values. A column of few values (`layout.CODED`) gives its distinct values, sorted, as such a text, then
-each row's place among them, uint32. The slot's digest is the SHA-256 over the columns' names and digests.
+each row's place among them, uint32. The slot's digest is the BLAKE3 over the columns' names and digests.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from blake3 import blake3
+from numpy.typing import NDArray
 
 from workloads.snapshot.layout import CODED, Slot
 
@@ -33,7 +34,7 @@ def slots_of(table: pa.Table, rows_by_slot: Sequence[tuple[int, int]]) -> tuple[
 
 def digest_of(table: pa.Table) -> str:
     """The digest of a table's rows, in their order."""
-    whole = hashlib.sha256()
+    whole = blake3()
     for name in table.column_names:
         column = table.column(name)
         if column.null_count:
@@ -44,12 +45,12 @@ def digest_of(table: pa.Table) -> str:
 
 
 def _plain(column: pa.ChunkedArray) -> bytes:
-    lengths, values = hashlib.sha256(), hashlib.sha256()
+    lengths, values = blake3(), blake3()
     for chunk in column.chunks:
         if pa.types.is_large_string(chunk.type) or pa.types.is_string(chunk.type):
             _add_text(chunk, lengths, values)
         else:
-            values.update(np.ascontiguousarray(chunk.to_numpy(zero_copy_only=True)).view(np.uint8).data)
+            values.update(_bytes(chunk.to_numpy(zero_copy_only=True)))
     return lengths.digest() + values.digest()
 
 
@@ -65,7 +66,7 @@ def _coded(column: pa.ChunkedArray) -> bytes:
     place = np.zeros(int(used[-1]) + 1 if len(used) else 1, "<u4")
     place[used[order]] = np.arange(len(names), dtype="<u4")
     values = pa.chunked_array([pa.array([names[i] for i in order], pa.large_string())])
-    return _plain(values) + hashlib.sha256(place[codes].data).digest()
+    return _plain(values) + blake3(_bytes(place[codes])).digest()
 
 
 def _add_text(chunk: pa.Array, lengths: Any, values: Any) -> None:
@@ -74,7 +75,11 @@ def _add_text(chunk: pa.Array, lengths: Any, values: Any) -> None:
     if len(chunk) == 0:
         return
     offsets = np.frombuffer(starts, kind, count=len(chunk) + 1, offset=chunk.offset * kind.itemsize)
-    lengths.update(np.diff(offsets).astype("<u4").data)
+    lengths.update(_bytes(np.diff(offsets).astype("<u4")))
     first, last = int(offsets[0]), int(offsets[-1])
     if last > first:
         values.update(memoryview(data)[first:last])
+
+
+def _bytes(values: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(values).view(np.uint8).data

@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from workloads.kernels.order import order_of
 from workloads.snapshot.layout import tenant_digest
 from workloads.snapshot.parts import Output, RowsBySlot, numbers, rows_by_slot
-from workloads.snapshot.visible import Visible, order_by
+from workloads.snapshot.visible import Visible
 
 Ints = NDArray[np.int64]
 LEADING_SLOT = -1
@@ -94,7 +95,7 @@ def _edges(tenant: str, buckets: pl.Series, edges: pl.DataFrame, base: Base, fir
     digest, count = tenant_digest(tenant), len(buckets)
     src, dst = edges["src"].to_numpy() - first, edges["dst"].to_numpy() - first
     if len(edges):
-        back = order_by(dst, src, count)
+        back = order_of(dst, count)  # by (dst, src): they come by (src, dst)
         ids = [pl.Series("src", src + base.vertex), pl.Series("dst", dst + base.vertex)]
         yield Output("edges", digest, edges.with_columns(ids), rows_by_slot(edges["bucket"]))
         csc = {"dst": dst[back] + base.vertex, "src": src[back] + base.vertex, "edge": back + base.edges}

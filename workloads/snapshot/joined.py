@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from workloads.kernels.order import order_by, order_of
 from workloads.snapshot.graph import Ints, offsets
 from workloads.snapshot.parts import Output, numbers
-from workloads.snapshot.visible import order_by
 
 
 class Joined(NamedTuple):
@@ -76,7 +76,7 @@ def _first_of_equals(src: Ints, dst: Ints, shared: np.ndarray, keys: Callable[[]
 def outputs(digest: str, joined: Joined) -> Iterator[Output]:
     """The joined graph, ready to be written; without outputs that have no rows."""
     count = len(joined.vertices)
-    csc = order_by(joined.dst, joined.src, count)
+    csc = order_of(joined.dst, count)  # by (dst, src): they come by (src, dst)
     frames = {
         "joined_vertices": joined.vertices,
         "joined_of": numbers("joined", joined.of),

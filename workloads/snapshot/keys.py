@@ -18,7 +18,8 @@ TYPE_BITS = 29
 TYPE_COLUMNS = ("type", "a_type", "b_type")
 PLAIN_COLUMNS = ("tenant", "case", "source", "partition")
 _DENSE_PAIRS = 1 << 24
-_ENTITY = np.uint64(int(Kind.ENTITY) << TYPE_BITS)
+_NOWHERE = -1
+_ENTITY = pl.lit(int(Kind.ENTITY) << TYPE_BITS, pl.UInt64)
 
 
 def coded(rows: pl.DataFrame) -> pl.DataFrame:
@@ -26,11 +27,12 @@ def coded(rows: pl.DataFrame) -> pl.DataFrame:
 
     The three type columns share one code.
     """
-    types = pl.Enum(pl.concat([rows[name].unique() for name in TYPE_COLUMNS]).unique().sort())
+    distinct = rows.select(pl.col(name).unique().implode() for name in (*TYPE_COLUMNS, *PLAIN_COLUMNS))
+    types = pl.Enum(pl.concat([distinct[name].explode() for name in TYPE_COLUMNS]).unique().sort())
     if len(types.categories) >= 1 << TYPE_BITS:
         raise Rejected(f"snapshot: {len(types.categories)} distinct types; take it in more units")
     casts = [pl.col(name).cast(types) for name in TYPE_COLUMNS]
-    casts += [pl.col(name).cast(pl.Enum(rows[name].unique().sort())) for name in PLAIN_COLUMNS]
+    casts += [pl.col(name).cast(pl.Enum(distinct[name].explode().sort())) for name in PLAIN_COLUMNS]
     return rows.with_columns(casts)
 
 
@@ -41,25 +43,33 @@ def codes(column: pl.Series) -> NDArray[np.uint64]:
 
 def with_keys(rows: pl.DataFrame) -> pl.DataFrame:
     """Coded rows with `_prefix` of the thing, and `_a` and `_b`: prefixes that entities have at its ends."""
-    cases = _case_ranks(rows) << np.uint64(32)
-    kinds = rows["kind"].to_numpy().astype(np.uint64) << np.uint64(TYPE_BITS)
-    entities = cases | _ENTITY
-    return rows.with_columns(
-        pl.Series("_prefix", cases | kinds | codes(rows["type"])),
-        pl.Series("_a", entities | codes(rows["a_type"])),
-        pl.Series("_b", entities | codes(rows["b_type"])),
-    )
+    cases = pl.Series("_case", _case_ranks(rows) << np.uint64(32))
+    kind = pl.col("kind").cast(pl.UInt64) * (1 << TYPE_BITS)
+    keys = {"_prefix": kind + _code("type"), "_a": _ENTITY + _code("a_type"), "_b": _ENTITY + _code("b_type")}
+    own = [(pl.col("_case") + key).alias(name) for name, key in keys.items()]
+    return rows.with_columns(cases).with_columns(own).drop("_case")
+
+
+def _code(name: str) -> pl.Expr:
+    return pl.col(name).to_physical().cast(pl.UInt64)
 
 
 def _case_ranks(rows: pl.DataFrame) -> NDArray[np.uint64]:
-    tenants, cases = codes(rows["tenant"]), codes(rows["case"])
-    width = int(cases.max()) + 1 if len(cases) else 1
-    pairs = (tenants * np.uint64(width) + cases).astype(np.int64)
-    seen = pl.DataFrame({"pair": pairs, "bucket": rows["bucket"]}).unique("pair", keep="any").sort("bucket", "pair")
-    distinct = seen["pair"].to_numpy()
-    if len(distinct) and int(distinct.max()) < _DENSE_PAIRS:
-        table = np.zeros(int(distinct.max()) + 1, np.uint64)
-        table[distinct] = np.arange(len(distinct), dtype=np.uint64)
-        return table[pairs]
-    order = np.argsort(distinct)
-    return order.astype(np.uint64)[np.searchsorted(distinct[order], pairs)]
+    width = len(rows.schema["case"].categories)  # type: ignore[attr-defined]
+    tenants = len(rows.schema["tenant"].categories)  # type: ignore[attr-defined]
+    pair = (_code("tenant") * width + _code("case")).cast(pl.Int64)
+    pairs = rows.select(pair).to_series().to_numpy()
+    if tenants * width <= _DENSE_PAIRS:
+        return _ranks(pairs, rows["bucket"].to_numpy(), tenants * width)
+    distinct, places = np.unique(pairs, return_inverse=True)
+    return _ranks(places, rows["bucket"].to_numpy(), len(distinct))
+
+
+def _ranks(pairs: NDArray[np.int64], buckets: NDArray[np.uint16], count: int) -> NDArray[np.uint64]:
+    """Rank of each row's pair by bucket and pair; all rows of a pair have one bucket. Pairs within 0..count-1."""
+    bucket_of = np.full(count, _NOWHERE, np.int32)
+    bucket_of[pairs] = buckets
+    distinct = np.flatnonzero(bucket_of != _NOWHERE)
+    rank = np.zeros(count, np.uint64)
+    rank[distinct[np.argsort(bucket_of[distinct], kind="stable")]] = np.arange(len(distinct), dtype=np.uint64)
+    return rank[pairs]

@@ -1,7 +1,7 @@
 """What a snapshot consists of: datasets with explicit schemas, slots, and the manifest that names every file.
 
-A slot is 64 buckets. Content hashes are taken by slot, over rows in canonical order, so they do not depend on how
-many files the rows lie in: two snapshots with equal rows have equal hashes, and a difference is found by slot.
+A slot is 64 buckets. Content hashes (BLAKE3) are taken by slot, over rows in canonical order, so they do not depend on
+how many files the rows lie in: two snapshots with equal rows have equal hashes, and a difference is found by slot.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+from blake3 import blake3
 
 from cluster import batch
 from cluster.errors import Corrupt
 from cluster.ids import BUCKETS
 from cluster.stores.lake_positions import Positions, positions_of
 
-FORMAT = "intelgraph-snapshot/1"
+FORMAT = "intelgraph-snapshot/2"
 SLOTS = 64
 SLOT_BUCKETS = BUCKETS // SLOTS
 MANIFEST = "manifest.json"
@@ -81,7 +82,7 @@ class Part(msgspec.Struct, frozen=True):
 
     path: str
     bytes: int
-    sha256: str
+    blake3: str
     rows: int
     slots: tuple[Slot, ...]
 
@@ -161,7 +162,7 @@ def tenant_digest(tenant: str) -> str:
 
 def dataset_hash(name: str, tenant: str, parts: tuple[Part, ...]) -> str:
     """The content hash of a dataset: of its slots' digests in order, however the parts divide them."""
-    digest = hashlib.sha256(f"{name}\n{tenant}\n".encode())
+    digest = blake3(f"{name}\n{tenant}\n".encode())
     for slot in sorted((slot for part in parts for slot in part.slots), key=lambda slot: slot.slot):
         if slot.rows:
             digest.update(f"{slot.slot} {slot.rows} {slot.digest}\n".encode())
@@ -170,7 +171,7 @@ def dataset_hash(name: str, tenant: str, parts: tuple[Part, ...]) -> str:
 
 def whole_hash(datasets: tuple[Dataset, ...]) -> str:
     """The content hash of a snapshot."""
-    digest = hashlib.sha256()
+    digest = blake3()
     for dataset in sorted(datasets, key=lambda d: (d.name, d.tenant)):
         digest.update(f"{dataset.name} {dataset.tenant} {dataset.rows} {dataset.content_hash}\n".encode())
     return digest.hexdigest()
@@ -204,7 +205,10 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     except msgspec.DecodeError as error:
         raise Corrupt(f"{where}: the manifest is of another format: {error}") from error
     if manifest.format != FORMAT:
-        raise Corrupt(f"{where}: format {manifest.format!r}; this program reads {FORMAT!r}")
+        raise Corrupt(
+            f"{where}: format {manifest.format!r}; this program reads {FORMAT!r}. Move the snapshots away: the next one"
+            " is made from the lake alone"
+        )
     return manifest
 
 

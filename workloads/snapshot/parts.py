@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from cluster.stores.files import Failpoint, HashingFile, aside_of, disk_errors, fsync_folder, make_folder, no_failpoint
@@ -22,6 +23,8 @@ TEXT_GROUP_ROWS = 128 << 10
 """Rows of a row group: what a reader that takes slices has to decode at least."""
 WRITE_THREADS = 4
 """More than there are cores on a small machine: some wait for the disk."""
+PART_ROWS = 1 << 20
+"""Rows of a file, about: more become several files, cut between slots, which are written side by side."""
 _DICTIONARY = CODED | {"kind", "op", "bucket", "event_time", "claim", "sources", "priority"}
 RowsBySlot = list[tuple[int, int]]
 
@@ -41,6 +44,14 @@ class Output(NamedTuple):
     rows_by_slot: RowsBySlot
 
 
+class Written(NamedTuple):
+    """A file that was written, and what it is part of: names as in `Output`."""
+
+    dataset: str
+    tenant: str
+    part: Part
+
+
 def rows_by_slot(buckets: pl.Series) -> RowsBySlot:
     """How many rows each slot has, of rows that are in the order of their buckets."""
     counts = np.bincount(buckets.to_numpy() // SLOT_BUCKETS, minlength=SLOTS)
@@ -52,42 +63,60 @@ def numbers(name: str, values: NDArray[np.int64]) -> pl.DataFrame:
     return pl.DataFrame({name: values})
 
 
-def write_parts(root: Path, outputs: Iterable[Output], failpoint: Failpoint = no_failpoint) -> list[Part]:
-    """Writes each output to a file of its own under `root`, the snapshot's folder, all durable when this returns.
+def write_parts(root: Path, outputs: Iterable[Output], failpoint: Failpoint = no_failpoint) -> list[Written]:
+    """Writes outputs to files under `root`, the snapshot's folder, all durable when this returns.
 
     Outputs that are made while they are asked for are made beside the writing of those before.
 
     Returns:
-        the parts, in the order of the outputs. The same rows give the same names, so it is safe to call twice.
+        the files, in the order of the outputs and their rows. The same rows give the same names, so it is safe to
+        call twice.
 
     Raises:
         Unavailable: the disk is full.
     """
     with disk_errors("snapshot", root), ThreadPoolExecutor(WRITE_THREADS) as threads:
-        parts = list(threads.map(lambda output: _write(root, output, failpoint), outputs))
-        for folder in {(root / part.path).parent for part in parts}:
+        pieces = (piece for output in outputs for piece in _pieces(output))
+        written = list(threads.map(lambda piece: _write(root, piece, failpoint), pieces))
+        for folder in {(root / one.part.path).parent for one in written}:
             fsync_folder(folder)
-        return parts
+        return written
 
 
-def _write(root: Path, output: Output, failpoint: Failpoint) -> Part:
+def _pieces(output: Output) -> Iterator[Output]:
+    """An output in pieces of PART_ROWS rows, or of one slot where that has more."""
+    first, rows = 0, 0
+    slots: RowsBySlot = []
+    for slot in output.rows_by_slot:
+        slots.append(slot)
+        rows += slot[1]
+        if rows >= PART_ROWS:
+            yield output._replace(rows=output.rows.slice(first, rows), rows_by_slot=slots)
+            first, rows, slots = first + rows, 0, []
+    if slots:
+        yield output._replace(rows=output.rows.slice(first, rows), rows_by_slot=slots)
+
+
+def _write(root: Path, output: Output, failpoint: Failpoint) -> Written:
     table = arrow(output.rows, SCHEMAS[output.dataset])
     folder = root / "tenants" / output.tenant if output.tenant else root / "state"
     make_folder(folder)
     aside = aside_of(folder / output.dataset)
     failpoint(f"{output.dataset}.write")
     try:
-        with HashingFile(aside) as file:
+        with HashingFile(aside, blake3()) as file, ThreadPoolExecutor(1) as beside:
+            digests = beside.submit(slots_of, table, output.rows_by_slot)
             _write_table(table, file)
-            size, sha256 = file.bytes_written, file.seal()
+            size, digest = file.bytes_written, file.seal()
+            slots = digests.result()
         failpoint(f"{output.dataset}.rename")
-        path = folder / f"{output.dataset}-{sha256[:32]}.parquet"
+        path = folder / f"{output.dataset}-{digest[:32]}.parquet"
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    slots = slots_of(table, output.rows_by_slot)
-    return Part(str(path.relative_to(root)), size, sha256, table.num_rows, slots)
+    part = Part(str(path.relative_to(root)), size, digest, table.num_rows, slots)
+    return Written(output.dataset, output.tenant, part)
 
 
 def arrow(rows: pl.DataFrame, schema: pa.Schema) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +16,10 @@ from cluster.stores.lake import Lake, Positions, Wanted
 from workloads.snapshot import joined
 from workloads.snapshot.fold import COLUMNS, Rules, fold_registers
 from workloads.snapshot.graph import Base, Share, blocks, shares
-from workloads.snapshot.layout import SCHEMAS, SLOT_BUCKETS, Part
-from workloads.snapshot.parts import Output, rows_by_slot, write_parts
+from workloads.snapshot.layout import SCHEMAS, SLOT_BUCKETS
+from workloads.snapshot.parts import Output, Written, rows_by_slot, write_parts
 from workloads.snapshot.read import read_part
 from workloads.snapshot.visible import Visible, visible_of
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file that was written, and what it is part of."""
-
-    dataset: str
-    tenant: str
-    part: Part
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class FoldTask:
 class Unit:
     """A folded range of buckets."""
 
-    registers: Part | None
+    registers: tuple[Written, ...]
     shares: dict[str, Share]
     visible: Visible | None = field(repr=False, default=None)
 
@@ -70,7 +60,7 @@ class GraphTask:
     """Number and write the graph of a folded range. `visible`: where it is at hand."""
 
     root: Path
-    registers: Part | None
+    registers: tuple[Path, ...]
     priorities: Priorities
     base: dict[str, Base]
     visible: Visible | None = field(repr=False, default=None)
@@ -97,8 +87,8 @@ def fold_unit(task: FoldTask) -> Unit:
     with ThreadPoolExecutor(1) as beside:
         writing = beside.submit(write_parts, task.root, outputs, task.failpoint)
         visible = visible_of(registers, task.rules.priorities)
-        parts = writing.result()
-    return Unit(parts[0] if parts else None, shares(visible), visible if task.keep_visible else None)
+        written = writing.result()
+    return Unit(tuple(written), shares(visible), visible if task.keep_visible else None)
 
 
 def _previous(task: FoldTask, buckets: tuple[int, int]) -> pl.DataFrame:
@@ -122,13 +112,11 @@ def _no_registers() -> pl.DataFrame:
 def graph_unit(task: GraphTask) -> list[Written]:
     """Vertices, edges, offsets and claims of a range of buckets, written; safe to call twice."""
     visible = task.visible if task.visible is not None else _read_visible(task)
-    return _write(task.root, blocks(visible, task.base), task.failpoint)
+    return write_parts(task.root, blocks(visible, task.base), task.failpoint)
 
 
 def _read_visible(task: GraphTask) -> Visible:
-    registers = _no_registers()
-    if task.registers is not None:
-        registers = read_part(task.root / task.registers.path, None)
+    registers = pl.concat([_no_registers(), *(read_part(path, None) for path in task.registers)])
     return visible_of(fold_registers(registers, _no_registers(), Rules.none().floors), task.priorities)
 
 
@@ -138,21 +126,9 @@ def join_tenant(task: JoinTask) -> list[Written]:
     ends = _columns(task.edges, "edges", ["src", "dst"])
     src, dst = (ends[name].to_numpy().astype(np.int64) - task.first_vertex for name in ("src", "dst"))
     found = joined.join_cases(vertices, src, dst, lambda: _columns(task.edges, "edges", ["type", "id"]))
-    return _write(task.root, joined.outputs(task.tenant, found), task.failpoint)
+    return write_parts(task.root, joined.outputs(task.tenant, found), task.failpoint)
 
 
 def _columns(paths: tuple[Path, ...], dataset: str, names: list[str]) -> pl.DataFrame:
     empty = pl.DataFrame(pl.from_arrow(SCHEMAS[dataset].empty_table())).select(names)
     return pl.concat([empty, *(read_part(path, names) for path in paths)])
-
-
-def _write(root: Path, outputs: Iterator[Output], failpoint: Failpoint) -> list[Written]:
-    names: list[tuple[str, str]] = []
-
-    def named() -> Iterator[Output]:
-        for output in outputs:
-            names.append((output.dataset, output.tenant))
-            yield output
-
-    parts = write_parts(root, named(), failpoint)
-    return [Written(*name, part) for name, part in zip(names, parts, strict=True)]

@@ -1,6 +1,6 @@
 """Verifying a snapshot: is it, to the byte, what was written, and does it fit together?
 
-Shallow: every file is there with its size and SHA-256. Deep, on top: rows and columns of every file, the digest of
+Shallow: every file is there with its size and BLAKE3. Deep, on top: rows and columns of every file, the digest of
 every slot, all content hashes up to the snapshot's; ids count without gaps, ends of edges exist and lie in one case,
 offsets fit the edges, CSC holds the edges of CSR, the joined graph is the join of the cases, and the graph shows what
 the registers say.
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import Corrupt
-from cluster.stores.files import sha256_of
+from cluster.stores.files import blake3_of
 from workloads.snapshot.digest import slots_of
 from workloads.snapshot.layout import (
     SCHEMAS,
@@ -85,7 +85,7 @@ def _file_problems(snapshot: Snapshot) -> Iterator[str]:
             yield f"{part.path}: the file is missing"
         elif path.stat().st_size != part.bytes:
             yield f"{part.path}: {path.stat().st_size} bytes, not {part.bytes}"
-        elif sha256_of(path) != part.sha256:
+        elif blake3_of(path) != part.blake3:
             yield f"{part.path}: its bytes are not those that were written"
 
 

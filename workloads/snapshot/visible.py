@@ -19,6 +19,7 @@ from cluster import batch
 from cluster.fold import Priorities, merge, thing_of
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
 from cluster.values import canonical_json
+from workloads.kernels.order import order_by
 from workloads.snapshot.fold import to_batch
 from workloads.snapshot.keys import codes
 
@@ -75,12 +76,6 @@ def _edges(shown: pl.DataFrame, at: Ints, find: _Finder, count: int) -> pl.DataF
     order = order_by(src, dst, count)
     edges = shown.select(_SHOWN)[at[order]]
     return edges.with_columns(pl.Series("src", src[order]), pl.Series("dst", dst[order]))
-
-
-def order_by(major: Ints, minor: Ints, count: int) -> Ints:
-    """The order that sorts by (major, minor), stable; both within 0..count-1."""
-    key = pl.DataFrame({"key": major * max(count, 1) + minor})
-    return key.with_row_index("at").sort("key", maintain_order=True)["at"].to_numpy().astype(np.int64)
 
 
 class _Finder:

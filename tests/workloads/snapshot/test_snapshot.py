@@ -259,7 +259,7 @@ def test_a_missing_file_is_found(taken: Snapshot) -> None:
 
 def forge(snapshot: Snapshot, dataset: str, tenant: str, change: object, *, rehash: bool) -> Snapshot:
     """Rewrites a file with other rows, and makes its hash and all counts fit; with `rehash` content hashes too."""
-    from cluster.stores.files import sha256_of
+    from cluster.stores.files import blake3_of
 
     digest = tenant_digest(tenant) if tenant else ""
     manifest = snapshot.manifest
@@ -272,7 +272,7 @@ def forge(snapshot: Snapshot, dataset: str, tenant: str, change: object, *, reha
     counted[-1] = (counted[-1][0], counted[-1][1] + table.num_rows - part.rows)
     slots = slots_of(table, counted) if rehash else part.slots
     new_part = msgspec.structs.replace(
-        part, rows=table.num_rows, bytes=path.stat().st_size, sha256=sha256_of(path), slots=slots
+        part, rows=table.num_rows, bytes=path.stat().st_size, blake3=blake3_of(path), slots=slots
     )
     content = dataset_hash(dataset, digest, (new_part,)) if rehash else old.content_hash
     new = msgspec.structs.replace(old, rows=table.num_rows, parts=(new_part,), content_hash=content)
