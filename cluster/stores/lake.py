@@ -11,9 +11,9 @@ positions is the one that it started from, so whatever a stale appender writes l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple
 
 import polars as pl
@@ -188,17 +188,23 @@ class Lake:
         transaction.commit_transaction()
 
     def events(
-        self, wanted: Wanted, columns: Sequence[str], at_version: int | None, newer_than: int = 0
+        self,
+        wanted: Wanted,
+        columns: Sequence[str],
+        at_version: int | None,
+        newer_than: int = 0,
+        dtypes: Mapping[str, pl.DataType] = MappingProxyType({}),
     ) -> pl.DataFrame:
         """Wanted rows of a version, in no particular order, all in memory.
 
         Args:
             newer_than: sequence number of a version whose rows are not wanted (`sequence`).
+            dtypes: what columns are to be, such as `pl.Categorical` where a column has few values.
 
         Raises:
             Corrupt: a data file is missing or damaged.
         """
-        return lake_read.events(self._table, self._version(at_version), wanted, columns, newer_than)
+        return lake_read.events(self._table, self._version(at_version), wanted, columns, newer_than, dtypes)
 
     def read(
         self,

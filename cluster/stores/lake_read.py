@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -25,7 +25,7 @@ READ_SCHEMA = pa.schema(
         pa.field("row", pa.int32(), nullable=False),
     ]
 )
-_TYPES = {"bucket": pl.UInt16, "kind": pl.UInt8, "op": pl.UInt8}
+_TYPES: dict[str, pl.DataType] = {"bucket": pl.UInt16(), "kind": pl.UInt8(), "op": pl.UInt8()}
 """Iceberg has no unsigned and no short integers: the table keeps these as 32 bits."""
 
 
@@ -35,14 +35,18 @@ def _empty(columns: Sequence[str]) -> pl.DataFrame:
 
 
 def events(
-    table: Table, version: Snapshot | None, wanted: Wanted, columns: Sequence[str], newer_than: int
+    table: Table,
+    version: Snapshot | None,
+    wanted: Wanted,
+    columns: Sequence[str],
+    newer_than: int,
+    dtypes: Mapping[str, pl.DataType],
 ) -> pl.DataFrame:
-    """Wanted rows, all in memory, integers narrowed to what they are in the log."""
+    """Wanted rows, all in memory, integers narrowed to what they are in the log, other columns as `dtypes` says."""
     paths = files_for(table, version, wanted, newer_than) if version else []
-    rows = read_rows(paths, wanted, columns)
-    if rows is None:
-        return _empty(columns)
-    return rows.with_columns(pl.col(name).cast(kind) for name, kind in _TYPES.items() if name in columns)
+    wider = {name: kind for name, kind in {**_TYPES, **dtypes}.items() if name in columns}
+    rows = read_rows(paths, wanted, columns, wider)
+    return _empty(columns).with_columns(pl.col(n).cast(kind) for n, kind in wider.items()) if rows is None else rows
 
 
 def batches(table: Table, version: Snapshot | None, wanted: Wanted) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from cluster import batch
 from cluster.fold import Floors, Fold, Priorities
 from cluster.model import Kind
-from workloads.snapshot.keys import coded, with_keys
+from workloads.snapshot.keys import categories, coded, with_keys
 
 COLUMNS = batch.SCHEMA.names
 KEY_COLUMNS = ("_prefix", "_a", "_b")
@@ -70,12 +70,15 @@ def fold_registers(previous: pl.DataFrame, events: pl.DataFrame, floors: Floors)
 
     Args:
         previous: registers of an earlier fold; may be empty.
-        events: records of entities, relationships and claims.
+        events: records of entities, relationships and claims; columns of few values may be categories (`keys`).
 
     Returns:
         COLUMNS (coded, see `keys`) and KEY_COLUMNS, ordered by bucket, tenant, case, kind, type, id, source.
     """
-    rows = drop_hidden(pl.concat([previous.select(COLUMNS), events.select(COLUMNS)]), floors)
+    dtypes = categories(events)
+    casts = [pl.col(name).cast(kind) for name, kind in dtypes.items()]
+    rows = pl.concat([frame.select(COLUMNS).with_columns(casts) for frame in (previous, events)])
+    rows = drop_hidden(rows, floors)
     rows = with_keys(coded(rows))
     keyed = rows.select("_prefix", "id", pl.col("source").to_physical().alias("_source"), "stamp")
     order = keyed.select(pl.arg_sort_by("_prefix", "id", "_source", "stamp")).to_series()
@@ -90,11 +93,13 @@ def _ends_run(keyed: pl.DataFrame) -> pl.Series:
 
 def drop_hidden(rows: pl.DataFrame, floors: Floors) -> pl.DataFrame:
     """Rows that no floor of their source hides, in any order."""
-    known = floors_frame(floors)
+    known = floors_frame(floors).cast({name: rows.schema[name] for name in ("tenant", "source", "type")})
     if known.is_empty():
         return rows
-    floored = pl.col("source").is_in(known["source"].unique().to_list())
-    every = known.filter(pl.col("type") == "").select("tenant", "source", pl.col("version").alias("_every"))
+    floored = pl.col("source").is_in(known["source"].unique())
+    every = known.filter(pl.col("type").cast(pl.String) == "").select(
+        "tenant", "source", pl.col("version").alias("_every")
+    )
     own = known.select("tenant", "source", "type", pl.col("version").alias("_own"))
     touched = rows.filter(floored).join(every, on=["tenant", "source"], how="left")
     touched = touched.join(own, on=["tenant", "source", "type"], how="left")

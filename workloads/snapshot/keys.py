@@ -22,18 +22,40 @@ _NOWHERE = -1
 _ENTITY = pl.lit(int(Kind.ENTITY) << TYPE_BITS, pl.UInt64)
 
 
+def categories(rows: pl.DataFrame | None = None) -> dict[str, pl.DataType]:
+    """What columns of few values are read as: the categories that rows have, or new ones. Type columns share one."""
+    known = rows.schema if rows is not None else {}
+    types = known.get("type", pl.String())
+    shared = types if isinstance(types, pl.Categorical) else pl.Categorical(pl.Categories.random())
+    found: dict[str, pl.DataType] = dict.fromkeys(TYPE_COLUMNS, shared)
+    for name in PLAIN_COLUMNS:
+        own = known.get(name, pl.String())
+        found[name] = own if isinstance(own, pl.Categorical) else pl.Categorical(pl.Categories.random())
+    return found
+
+
 def coded(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of records with codes (`pl.Enum`, in the order of the texts) for columns of few values.
+    """Rows of records with codes (`pl.Enum`, in the order of the texts) for columns of few values, which are
+    `categories`.
 
     The three type columns share one code.
     """
-    distinct = rows.select(pl.col(name).unique().implode() for name in (*TYPE_COLUMNS, *PLAIN_COLUMNS))
-    types = pl.Enum(pl.concat([distinct[name].explode() for name in TYPE_COLUMNS]).unique().sort())
-    if len(types.categories) >= 1 << TYPE_BITS:
-        raise Rejected(f"snapshot: {len(types.categories)} distinct types; take it in more units")
-    casts = [pl.col(name).cast(types) for name in TYPE_COLUMNS]
-    casts += [pl.col(name).cast(pl.Enum(distinct[name].explode().sort())) for name in PLAIN_COLUMNS]
-    return rows.with_columns(casts)
+    groups = [TYPE_COLUMNS, *((name,) for name in PLAIN_COLUMNS)]
+    return rows.with_columns(column for names in groups for column in _in_order([rows[name] for name in names]))
+
+
+def _in_order(columns: list[pl.Series]) -> list[pl.Series]:
+    """Columns of one category, coded in the order of the texts that occur."""
+    used = pl.concat([column.to_physical().unique() for column in columns]).unique()
+    texts = used.cat.to(columns[0].dtype).cast(pl.String)
+    order = texts.arg_sort()
+    if len(order) >= 1 << TYPE_BITS:
+        raise Rejected(f"snapshot: {len(order)} distinct values of {columns[0].name}; take it in more units")
+    rank = np.zeros(len(used) and int(used.to_numpy().max()) + 1, np.uint32)
+    rank[used[order].to_numpy()] = np.arange(len(order), dtype=np.uint32)
+    enum = pl.Enum(texts[order])
+    codes = pl.Series(rank).cast(pl.Series(dtype=enum).to_physical().dtype)
+    return [codes.gather(column.to_physical()).cat.to(enum).alias(column.name) for column in columns]
 
 
 def codes(column: pl.Series) -> NDArray[np.uint64]:

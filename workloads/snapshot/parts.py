@@ -15,8 +15,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from cluster.stores.files import Failpoint, HashingFile, aside_of, disk_errors, fsync_folder, make_folder, no_failpoint
-from workloads.snapshot.digest import slots_of
-from workloads.snapshot.layout import CODED, SCHEMAS, SLOT_BUCKETS, SLOTS, Part
+from workloads.snapshot.digest import SlotDigests
+from workloads.snapshot.layout import CODED, SCHEMAS, SLOT_BUCKETS, SLOTS, Part, Slot
 
 NUMBER_GROUP_ROWS = 1 << 20
 TEXT_GROUP_ROWS = 128 << 10
@@ -98,24 +98,21 @@ def _pieces(output: Output) -> Iterator[Output]:
 
 
 def _write(root: Path, output: Output, failpoint: Failpoint) -> Written:
-    table = arrow(output.rows, SCHEMAS[output.dataset])
     folder = root / "tenants" / output.tenant if output.tenant else root / "state"
     make_folder(folder)
     aside = aside_of(folder / output.dataset)
     failpoint(f"{output.dataset}.write")
     try:
-        with HashingFile(aside, blake3()) as file, ThreadPoolExecutor(1) as beside:
-            digests = beside.submit(slots_of, table, output.rows_by_slot)
-            _write_table(table, file)
+        with HashingFile(aside, blake3()) as file:
+            slots = _write_rows(output, file)
             size, digest = file.bytes_written, file.seal()
-            slots = digests.result()
         failpoint(f"{output.dataset}.rename")
         path = folder / f"{output.dataset}-{digest[:32]}.parquet"
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    part = Part(str(path.relative_to(root)), size, digest, table.num_rows, slots)
+    part = Part(str(path.relative_to(root)), size, digest, len(output.rows), slots)
     return Written(output.dataset, output.tenant, part)
 
 
@@ -130,15 +127,22 @@ def arrow(rows: pl.DataFrame, schema: pa.Schema) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def _write_table(table: pa.Table, file: HashingFile) -> None:
-    names = table.column_names
-    text = any(not pa.types.is_integer(field.type) for field in table.schema)
+def _write_rows(output: Output, file: HashingFile) -> tuple[Slot, ...]:
+    """Writes rows a group at a time, each hashed while it is at hand, and returns the slots' digests."""
+    schema = SCHEMAS[output.dataset]
+    text = any(not pa.types.is_integer(field.type) for field in schema)
+    group_rows = TEXT_GROUP_ROWS if text else NUMBER_GROUP_ROWS
+    digests = SlotDigests(schema.names, output.rows_by_slot)
     with pq.ParquetWriter(
         file,
-        table.schema,
+        arrow(output.rows.clear(), schema).schema,
         compression="lz4",
-        use_dictionary=[name for name in names if name in _DICTIONARY],
-        write_statistics=[name for name in ("vertex", "src", "dst", "bucket") if name in names],
+        use_dictionary=[name for name in schema.names if name in _DICTIONARY],
+        write_statistics=[name for name in ("vertex", "src", "dst", "bucket") if name in schema.names],
         store_schema=False,
     ) as writer:
-        writer.write_table(table, row_group_size=TEXT_GROUP_ROWS if text else NUMBER_GROUP_ROWS)
+        for group in output.rows.iter_slices(group_rows):
+            table = arrow(group, schema)
+            writer.write_table(table, row_group_size=group_rows)
+            digests.add(table)
+    return digests.slots()

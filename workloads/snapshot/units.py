@@ -16,6 +16,7 @@ from cluster.stores.lake import Lake, Positions, Wanted
 from workloads.snapshot import joined
 from workloads.snapshot.fold import COLUMNS, Rules, fold_registers
 from workloads.snapshot.graph import Base, Share, blocks, shares
+from workloads.snapshot.keys import categories
 from workloads.snapshot.layout import SCHEMAS, SLOT_BUCKETS
 from workloads.snapshot.parts import Output, Written, rows_by_slot, write_parts
 from workloads.snapshot.read import read_part
@@ -102,7 +103,7 @@ def _events(task: FoldTask, buckets: tuple[int, int]) -> pl.DataFrame:
         return _no_registers()
     wanted = Wanted(after=task.after, buckets=buckets, most_kind=int(Kind.CLAIM))
     with Lake.open(task.lake_folder, create=False) as lake:
-        return lake.events(wanted, COLUMNS, task.version, task.newer_than)
+        return lake.events(wanted, COLUMNS, task.version, task.newer_than, categories())
 
 
 def _no_registers() -> pl.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from workloads.snapshot.digest import digest_of
+from workloads.snapshot.digest import slots_of
 from workloads.snapshot.fold import fold_registers
 from workloads.snapshot.graph import bases, blocks, offsets, shares
 from workloads.snapshot.joined import join_cases
@@ -129,7 +129,7 @@ def shown_problems(snapshot: Snapshot) -> Iterator[str]:
         yield f"{dataset} {tenant}: slot {slot} shows what no register says"
 
 
-def _slot_digests(snapshot: Snapshot) -> dict[tuple[str, str, int], str]:
+def _slot_digests(snapshot: Snapshot) -> dict[tuple[str, str, int], list[str]]:
     found = {}
     for dataset in snapshot.manifest.datasets:
         if dataset.name in ("vertices", "claims", "edges"):
@@ -146,7 +146,8 @@ def texts(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.col(pl.Enum).cast(pl.String))
 
 
-def _loose(rows: pl.DataFrame, dataset: str) -> str:
-    """A digest of rows without the ids that depend on what comes before."""
+def _loose(rows: pl.DataFrame, dataset: str) -> list[str]:
+    """A digest of rows, if there are any, without the ids that depend on what comes before."""
     names = [name for name in SCHEMAS[dataset].names if name not in ("vertex", "src", "dst", "subject")]
-    return digest_of(rows.select(names).to_arrow(compat_level=pl.CompatLevel.oldest()))
+    table = rows.select(names).to_arrow(compat_level=pl.CompatLevel.oldest())
+    return [slot.digest for slot in slots_of(table, [(0, len(rows))])]
