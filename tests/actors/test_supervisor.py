@@ -15,7 +15,9 @@ import ray
 
 from actors.ingest_actor import Loaded, LoadRequest, load_file, wanted_workers
 from actors.supervisor import NAMESPACE, Supervisor, wanted
-from tests.faults.harness import Installation, Producer, check, events, wait_until
+from tests.faults.checks import check
+from tests.faults.harness import Installation, wait_until
+from tests.faults.producer import Producer, events
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.usefixtures("ray_node")]
 

@@ -13,18 +13,14 @@ before serving that the node takes.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import pytest
 
 from actors.checkpoints import ShardCheckpoints
 from actors.lake_appender_actor import LakeAppenderLoop
@@ -33,16 +29,14 @@ from actors.stack import Stack
 from cluster import batch
 from cluster.config import LakeSettings, LogSettings, Settings, ShardSettings
 from cluster.embedded import Role, Running, ServerSpec, ensure, kill, kill_server, server_spec
-from cluster.errors import Fenced, IntelGraphError, OutcomeUnknown, Retryable
-from cluster.fold import Fold, hash_lines
-from cluster.ids import bucket_of
-from cluster.model import Kind, Op, Record
+from cluster.errors import IntelGraphError
+from cluster.fold import hash_lines
+from cluster.model import Record
 from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.log import Append, EventLog
+from cluster.stores.log import EventLog
 from cluster.stores.shard_export import export_lines, state_lines
 from serve_apps.node import raise_epoch_before_serving
 from tests.fault_proxy import FaultProxy
-from tests.strategies import make
 
 MEMORY_BYTES = 512 << 20
 DEADLINE_S = 30.0
@@ -57,113 +51,6 @@ def wait_until(what: Callable[[], bool], deadline_s: float = DEADLINE_S, message
                 return
         assert time.monotonic() < end, f"not within {deadline_s:.0f} s: {message or what}"
         time.sleep(0.02)
-
-
-def events(seed: int, count: int, tenants: int = 3, start: int = 1) -> list[Record]:
-    """Uniquely numbered events (the position is the number, and a property says it) over several tenants.
-
-    Entities of two sources, relationships whose ends change, claims, deletes; few enough things that they collide.
-    """
-    rnd = random.Random(seed)
-    return [_event(rnd, number, tenants, max(20, count // 8)) for number in range(start, start + count)]
-
-
-def _event(rnd: random.Random, number: int, tenants: int, things: int) -> Record:
-    tenant, case = f"tenant-{rnd.randrange(tenants)}", f"case-{rnd.randrange(4)}"
-    op = Op.DELETE if rnd.random() < 0.1 else Op.UPSERT
-    source = rnd.choice(("crm", "crm", "feed"))
-    props = f'{{"n":{number},"name":"{tenant} thing {number}"}}'
-    kind = rnd.random()
-    ident = str(rnd.randrange(things))
-    ends = ("person", str(rnd.randrange(things)), "person", str(rnd.randrange(things)))
-    if kind < 0.6:
-        return make(tenant, case, Kind.ENTITY, "person", ident, source, number, op, props=props)
-    if kind < 0.95:
-        return make(
-            tenant, case, Kind.RELATIONSHIP, rnd.choice(("KNOWS", "OWNS")), ident, "crm", number, op, ends, props
-        )
-    claim = f'["age",{number},null]'
-    return make(tenant, case, Kind.CLAIM, "statement", ident, source, number, op, (*ends[:2], "", ""), props, claim)
-
-
-@dataclass
-class History:
-    """What a producer knows: every event invoked, acknowledged (ok) or of unknown outcome (info)."""
-
-    invoked: set[Record] = field(default_factory=set)
-    ok: set[Record] = field(default_factory=set)
-    info: set[Record] = field(default_factory=set)
-
-
-class Producer:
-    """Appends events to the log in batches, again after every error that may pass, until each is acknowledged.
-
-    Args:
-        rate_per_s: events a second, at most; None: as fast as it goes.
-    """
-
-    def __init__(
-        self, system: Installation, records: Sequence[Record], batch_records: int = 50, rate_per_s: float | None = None
-    ) -> None:
-        self._system, self._records, self._batch_records = system, records, batch_records
-        self._batch_s = batch_records / rate_per_s if rate_per_s else 0.0
-        self.history = History()
-        self.invoked_at = time.time()
-        """When the batch that is not acknowledged yet was sent first."""
-        self.sent = self.refused = 0
-        self.stopping = False
-        self._thread = threading.Thread(target=self.send, name="producer", daemon=True)
-
-    @property
-    def total(self) -> int:
-        """How many events there are to send."""
-        return len(self._records)
-
-    def start(self) -> Producer:
-        """Send in the background."""
-        self._thread.start()
-        return self
-
-    def join(self, deadline_s: float = DEADLINE_S) -> History:
-        """Wait until all is sent."""
-        self._thread.join(deadline_s)
-        assert not self._thread.is_alive(), f"sent only {self.sent} of {len(self._records)}"
-        return self.history
-
-    def send(self) -> History:
-        """Send everything; blocks."""
-        while self.sent < len(self._records) and not self.stopping:
-            rows = self._records[self.sent : self.sent + self._batch_records]
-            self.history.invoked.update(rows)
-            self.invoked_at = time.time()
-            if not self._sent(rows):
-                break
-            self.history.ok.update(rows)
-            self.sent += len(rows)
-            time.sleep(max(0.0, self.invoked_at + self._batch_s - time.time()))
-        return self.history
-
-    def _sent(self, rows: Sequence[Record]) -> bool:
-        """Sends a batch until it is acknowledged; false where the producer is stopped before."""
-        while not self.stopping:
-            try:
-                self._system.log.append(entries_of(rows, self._system.partitions))
-            except Retryable as error:
-                self.refused += 1
-                if isinstance(error, OutcomeUnknown):
-                    self.history.info.update(rows)
-                time.sleep(0.05)
-                continue
-            return True
-        return False
-
-
-def entries_of(records: Iterable[Record], partitions: int) -> list[Append]:
-    """Log entries of records, one a partition."""
-    by_partition: dict[int, list[Record]] = {}
-    for record in records:
-        by_partition.setdefault(record.bucket % partitions, []).append(record)
-    return [Append(p, batch.encode(rows), len(rows)) for p, rows in sorted(by_partition.items())]
 
 
 class Installation:
@@ -375,123 +262,3 @@ class Installation:
         finally:
             for shard in shards:
                 shard.close()
-
-
-def check(system: Installation, *histories: History) -> Fold:
-    """I1–I6 for everything that was sent; the log is the truth between the producers and the shards.
-
-    Returns:
-        the sequential fold that shards were held against.
-    """
-    logged = [(p, n, r) for p, n, rows in system.log_records() for r in rows]
-    truth = {r for _, _, r in logged}
-    for history in histories:
-        assert history.ok <= truth, "acknowledged and lost"
-        assert history.ok | history.info <= history.invoked, "acknowledged and never sent"
-    if histories:
-        assert truth <= set().union(*(h.invoked for h in histories)), "in the log and never sent"
-    fold = Fold().apply_all(r for _, _, r in logged)
-    shards = system.opened()
-    try:
-        assert export_lines(shards) == fold.export_lines()
-        assert state_lines(shards) == fold.state_lines()
-        _check_owners(system, shards)
-        _check_outcomes(system, shards, logged)
-    finally:
-        for shard in shards:
-            shard.close()
-    return fold
-
-
-def _check_owners(system: Installation, shards: Sequence[FalkorShard]) -> None:
-    current = system.stack.current_map()
-    for name, shard in zip(system.shard_ids, shards, strict=True):
-        state = shard.state()
-        assert state is not None
-        assert state.owned == frozenset(current.buckets_of(name)), "owners differ"
-        for tenant, case in shard.cases():
-            assert current.owners[bucket_of(tenant, case)] == name, "a case where it does not belong"
-            for thing in shard.things(tenant, case):
-                for register in thing.registers.values():
-                    owner, made_here, _ = register.props.partition('"name":"')[2].partition(" thing ")
-                    assert not made_here or owner == tenant, "a record crossed a tenant"
-
-
-def _check_outcomes(
-    system: Installation, shards: Sequence[FalkorShard], logged: Sequence[tuple[int, int, Record]]
-) -> None:
-    """Each record of each log entry has one outcome, counted once, however often it was applied."""
-    current = system.stack.current_map()
-    for name, shard in zip(system.shard_ids, shards, strict=True):
-        mine = sum(r.kind < Kind.FLOOR and current.owners[r.bucket] == name for _, _, r in logged)
-        cursors = shard.cursors().values()
-        assert sum(c.records for c in cursors) == mine
-        assert sum(c.applied + c.duplicate + c.stale for c in cursors) == mine
-        assert sum(o.total for o in shard.outcomes().values()) == mine
-
-
-class Reader:
-    """Reads a shard as queries do, all the time: what it is let in to see must be complete up to the log's ends of
-    the moment in which the shard's server started (I: nothing stale is served as fresh)."""
-
-    def __init__(self, system: Installation, shard: str) -> None:
-        self._system, self._shard = system, shard
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"reader-{shard}", daemon=True)
-        self.floor: dict[int, int] = {}
-        self.stale: list[tuple[dict[int, int], dict[int, int]]] = []
-        self.served = self.refused = 0
-
-    def __enter__(self) -> Reader:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join(DEADLINE_S)
-
-    def expect(self, floor: dict[int, int]) -> None:
-        """From now on nothing below these positions may be served."""
-        self.floor = dict(floor)
-
-    def _run(self) -> None:
-        shard: FalkorShard | None = None
-        while not self._stopping.is_set():
-            try:
-                shard = shard or self._system.stack.open_shard(self._shard)
-                self._look(shard)
-            except IntelGraphError:
-                if shard is not None:
-                    shard.close()
-            self._stopping.wait(0.005)
-        if shard is not None:
-            shard.close()
-
-    def _look(self, shard: FalkorShard) -> None:
-        floor = dict(self.floor)
-        epoch = self._system.stack.control.shards.get(self._shard).epoch
-        rows = shard.read(
-            "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch MATCH (c:_Cursor) RETURN c._k, c.at",
-            {"epoch": epoch},
-        )
-        if not rows:
-            self.refused += 1
-            return
-        at = {int(p): n for p, n in rows}
-        self.served += 1
-        if any(at.get(p, 0) < n for p, n in floor.items()):
-            self.stale.append((at, floor))
-
-
-def is_long(seed: int, short: int = 1) -> bool:
-    """Whether a run is one of `make chaos`: with 20,000 events, and held against the bounds in seconds."""
-    return seed > short
-
-
-def seeds(short: int, long: int) -> list[Any]:
-    """Parameters of a run: the first seeds in `make test`, those up to `long` under the marker `chaos`."""
-    marks = [() if seed <= short else (pytest.mark.chaos,) for seed in range(1, short + long + 1)]
-    return [pytest.param(seed, id=f"seed{seed}", marks=mark) for seed, mark in enumerate(marks, 1)]
-
-
-__all__ = ["Fenced", "History", "Installation", "Producer", "Reader", "check", "events", "seeds", "wait_until"]

@@ -25,7 +25,8 @@ from cluster.query.fanout import FanOut
 from cluster.query.hot import read_entity
 from cluster.query.ir import EntityQuery
 from serve_apps.services import ControlDirectory
-from tests.faults.harness import DEADLINE_S, Installation, Producer
+from tests.faults.harness import DEADLINE_S, Installation
+from tests.faults.producer import Producer
 
 _LOOK_S = 0.05
 _ASK_S = 0.01

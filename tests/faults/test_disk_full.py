@@ -13,7 +13,10 @@ import pytest
 
 from cluster.embedded import alive
 from cluster.errors import Unavailable
-from tests.faults.harness import Installation, Producer, check, events, is_long, seeds, wait_until
+from tests.faults.checks import check
+from tests.faults.harness import Installation, wait_until
+from tests.faults.producer import Producer, events
+from tests.faults.seeds import is_long, seeds
 from workloads.snapshot.export import state_lines
 from workloads.snapshot.job import take_snapshot
 from workloads.snapshot.read import open_snapshot

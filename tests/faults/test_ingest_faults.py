@@ -25,8 +25,10 @@ from cluster.fold import Fold
 from cluster.stores.control_dead_letters import DeadLetter
 from cluster.stores.files import Failpoint
 from cluster.versions import decode
-from tests.faults.harness import Installation, check, is_long, seeds
+from tests.faults.checks import check
+from tests.faults.harness import Installation
 from tests.faults.measures import Waiting, longest_between_appends_s
+from tests.faults.seeds import is_long, seeds
 
 pytestmark = [pytest.mark.services]
 

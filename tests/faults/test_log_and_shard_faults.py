@@ -20,8 +20,12 @@ from cluster.ids import BUCKETS
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from tests.fault_proxy import ANSWER_LOST, Direction, FaultProxy, Faults
-from tests.faults.harness import Installation, Producer, Reader, check, events, is_long, seeds, wait_until
+from tests.faults.checks import check
+from tests.faults.harness import Installation, wait_until
 from tests.faults.measures import Questions, lag_s
+from tests.faults.producer import Producer, events
+from tests.faults.reader import Reader
+from tests.faults.seeds import is_long, seeds
 
 pytestmark = [pytest.mark.services]
 

@@ -11,8 +11,11 @@ from cluster.config import LakeSettings
 from cluster.errors import Corrupt
 from cluster.fold import Fold
 from cluster.model import Record
-from tests.faults.harness import History, Installation, Producer, check, events, is_long, seeds, wait_until
+from tests.faults.checks import check
+from tests.faults.harness import Installation, wait_until
 from tests.faults.mortal import Mortal
+from tests.faults.producer import History, Producer, events
+from tests.faults.seeds import is_long, seeds
 from workloads.snapshot.export import export_lines, state_lines
 from workloads.snapshot.layout import Manifest
 from workloads.snapshot.prune import prune

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from actors.loads import FileLoads, LoadFile
-from tests.faults.harness import Installation, check
+from tests.faults.checks import check
+from tests.faults.harness import Installation
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 

@@ -12,7 +12,7 @@ from cluster.shard_map import ShardMap
 from cluster.stores.lake_files import LakeEntry
 from cluster.stores.lake_positions import PartitionPosition, Positions
 from cluster.stores.log import Append, Entry, LogIdentity, check_range
-from tests.simulation.memory_shard import Network
+from tests.simulation.network import Network
 
 PARTITIONS = 4
 LEASE_S = 30.0

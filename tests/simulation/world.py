@@ -34,7 +34,9 @@ from cluster.shard_map import ShardMap
 from cluster.stores.lake_positions import Positions
 from cluster.stores.log import Append, LogGap
 from cluster.stores.shard_export import export_lines, state_lines
-from tests.simulation.memory_shard import MemoryShard, Network, ShardProcess
+from tests.simulation.memory_shard import MemoryShard
+from tests.simulation.network import Network
+from tests.simulation.shard_process import ShardProcess
 from tests.simulation.stores import PARTITIONS, Broken, Clock, Control, SimLake, SimLog
 from tests.strategies import make
 
