@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cluster import batch, ids, versions
 from cluster.model import Kind, Op, Record, stamp_of
-from cluster.stores.lake import LakeEntry, Positions
+from cluster.stores.lake import Lake, LakeEntry, Positions
 
 LOG = Positions("log-a", 1)
 
@@ -60,3 +60,19 @@ def claim(id: str, subject: str, *, tenant: str = "t", case: str = "c", source: 
 def entries(partition: int, first: int, batches: Iterable[Sequence[Record]]) -> list[LakeEntry]:
     """Entries numbered from `first`."""
     return [LakeEntry(partition, first + i, batch.to_arrow(records)) for i, records in enumerate(batches)]
+
+
+def people(first: int, count: int, **fields: str) -> list[Record]:
+    """`count` people whose numbers are their positions."""
+    return [entity(f"p{number:05d}", position=number, **fields) for number in range(first, first + count)]  # type: ignore[arg-type]
+
+
+def rows_of(lake: Lake, **wanted: object) -> list[Record]:
+    """What the lake reads, as records."""
+    batches = list(lake.read(**wanted))  # type: ignore[arg-type]
+    return [record for found in batches for record in batch.from_arrow(found.select(batch.SCHEMA.names))]
+
+
+def data_files(lake: Lake) -> set[str]:
+    """Names of the data files that lie in the lake's folder, referenced or not."""
+    return {path.name for path in (lake.folder / "events" / "data").rglob("*.parquet")}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,22 +17,16 @@ from hypothesis import strategies as st
 from cluster.errors import NotFound, Rejected
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.control_acceptance import CLOCK_SLACK_HOURS, IdempotencyMismatch
+from tests.cluster.stores.processes import in_processes
 
 T, S, HOUR = "tenant-1", "feed", 3600.0
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'control.db'}"
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ControlStore]:
-    opened = open_control(url)
-    opened.sources.register(T, S, 0.0)
-    yield opened
-    opened.close()
+def store(store: ControlStore) -> ControlStore:
+    """A control store with one source."""
+    store.sources.register(T, S, 0.0)
+    return store
 
 
 def test_the_same_key_and_body_get_the_same_positions(store: ControlStore) -> None:
@@ -145,12 +137,7 @@ def accept_many(worker: int, url: str, out: str) -> None:
 
 
 def test_processes_never_get_the_same_positions(store: ControlStore, url: str, tmp_path: Path) -> None:
-    workers = [SPAWN.Process(target=accept_many, args=(n, url, str(tmp_path))) for n in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+    in_processes(3, accept_many, url, str(tmp_path))
     taken = [json.loads((tmp_path / f"taken-{n}").read_text()) for n in range(3)]
     shared = [[pair[1] for pair in one] for one in taken]
     assert shared[0] == shared[1] == shared[2], "one key, one position, whoever asks"

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from cluster.errors import BadRecord, NotFound, Rejected
-from cluster.stores.control import ControlStore, open_control
+from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import NewDeadLetter
 
 T, S = "tenant-1", "feed"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ControlStore]:
-    opened = open_control(f"sqlite:///{tmp_path / 'control.db'}")
-    yield opened
-    opened.close()
 
 
 def letter(position: int, error_class: str = "schema", payload: bytes = b"{}", **more: str) -> NewDeadLetter:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from cluster.stores.control import ControlStore, open_control
+from cluster.stores.control import ControlStore
 from cluster.stores.control_pushes import PushClaim
 
 MOST, MOST_BYTES = 20, 100
 ANSWER = {"accepted": 1}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ControlStore]:
-    opened = open_control(f"sqlite:///{tmp_path / 'control.db'}")
-    yield opened
-    opened.close()
 
 
 def claim(store: ControlStore, key: str, now: float, tenant: str = "t", holder: str = "h") -> PushClaim:

@@ -1,0 +1,119 @@
+"""The control store's database on SQLite: schema, transactions, and its errors as ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import exc, insert
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from cluster.errors import Conflict, Corrupt, Rejected, Unavailable
+from cluster.stores import control_database
+from cluster.stores.control import ControlStore, open_control
+from cluster.stores.control_database import ControlDatabase
+from cluster.stores.control_pushes import PushClaim
+from cluster.stores.control_tables import audit, metadata
+from tests.cluster.stores.processes import in_processes
+
+T, S = "tenant-1", "feed"
+
+
+def test_the_migrations_make_the_tables_of_the_code(store: ControlStore) -> None:
+    with store.database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_keys_of_the_first_schema_keep_their_answers(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    database = ControlDatabase(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(control_database.__file__).with_name("migrations")))
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        row = "(tenant, source, key, body_hash, epoch, first_position, count, answer, created)"
+        for source, answer in (("system/push", '{"accepted":2}'), ("crm", None)):
+            values = (T, source, "k", "hash", 1, 1, 2, answer, 5.0)
+            statement = f"INSERT INTO acceptances {row} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+            connection.exec_driver_sql(statement, values)
+    database.close()
+    store = open_control(url)
+    store.sources.register(T, "crm", 0.0)
+    assert store.pushes.claim(T, "k", "hash", "me", 15.0, 6.0, 100) == PushClaim({"accepted": 2})
+    assert store.acceptance.accept(T, "crm", "k", "hash", 2, 6.0).replayed
+    store.close()
+
+
+def test_a_commit_is_synced_and_the_journal_is_wal(store: ControlStore) -> None:
+    with store.database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_the_tables_are_sql_that_postgresql_takes() -> None:
+    for table in metadata.sorted_tables:
+        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+
+def open_once(_: int, url: str) -> None:
+    open_control(url).close()
+
+
+def test_several_processes_may_create_it_at_once(tmp_path: Path) -> None:
+    in_processes(3, open_once, f"sqlite:///{tmp_path / 'new.db'}")
+    open_once(0, f"sqlite:///{tmp_path / 'new.db'}")
+
+
+def test_a_newer_schema_is_refused(store: ControlStore, url: str) -> None:
+    with store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Rejected, match="upgrade"):
+        open_control(url)
+
+
+def test_a_transaction_that_raises_leaves_nothing(store: ControlStore) -> None:
+    def halfway() -> None:
+        with store.database.write() as connection:
+            row = {"at": 0.0, "tenant": T, "actor": "a", "action": "b", "subject": "c", "detail": "{}"}
+            connection.execute(insert(audit).values(**row))
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError):
+        halfway()
+    assert store.audit.list(T) == []
+
+
+def test_a_locked_database_is_unavailable(store: ControlStore, url: str) -> None:
+    impatient = open_control(url, busy_timeout_s=0.05)
+    with store.database.write(), pytest.raises(Unavailable, match="other writers"):
+        impatient.sources.register(T, S, 0.0)
+    assert impatient.sources.register(T, S, 0.0).name == S
+    impatient.close()
+
+
+def test_errors_of_the_database_become_ours_and_bad_sql_crashes(store: ControlStore, tmp_path: Path) -> None:
+    def broken(sql: str) -> None:
+        with store.database.write() as connection:
+            connection.exec_driver_sql(sql)
+
+    with pytest.raises(Conflict):
+        broken("INSERT INTO leases VALUES (NULL, 'h', NULL, 0)")
+    with pytest.raises(exc.OperationalError, match="syntax error"):
+        broken("SELEKT 1")
+    with store.database.write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unavailable, match="full"):
+        store.audit.append(T, "a", "b", "c", 0.0, {"x": "y" * 100_000})
+    with pytest.raises(Unavailable):
+        open_control(f"sqlite:///{tmp_path / 'absent' / 'control.db'}")
+    (tmp_path / "garbage.db").write_bytes(b"no database at all" * 1000)
+    with pytest.raises(Corrupt, match="damaged"):
+        open_control(f"sqlite:///{tmp_path / 'garbage.db'}")
