@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,24 +16,22 @@ import pytest
 
 from actors.dead_letters import Replay
 from actors.loads import FileLoads, LoadFile, LoadResult
-from cluster.config import IngestLimits, RecordLimits
+from actors.supervisor import plain
+from cluster.config import RecordLimits
 from cluster.fold import Fold
 from cluster.stores.control_dead_letters import DeadLetter
-from cluster.stores.files import Failpoint
 from cluster.versions import decode
+from tests.faults import dying
 from tests.faults.checks import check
+from tests.faults.dying import QUICK, SOURCE
 from tests.faults.harness import Installation
 from tests.faults.measures import Waiting, longest_between_appends_s
 from tests.faults.seeds import is_long, seeds
+from tests.forked import Forked
 
 pytestmark = [pytest.mark.services]
 
-SOURCE = "feed"
 TENANTS = ("acme", "globex", "initech")
-QUICK = IngestLimits(
-    batch_records=100, retry_first_s=0.01, retry_most_s=0.1, retry_deadline_s=20, line_bytes=1 << 20,
-    dead_letter_attempts=6,
-)  # fmt: skip
 Event = dict[str, Any]
 
 
@@ -87,42 +81,24 @@ def load(system: Installation, path: Path, tenant: str, **changes: Any) -> LoadR
         log.close()
 
 
-def dies_at(step: str, nth: int) -> Failpoint:
-    """A failpoint that kills this process at a step, the nth time that it comes there."""
-    left = nth
-
-    def failpoint(name: str) -> None:
-        nonlocal left
-        left -= name == step
-        if name == step and left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return failpoint
+@pytest.fixture(scope="module")
+def python() -> Iterator[Forked]:
+    with Forked([dying.__name__]) as forked:
+        yield forked
 
 
-def child(what: str, folder: str, tenant: str, path: str, step: str, nth: str) -> None:
-    """What a process does that dies: load a file, or replay a tenant's dead letters."""
-    system, failpoint = Installation(Path(folder)), dies_at(step, int(nth))
-    control, log = system.stack.control, system.stack.open_log()
-    settings = system.settings.model_copy(update={"ingest": QUICK})
-    if what == "load":
-        FileLoads(control, log, settings, failpoint=failpoint).ingest(LoadFile(Path(path), tenant, SOURCE))
-    else:
-        Replay(control, log, settings, failpoint=failpoint).replay(tenant, "tester")
-
-
-def dying(what: str, system: Installation, tenant: str, step: str, nth: int, path: Path | str = "") -> None:
+def die(
+    python: Forked, what: str, system: Installation, tenant: str, step: str, nth: int, path: Path | str = ""
+) -> None:
     """Has a child do something and die at a step; at the step `none` it comes to its end."""
-    script = "import sys; from tests.faults.test_ingest_faults import child; child(*sys.argv[1:])"
-    died = subprocess.run(
-        [sys.executable, "-c", script, what, str(system.stack.state_dir), tenant, str(path), step, str(nth)],
-        cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert died.returncode == (0 if step == "none" else -9), died.stderr.decode()[-2000:]
+    script = f"import sys; from {dying.__name__} import child; child(*sys.argv[1:])"
+    settings = json.dumps(plain(system.settings))
+    died = python.run(script, what, settings, tenant, str(path), step, str(nth))
+    assert died.returncode == (0 if step == "none" else -9), died.stderr[-2000:]
 
 
 @pytest.mark.parametrize("seed", seeds(1, 10))
-def test_ingest_worker_dies_at_every_step(server_root: Path, tmp_path: Path, seed: int) -> None:
+def test_ingest_worker_dies_at_every_step(server_root: Path, tmp_path: Path, python: Forked, seed: int) -> None:
     """Row 1: before the append, after it, before the commit and after; then it goes on to the end."""
     rnd, tenant = random.Random(seed), "acme"
     events = numbered(seed, 20_000 if is_long(seed) else 2_000, tenant)
@@ -130,7 +106,7 @@ def test_ingest_worker_dies_at_every_step(server_root: Path, tmp_path: Path, see
     with Installation(server_root / f"iw{seed}") as system:
         system.start()
         for step in ("before append", "after append", "before commit", "committed", "none"):
-            dying("load", system, tenant, step, rnd.randint(1, 4), path)
+            die(python, "load", system, tenant, step, rnd.randint(1, 4), path)
         again = load(system, path, tenant)
         assert (again.counts.acked, again.load.epoch) == (len(events), 1), (
             "the content has one epoch, whenever it is read"
@@ -237,7 +213,9 @@ def replay(system: Installation, tenant: str) -> Any:
 
 
 @pytest.mark.parametrize("seed", seeds(1, 10))
-def test_replay_of_dead_letters_dies_at_every_step(server_root: Path, tmp_path: Path, seed: int) -> None:
+def test_replay_of_dead_letters_dies_at_every_step(
+    server_root: Path, tmp_path: Path, python: Forked, seed: int
+) -> None:
     """Row 10: letters that are good by now are applied once, at their first positions, so that none overtakes what
     comes meanwhile, whoever dies and however many replay at once; what is bad ends in quarantine at its limit."""
     rnd, long = random.Random(seed), is_long(seed)
@@ -250,7 +228,7 @@ def test_replay_of_dead_letters_dies_at_every_step(server_root: Path, tmp_path: 
             first = load(system, file.old, file.tenant, records=RecordLimits(id_chars=8))
             assert first.counts.dead == len(file.waiting) + len(POISON)
             for step in rnd.sample(STEPS, 2) if long else ("after append", "finished"):
-                dying("replay", system, file.tenant, step, 1 + rnd.randrange(2) * long)
+                die(python, "replay", system, file.tenant, step, 1 + rnd.randrange(2) * long)
             assert letters.facets(file.tenant)["state"]["waiting"] >= len(POISON)
         with ThreadPoolExecutor(2 * len(files)) as threads:
             loads = [threads.submit(load, system, file.new, file.tenant) for file in files]

@@ -18,5 +18,6 @@ def installed() -> Iterator[Installation]:
     try:
         yield installation
     finally:
-        installation.run("down")
+        with installation.python:
+            installation.run("down")
         shutil.rmtree(state_dir)

@@ -32,7 +32,7 @@ def test_from_up_to_up_again(installed: Installation, tmp_path: Path) -> None:
     facts.write_text(FACTS)
 
     assert run("up")["phase"] == "ready"
-    assert run("up")["already_up"]
+    assert run("up", typed=True)["already_up"]
     empty = run("hash")["sha256"]
 
     (preview,) = run("ingest", str(people), "-t", "acme", *MAPPED, "--dry-run")["dry_run"]
@@ -61,6 +61,6 @@ def test_from_up_to_up_again(installed: Installation, tmp_path: Path) -> None:
 
     hashes = [run("hash"), run("hash", "--state")]
     assert run("down")["stopped"]
-    run("status", exit_code=3)
+    run("status", exit_code=3, typed=True)
     assert run("up")["phase"] == "ready"
     assert [run("hash"), run("hash", "--state")] == hashes

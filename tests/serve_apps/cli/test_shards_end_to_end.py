@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -70,9 +68,8 @@ def cases_held(installation: Installation, shard: str) -> int:
 
 def kill_at(step: str, installation: Installation) -> None:
     """`shards add`, killed before the next thing that it would do."""
-    command = [sys.executable, "-c", KILLED, str(installation.state_dir), step]
-    done = subprocess.run(command, env=installation.environment, check=False, timeout=120)
-    assert done.returncode == -9, step
+    done = installation.python.run(KILLED, str(installation.state_dir), step, timeout_s=120)
+    assert done.returncode == -9, (step, done.stderr)
 
 
 def hashes(installation: Installation) -> list[dict[str, Any]]:

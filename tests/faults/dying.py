@@ -1,0 +1,43 @@
+"""A process that loads a file or replays dead letters, and is killed at a step of it. It imports no Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from actors.dead_letters import Replay
+from actors.loads import FileLoads, LoadFile
+from actors.stack import Stack
+from cluster.config import IngestLimits, Settings
+from cluster.stores.files import Failpoint
+
+SOURCE = "feed"
+QUICK = IngestLimits(
+    batch_records=100, retry_first_s=0.01, retry_most_s=0.1, retry_deadline_s=20, line_bytes=1 << 20,
+    dead_letter_attempts=6,
+)  # fmt: skip
+
+
+def dies_at(step: str, nth: int) -> Failpoint:
+    """A failpoint that kills this process at a step, the nth time that it comes there."""
+    left = nth
+
+    def failpoint(name: str) -> None:
+        nonlocal left
+        left -= name == step
+        if name == step and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return failpoint
+
+
+def child(what: str, settings: str, tenant: str, path: str, step: str, nth: str) -> None:
+    """What a process does that dies: load a file, or replay a tenant's dead letters."""
+    given = Settings.model_validate_json(settings).model_copy(update={"ingest": QUICK})
+    stack, failpoint = Stack(given), dies_at(step, int(nth))
+    control, log = stack.control, stack.open_log()
+    if what == "load":
+        FileLoads(control, log, given, failpoint=failpoint).ingest(LoadFile(Path(path), tenant, SOURCE))
+    else:
+        Replay(control, log, given, failpoint=failpoint).replay(tenant, "tester")
