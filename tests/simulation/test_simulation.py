@@ -5,8 +5,11 @@ A failing seed is in the test's name and in the message; `World(seed).run()` rep
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import multiprocessing
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import polars as pl
@@ -23,25 +26,32 @@ from tests.simulation.world import Broken, World
 SEEDS, CHUNK = 200, 20
 CHAOS_SEEDS, CHAOS_CHUNK = 10_000, 500
 HUNT_SEEDS = 40
+RunSeeds = Callable[[Iterable[int]], object]
 
 
-def run_seeds(seeds: Iterable[int]) -> None:
-    for seed in seeds:
-        try:
-            World(seed).run()
-        except BaseException as error:
-            error.add_note(f"replay: World({seed}).run()")
-            raise
+def run_seed(seed: int) -> None:
+    try:
+        World(seed).run()
+    except BaseException as error:
+        error.add_note(f"replay: World({seed}).run()")
+        raise
+
+
+@pytest.fixture(scope="module")
+def run_seeds() -> Iterator[RunSeeds]:
+    """`run_seeds(seeds)`: worlds side by side, one a core at a time, each in one thread of a process of its own."""
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")) as processes:
+        yield lambda seeds: deque(processes.map(run_seed, seeds), maxlen=0)
 
 
 @pytest.mark.parametrize("first", range(1, SEEDS + 1, CHUNK))
-def test_every_seed_ends_as_the_fold(first: int) -> None:
+def test_every_seed_ends_as_the_fold(run_seeds: RunSeeds, first: int) -> None:
     run_seeds(range(first, first + CHUNK))
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("first", range(SEEDS + 1, CHAOS_SEEDS + 1, CHAOS_CHUNK))
-def test_every_seed_ends_as_the_fold_for_long(first: int) -> None:
+def test_every_seed_ends_as_the_fold_for_long(run_seeds: RunSeeds, first: int) -> None:
     run_seeds(range(first, first + CHAOS_CHUNK))
 
 
