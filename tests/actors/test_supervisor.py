@@ -141,8 +141,9 @@ def test_one_that_is_starting_has_more_time_than_one_that_fell_silent(
         assert len(ended) == 3
 
 
-def test_an_actor_that_does_not_answer_is_replaced(supervised: Supervised) -> None:
+def test_an_actor_that_does_not_answer_is_replaced(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, not dead: after three looks without an answer its place is taken."""
+    monkeypatch.setattr("actors.supervisor._ANSWER_S", 2.0)  # each of the three looks takes so long
     name = "shard-writer:shard-1"
     stopped = supervised.pids()[name]
     os.kill(stopped, signal.SIGSTOP)
