@@ -200,7 +200,7 @@ def _say_what_to_look_at(session: Session, one: Summary) -> None:
         text("all of it was there already: this content was taken in before")
     if one.dead:
         text(f"dead letters:  intelgraph dlq list --tenant {one.tenant} --source {one.source}", "yellow")
-    if one.duplicate or one.stale:
+    if one.acked:
         text(f"what is there:  intelgraph query search --tenant {one.tenant}   (an entity shows all its sources)")
     if one.applied:
         text(f"take it back:  intelgraph ingest undo {one.load} --tenant {one.tenant}")

@@ -149,6 +149,16 @@ def shown(value: Any) -> str:
             return shown(json.dumps(value, ensure_ascii=False, default=_plain))
 
 
+def exact(value: Any) -> str:
+    """What a source said, unrounded: two texts are equal only if the values are, unless they are cut.
+
+    A text that would read as another kind of value stands in quotes.
+    """
+    if value is None or (isinstance(value, str) and not _reads_as_another(value)):
+        return shown(value)
+    return shown(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
 def printable(text: str) -> str:
     """The text with control and direction marks escaped; line breaks stay."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
@@ -166,6 +176,15 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def _reads_as_another(text: str) -> bool:
+    if text == "-" or len(text) > _CELL_CHARS:
+        return text == "-"
+    try:
+        return not isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _plain(value: Any) -> Any:

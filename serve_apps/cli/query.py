@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from serve_apps.cli.api_client import ApiClient, entity_path
+from serve_apps.cli.output import exact
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import TenantOption, group, verb
 
@@ -72,14 +73,16 @@ def show_entity(session: Session, found: Mapping[str, Any]) -> None:
     """Print an entity: one row a property, one column a source."""
     output, sources = session.output, found["sources"]
     names = sorted({*found["props"], *(name for source in sources for name in source["props"])})
-    rows = [(name, found["props"].get(name), *(source["props"].get(name) for source in sources)) for name in names]
+    said = [found["props"], *(source["props"] for source in sources)]
+    rows = [(name, *(exact(props.get(name)) for props in said)) for name in names]
     heads = [f"{s['source']} ({s['epoch']}, {', '.join(map(str, s['position']))}{'' if s['live'] else ', deleted'})"
              for s in sources]  # fmt: skip
     title = f"{found['type']} {found['id']} in {found['case']}"
     output.table(title, ("property", "shown", *heads), rows)
     if found["claims"]:
         output.table("claims", ("predicate", "value", "confidence", "by"), [
-            (c["predicate"], c["value"], c.get("confidence"), ", ".join(s["source"] for s in c["sources"]))
+            (c["predicate"], exact(c["value"]), exact(c.get("confidence")),
+             ", ".join(s["source"] for s in c["sources"]))
             for c in found["claims"]
         ])  # fmt: skip
     for name, values in found["overlays"].items():
