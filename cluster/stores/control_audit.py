@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,3 +65,10 @@ class Audit:
         with self._database.read() as connection:
             rows = connection.execute(select(audit).where(*wanted).order_by(audit.c.sequence).limit(limit))
             return [AuditEntry(**{**row._mapping, "detail": json.loads(row.detail)}) for row in rows]
+
+    def every(self, tenant: str) -> Iterator[AuditEntry]:
+        """All entries of a tenant, oldest first, read page by page."""
+        after = 0
+        while page := self.list(tenant, after=after, limit=_PAGE_MAX):
+            yield from page
+            after = page[-1].sequence

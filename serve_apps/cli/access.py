@@ -28,7 +28,7 @@ def token(
         list[str], typer.Option("--source", help="A source that it may write, or `*`; several times.")
     ] = [],  # noqa: B006
     ttl: Annotated[str, typer.Option(help="How long it is valid: 30m, 24h, 7d.")] = "24h",
-    subject: Annotated[str, typer.Option(help="Who it is for; the audit shows it.")] = "command line",
+    subject: Annotated[str, typer.Option(help="Who it is for; the audit names them.")] = "command line",
 ) -> None:
     """Make a token for the API and print it. Whoever can read the state directory can make one."""
     from serve_apps.tokens import TokenAuthority

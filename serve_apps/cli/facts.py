@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from serve_apps.cli.exits import Exit, Misused
+from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import TenantOption, verb
 
@@ -67,6 +71,11 @@ def audit(
     deadline_s: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for shards that are behind.")
     ] = 60.0,
+    actions: Annotated[
+        bool, typer.Option("--actions", help="Show instead who did what: undos, replays, sources. With --tenant.")
+    ] = False,
+    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Whose actions.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many actions, the latest.", min=1, max=10_000)] = 100,
 ) -> int:
     """Check that every record has exactly one outcome and every load is in the log. Exit code 1 where one is not so.
 
@@ -76,6 +85,11 @@ def audit(
     """
     from serve_apps.cli import conservation
 
+    if actions != (tenant is not None):
+        raise Misused("--actions and --tenant belong together: records are counted over all tenants")
+    if tenant is not None:
+        show_actions(session, tenant, limit)
+        return Exit.DONE
     with session.output.waiting("counting"):
         found = conservation.audit(session, deadline_s)
     output = session.output
@@ -103,3 +117,12 @@ def audit(
     output.text("everything balances" if found.holds else "something does not balance",
                 "green" if found.holds else "bold red")  # fmt: skip
     return Exit.DONE if found.holds else Exit.FAILED
+
+
+def show_actions(session: Session, tenant: str, limit: int) -> None:
+    """The latest actions of a tenant, oldest first."""
+    found = deque(session.control.audit.every(tenant), limit)
+    session.output.result({"actions": [asdict(action) for action in found]})
+    session.output.table(f"actions of {tenant}", ("at", "who", "action", "on", "detail"), [
+        (moment(x.at), x.actor, x.action, x.subject, json.dumps(x.detail) if x.detail else "") for x in found
+    ])  # fmt: skip
