@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cluster.errors import Corrupt
 
@@ -28,6 +30,15 @@ def freshness(as_of: str, now: float, stale_after_h: float) -> Freshness:
     """
     age_s = max(0.0, now - seconds_of(as_of))
     return Freshness(as_of, age_s, age_s > stale_after_h * 3600)
+
+
+def marked(values: Mapping[str, Any], now: float, stale_after_h: float) -> dict[str, Any]:
+    """One overlay's values of an entity with `stale` beside their `asOf`. Without a time it is stale."""
+    try:
+        stale = freshness(str(values.get("asOf", "")), now, stale_after_h).stale
+    except Corrupt:
+        stale = True
+    return {**values, "stale": stale}
 
 
 def seconds_of(as_of: str) -> float:

@@ -6,7 +6,8 @@ are JSON-able. Every method that takes a tenant returns that tenant's things onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,6 +112,7 @@ class Services:
     Args:
         fanout: owned by the application, which closes it.
         types: how many relationship types graphs have; None: few.
+        now: seconds since 1970, by which overlay values are stale.
     """
 
     settings: Settings
@@ -128,3 +130,4 @@ class Services:
     dead_letters: DeadLetters | None = None
     conservation: Conservation | None = None
     types: TypeTotals | None = None
+    now: Callable[[], float] = time.time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
@@ -17,6 +18,7 @@ from cluster.query.neighbours import read_neighbours
 from cluster.query.validate import QueryLimits
 from cluster.routing import Deadline
 from cluster.shard_map import partition_of
+from overlays.freshness import marked
 from serve_apps.api.auth import Context, ReaderToken
 from serve_apps.api.edge import Segment
 from serve_apps.api.positions import positions_of, wait_until_applied
@@ -68,7 +70,10 @@ async def _begin(services: Services, wait_for: str | None, bucket: int | None = 
 async def _entity(request: Request, services: Services, query: EntityQuery, wait_for: str | None) -> Response:
     bucket = bucket_of(query.tenant, query.case)
     deadline = await _begin(services, wait_for, bucket)
-    return reply(request, await services.fanout.one(bucket, lambda shard: hot.read_entity(shard, query), deadline))
+    found = await services.fanout.one(bucket, lambda shard: hot.read_entity(shard, query), deadline)
+    now, stale_after_h = services.now(), services.settings.overlays.stale_after_h
+    overlays = {name: marked(values, now, stale_after_h) for name, values in found.overlays.items()}
+    return reply(request, msgspec.structs.replace(found, overlays=overlays))
 
 
 async def neighbours_asked(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +14,7 @@ import pytest
 from cluster.errors import Corrupt
 from cluster.model import Kind, Op
 from cluster.query.cypher import Statement
+from serve_apps.api.app import build
 from tests.cluster.query.facts import entity, record, relationship
 from tests.cluster.stores.test_falkor import SLOW
 from tests.conftest import StartServer
@@ -189,6 +192,17 @@ def test_a_question_that_takes_too_much_memory_is_too_costly(
         assert get(stand, path_of("c", "T", "x")).status_code == 200
     finally:
         stand.close()
+
+
+@pytest.mark.parametrize(("hours", "stale"), [(23, False), (25, True)])
+def test_overlay_values_of_an_entity_say_whether_they_are_stale(stand: Stand, hours: int, stale: bool) -> None:
+    then = datetime(2026, 1, 2, tzinfo=UTC)
+    values = {"score": 0.5, "asOf": then.isoformat()}
+    stand.write([entity("a", "c", "T", "x"), entity("a", "c", "T", "x", source="overlay/pagerank", props=values)])
+    stand.services = dataclasses.replace(stand.services, now=lambda: (then + timedelta(hours=hours)).timestamp())
+    stand.app = build(stand.services)
+    found = get(stand, path_of("c", "T", "x")).json()["overlays"]
+    assert found == {"pagerank": {**values, "run": found["pagerank"]["run"], "stale": stale}}
 
 
 def test_a_shard_that_is_down_is_named(stand: Stand) -> None:
