@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from overlays.refresh import Refreshed
 
 FOLDER = "overlays"
-Name = Annotated[str, typer.Argument(help="The overlay: pagerank, louvain.")]
+Name = Annotated[str, typer.Argument(help="The overlay: pagerank, louvain, or one of your own.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -63,12 +63,18 @@ def run(
     tenant: TenantOption,
     snapshot: Annotated[str, typer.Option(help="What to compute on: a snapshot's id.")] = "latest",
     override: Annotated[str, typer.Option(help="Let a ranking pass that is unlike the last one, and say why.")] = "",
+    seeds: Annotated[
+        list[str],
+        typer.Option(
+            "--seed", help="TYPE:ID: rank by closeness to this entity, under a NAME of your own; several times."
+        ),
+    ] = [],  # noqa: B006
 ) -> int:
     """Compute an overlay and write its best back. Exit code 1 where the gate held it back: the old values stay."""
     from serve_apps.cli.cluster import joined
 
     with session.output.waiting(f"computing {name}"), joined(session):
-        done = refresh(session, name, tenant, snapshot, override)
+        done = refresh(session, name, tenant, snapshot, override, seeds)
     document = described(done)
     session.output.result(document)
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in done.stages.items())
@@ -79,17 +85,19 @@ def run(
     return Exit.DONE if passed else Exit.FAILED
 
 
-def refresh(session: Session, name: str, tenant: str, snapshot: str = "latest", override: str = "") -> Refreshed:
+def refresh(
+    session: Session, name: str, tenant: str, snapshot: str = "latest", override: str = "", seeds: Sequence[str] = ()
+) -> Refreshed:
     """One refresh; within `cluster.joined`. Raises as `overlays.refresh.refresh`."""
     from overlays.refresh import Surroundings
     from overlays.refresh import refresh as refresh_overlay
-    from overlays.registry import find
+    from overlays.registry import find, near
     from serve_apps.cli import snapshots
     from workloads.overlay.backends import choose_backend
     from workloads.overlay.snapshot_input import SnapshotInput
     from workloads.snapshot.read import open_snapshot
 
-    overlay, log = find(name), session.log
+    overlay, log = near(name, seeds) if seeds else find(name), session.log
     around = Surroundings(session.control.runs, log.append, log.identity.partitions, folder(session), session.settings)
     backend = choose_backend(session.settings.overlays.backend)
     with open_snapshot(snapshots.folder(session), snapshot) as opened:
