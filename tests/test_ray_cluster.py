@@ -54,6 +54,11 @@ def test_every_ray_process_asks_for_the_token(cluster: dict[str, Any]) -> None:
     assert all(command.startswith(". ~/intelgraph/.intelgraph/environment;") for command in starts)
 
 
+def test_rays_workers_take_one_thread_each(cluster: dict[str, Any]) -> None:
+    """As the node sets it where it starts Ray itself: Ray shares the cores out, by actors and tasks."""
+    assert exported(cluster)["POLARS_MAX_THREADS"] == "1"
+
+
 def test_workers_of_the_local_provider_can_join(cluster: dict[str, Any]) -> None:
     assert exported(cluster)["RAY_enable_autoscaler_v2"] == "0"
     assert len(cluster["provider"]["worker_ips"]) == cluster["max_workers"]
