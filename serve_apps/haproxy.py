@@ -3,11 +3,11 @@
     os.environ.update(environment(settings))      before ray is imported, in the process that starts it
 
 Ray writes HAProxy's configuration with a statistics page on all interfaces, passes on a header by which any client sets
-its own time-out, waits for ever for a replica that stands still, and says "not found" while there is no replica and
-"internal error" when one does not answer. It has no switch for these, but it lets one name the binary: a small script
-that edits the configuration and then becomes the real one, with the same process id. HAProxy's admin socket is open to
-everybody who reaches it, and by default in a folder of /tmp that everybody shares: here it is in a folder of this user
-alone.
+its own time-out, waits for ever for a replica that stands still, sends a line of every request, its path too, to
+whoever listens on this host's port 514, and says "not found" while there is no replica and "internal error" when one
+does not answer. It has no switch for all of this, but it lets one name the binary: a small script that edits the
+configuration and then becomes the real one, with the same process id. HAProxy's admin socket is open to everybody who
+reaches it, and by default in a folder of /tmp that everybody shares: here it is in a folder of this user alone.
 
 A request ends in this order, each step later than the one before: the application's own deadline (`query.deadline_s`),
 Serve's (`SERVE_MARGIN_S` later), HAProxy's (as much later again), its time to connect not counted.
@@ -67,6 +67,7 @@ _EDITS = r"""# Written at each start; what it does twice it does once.
 s/^\( *bind \)\*\{{0,1\}}:/\1{host}:/
 /^defaults/a\
 {defaults}
+/^ *log [^ ]* local0 /d
 /^frontend http_frontend/,/^ *bind/{{
 /^ *bind/a\
 {frontend}

@@ -103,6 +103,13 @@ def test_rays_configuration_is_edited_once(edited: str) -> None:
     assert [line for line in lines if line.startswith("bind") and "127.0.0.1" not in line] == []
 
 
+def test_no_request_is_told_to_a_log_of_the_host(edited: str) -> None:
+    logs = [line.split("#")[0].strip() for line in edited.splitlines() if line.split()[:1] == ["log"]]
+    assert logs, "the template has no logs any more"
+    assert set(logs) == {"log global"}
+    assert "514" not in edited
+
+
 def test_proxys_own_answers_are_problem_documents(edited: str) -> None:
     files = {line.split()[1]: line.split()[2] for line in edited.splitlines() if line.split()[:1] == ["errorfile"]}
     assert sorted(files) == ["400", "408", "502", "503", "504"]
