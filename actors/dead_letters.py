@@ -28,7 +28,6 @@ from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import DeadLetter, State
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.log import Append, EventLog
-from cluster.telemetry import metrics
 
 PAGE_LETTERS = 100
 _PAGE = 1_000
@@ -179,7 +178,7 @@ class Replay:
         self._backoff.call(self._log.ends)  # a log that is down costs no attempts
         tried = [letter.id for letter in self._page(tenant, ids, rows, result)]
         letters = self._control.dead_letters.begin_replay(tenant, tried, self._attempts, self._clock())
-        result.skipped += len(tried) - len(letters)
+        self._left_out(tenant, set(tried) - {letter.id for letter in letters}, result)
         self._failpoint("begun")
         batch = self._backoff.call(lambda: prepared(self._admission, tenant, letters, rows))
         self._failpoint("before append")
@@ -187,13 +186,19 @@ class Replay:
         self._failpoint("after append")
         for entry, number in zip(batch.entries, numbers, strict=True):
             result.reached[entry.partition] = number
-            metrics.ACKED.labels(str(entry.partition)).inc(entry.records)
         for letter, bad in zip(letters, batch.failures, strict=True):
             failure = None if bad is None else (bad.error_class, bad.reason)
             state = self._control.dead_letters.finish_replay(tenant, letter.id, self._attempts, failure=failure)
-            metrics.DLQ_OUT.labels(state).inc()
             result.letters.append(_told(letter.id, state, bad))
             self._failpoint("finished")
+
+    def _left_out(self, tenant: str, ids: set[str], result: ReplayResult) -> None:
+        """Letters whose last attempt died are in quarantine now; others were replayed by somebody else meanwhile."""
+        for letter in [self._control.dead_letters.get(tenant, id) for id in sorted(ids)]:
+            if letter.state == "quarantined":
+                result.letters.append(ReplayedLetter(letter.id, letter.state, letter.error_class, letter.reason))
+            else:
+                result.skipped += 1
 
 
 class PreparedLetters(NamedTuple):

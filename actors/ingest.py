@@ -22,7 +22,6 @@ from cluster.config import IngestLimits
 from cluster.errors import Retryable
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.log import EventLog
-from cluster.telemetry import metrics
 
 T = TypeVar("T")
 
@@ -117,7 +116,7 @@ class IngestWorker:
             self._failpoint("before commit")
             self._again(partial(self._progress.commit, items[-1].position, batch.good, len(dead)))
             self._failpoint("committed")
-            self._count(batch, numbers, dead)
+            self._count(batch, numbers, len(dead))
             report(self.counts)
         return self.counts
 
@@ -136,16 +135,13 @@ class IngestWorker:
     def _retried(self, error: Retryable) -> None:
         self.counts.retries += 1
 
-    def _count(self, batch: Prepared, numbers: Sequence[int], dead: Sequence[DeadRecord]) -> None:
+    def _count(self, batch: Prepared, numbers: Sequence[int], dead: int) -> None:
         counts = self.counts
         counts.batches += 1
         counts.acked += batch.good
-        counts.dead += len(dead)
+        counts.dead += dead
         for entry, number in zip(batch.entries, numbers, strict=True):
             counts.reached[entry.partition] = number
-            metrics.ACKED.labels(str(entry.partition)).inc(entry.records)
-        for record in dead:
-            metrics.DLQ_IN.labels(record.bad.error_class).inc()
 
 
 def _bad(item: Item) -> Bad:

@@ -43,7 +43,6 @@ from cluster.stores.control import ControlStore
 from cluster.stores.control_acceptance import IdempotencyMismatch
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.log import EventLog
-from cluster.telemetry import metrics
 
 ALL_SOURCES = "*"
 _LOOK_FIRST_S, _LOOK_MOST_S = 0.02, 0.2
@@ -220,7 +219,8 @@ class Push:
                 if self._control.sources.get(tenant, source).state != "active":
                     return Bad("policy", f"source {source!r} is killed: nothing of it is accepted")
                 return 0, 0
-            given = self._control.acceptance.accept(tenant, source, key, body_hash, count, self._clock())
+            most = self._limits.idempotency_positions
+            given = self._control.acceptance.accept(tenant, source, key, body_hash, count, self._clock(), most)
         except IdempotencyMismatch as error:
             raise KeyReused(error.reason) from error
         except BadRecord as error:
@@ -234,7 +234,6 @@ class Push:
         positions: dict[int, int] = {}
         for entry, number in zip(batch.entries, numbers, strict=True):
             positions[entry.partition] = max(number, positions.get(entry.partition, 0))
-            metrics.ACKED.labels(str(entry.partition)).inc(entry.records)
         rejected = tuple(RejectedRecord(index, bad.error_class, bad.reason) for index, bad in batch.bad())
         return PushAnswer(batch.good, positions, rejected)
 

@@ -71,6 +71,10 @@ class IngestLimits(Section):
     idempotency_keys: Many = Field(
         default=10_000, description="of a tenant; over that the oldest answers are forgotten"
     )
+    idempotency_positions: Many = Field(
+        default=500_000,
+        description="of a tenant: keys whose records got positions; over that a new key is refused, none is forgotten",
+    )
     idempotency_answer_bytes: Bytes = Field(default=64 << 10, description="a longer answer is not kept for retries")
     workers: Few = 1
     retry_first_s: Seconds = Field(default=0.05, description="first wait after a store has failed; doubles each time")

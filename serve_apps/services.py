@@ -28,6 +28,7 @@ from cluster.telemetry import exposition, merge_expositions, metrics
 from overlays.reader import OverlayValues
 from serve_apps.api.services import Json, Services
 from serve_apps.secret import cursor_secret
+from serve_apps.stored_counters import StoredCounters
 from serve_apps.tokens import TokenAuthority
 
 _REFRESH_S = 1.0
@@ -231,15 +232,15 @@ class NodeHealth:
 
 
 class ActorMetrics:
-    """Metrics of this process and of every named actor that answers in time."""
+    """Metrics of this process, of the stores and of every named actor that answers in time."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+        self._stack, self._stored = stack, StoredCounters(stack)
 
     def exposition(self) -> bytes:
         """Prometheus's text format, each sample with the name of its actor."""
         self._snapshot_age()
-        found = {"api": exposition()}
+        found = {"api": exposition(), **self._stored.expositions()}
         names = [a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == NAMESPACE]
         asked: dict[str, Any] = {}
         for name in names:

@@ -19,7 +19,7 @@ from actors.connectors import mapping_from_yaml, open_source
 from actors.connectors.base import RawRecord
 from cluster.config import Settings
 from cluster.model import Event
-from cluster.telemetry import metrics
+from cluster.telemetry import metrics, stored
 from serve_apps.api.app import build
 from serve_apps.api.services import Services
 
@@ -221,6 +221,7 @@ def test_every_setting_is_documented() -> None:
 def test_documented_metrics_are_those_that_there_are() -> None:
     documented = set(re.findall(r"^\| `(intelgraph_\w+)` ", text_of(ROOT / "docs" / "operations.md"), re.MULTILINE))
     families = {family.name: family.type for family in metrics.REGISTRY.collect()}
+    families |= {f"intelgraph_{name}": "counter" for name in stored.HELP}
     assert documented == {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}
 
 

@@ -1,5 +1,8 @@
 """Positions for records that come without: given once, in one transaction with what a retry is known by.
 
+What a key got is never forgotten before its time, or a retry would get newer versions than what came after it: over
+the bound of a tenant's keys a new one is refused instead.
+
 A source's assigned positions count up within its newest epoch. When a load has opened an epoch meanwhile, the next
 acceptance opens a newer one, so that what is accepted later is the newer version whichever way it came.
 """
@@ -9,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
-from cluster.errors import Rejected
+from cluster.errors import Overloaded, Rejected
+from cluster.stores import control_tallies as tallies
 from cluster.stores.control_database import ControlDatabase
 from cluster.stores.control_sources import Source, live_source_in, set_counters, use_positions
 from cluster.stores.control_tables import acceptances, epochs
@@ -55,7 +59,9 @@ class Acceptance:
     def __init__(self, database: ControlDatabase, hours: float) -> None:
         self._database, self._kept_s = database, kept_seconds(hours)
 
-    def accept(self, tenant: str, source: str, key: str | None, body_hash: str, count: int, now: float) -> Accepted:
+    def accept(
+        self, tenant: str, source: str, key: str | None, body_hash: str, count: int, now: float, most: int = 500_000
+    ) -> Accepted:
         """Gives `count` positions to a request; the same key and body get the same ones again.
 
         No position is given twice, whatever crashes: those of a request that was not appended stay unused.
@@ -64,9 +70,11 @@ class Acceptance:
             key: the Idempotency-Key; None if the caller sent none, then each call is a new request.
             body_hash: of the request's bytes.
             now: seconds since 1970; only ever used to forget old keys.
+            most: keys of a tenant that are remembered.
 
         Raises:
             IdempotencyMismatch: the key was used with another body.
+            Overloaded: the tenant has `most` keys; nothing was given.
             BadRecord: the source's records bring their own positions.
             NotFound, Forbidden: there is no such source, or it is killed.
         """
@@ -74,7 +82,7 @@ class Acceptance:
             raise Rejected(f"Idempotency-Key: 1 to {_KEY_CHARS} characters")
         with self._database.write() as connection:
             found = live_source_in(connection, tenant, source)
-            if key is not None and (earlier := self._earlier(connection, tenant, source, key, now)):
+            if key is not None and (earlier := self._earlier(connection, tenant, source, key, now, most)):
                 if (earlier.body_hash, earlier.count) != (body_hash, count):
                     raise IdempotencyMismatch(f"Idempotency-Key {key!r} was used with another body; use a new key")
                 return Accepted(earlier.epoch, earlier.first_position, True)
@@ -83,12 +91,23 @@ class Acceptance:
             if key is not None:
                 row = {"tenant": tenant, "source": source, "key": key, "body_hash": body_hash, "epoch": epoch}
                 connection.execute(insert(acceptances).values(**row, first_position=first, count=count, created=now))
+                tallies.add(connection, tallies.KEYS, tenant, 1)
             return Accepted(epoch, first, False)
 
-    def _earlier(self, connection: Connection, tenant: str, source: str, key: str, now: float) -> Any:
-        same_source = (acceptances.c.tenant == tenant, acceptances.c.source == source)
-        connection.execute(delete(acceptances).where(*same_source, acceptances.c.created < now - self._kept_s))
-        return connection.execute(select(acceptances).where(*_is(tenant, source, key))).one_or_none()
+    def _earlier(self, connection: Connection, tenant: str, source: str, key: str, now: float, most: int) -> Any:
+        """What the key got before; None where it is new and there is room for it. Raises Overloaded."""
+        mine, oldest = acceptances.c.tenant == tenant, now - self._kept_s
+        forgotten = connection.execute(delete(acceptances).where(mine, acceptances.c.created < oldest)).rowcount
+        tallies.add(connection, tallies.KEYS, tenant, -forgotten)
+        found = connection.execute(select(acceptances).where(*_is(tenant, source, key))).one_or_none()
+        if found is None and tallies.one(connection, tallies.KEYS, tenant) >= most:
+            first = connection.execute(select(func.min(acceptances.c.created)).where(mine)).scalar_one()
+            raise Overloaded(
+                f"{most:,} Idempotency-Keys of this tenant are remembered (ingest.idempotency_positions), none of which"
+                " may be forgotten yet: send larger batches, or raise the limit",
+                max(1.0, (now if first is None else first) - oldest),
+            )
+        return found
 
 
 def _take_positions(connection: Connection, source: Source, count: int, now: float) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, Row, func, select, update
 
 from cluster.errors import ERROR_CLASSES, NotFound, Rejected
+from cluster.stores import control_tallies as tallies
 from cluster.stores.control_database import ControlDatabase, insert_new
 from cluster.stores.control_tables import dead_letters
 from cluster.versions import decode, encode
@@ -100,6 +102,18 @@ class LetterPlace(NamedTuple):
     version: str
 
 
+class LetterCounts(NamedTuple):
+    """Counts that never fall.
+
+    Args:
+        came: letters by the error class that they came with.
+        left: ends of attempts by outcome: with `replayed` and `quarantined` a letter ends, with `waiting` it does not.
+    """
+
+    came: Mapping[str, int]
+    left: Mapping[str, int]
+
+
 class DeadLetters:
     """The dead letters of all tenants."""
 
@@ -117,7 +131,10 @@ class DeadLetters:
         """
         rows = [_row(tenant, letter, now, payload_limit_bytes) for letter in letters]
         with self._database.write() as connection:
-            return insert_new(connection, dead_letters, rows)
+            new = Counter(row["error_class"] for row in rows if insert_new(connection, dead_letters, [row]))
+            for error_class, count in new.items():
+                tallies.add(connection, tallies.LETTERS_IN, error_class, count)
+        return new.total()
 
     def get(self, tenant: str, id: str) -> DeadLetter:
         """One letter. Raises NotFound, also for another tenant's."""
@@ -151,6 +168,12 @@ class DeadLetters:
                 found[name] = {row[0]: row[1] for row in connection.execute(query)}
         return found
 
+    def counted(self) -> LetterCounts:
+        """What came and what became of it, of all tenants, since the installation began. Each letter came once, however
+        often its source was read, and whichever process replays it."""
+        with self._database.read() as connection:
+            return LetterCounts(tallies.of(connection, tallies.LETTERS_IN), tallies.of(connection, tallies.LETTERS_OUT))
+
     def places(self, tenant: str) -> Sequence[LetterPlace]:
         """Where all letters of a tenant stand, whatever became of them."""
         column = dead_letters.c
@@ -174,6 +197,7 @@ class DeadLetters:
                     continue
                 if letter.attempts >= attempts_limit:
                     _set(connection, tenant, letter.id, state="quarantined")
+                    tallies.add(connection, tallies.LETTERS_OUT, "quarantined", 1)
                     continue
                 _set(connection, tenant, letter.id, attempts=letter.attempts + 1, last_attempt=now)
                 begun.append(_get(connection, tenant, letter.id))
@@ -194,13 +218,15 @@ class DeadLetters:
             letter = _get(connection, tenant, id)
             if letter.state == "replayed":
                 return "replayed"
-            if failure is None:
-                _set(connection, tenant, id, state="replayed")
-                return "replayed"
-            error_class, reason = failure
-            _check_class(error_class)
             state: State = "quarantined" if letter.attempts >= attempts_limit else letter.state
-            _set(connection, tenant, id, state=state, error_class=error_class, reason=reason)
+            if failure is None:
+                state = "replayed"
+                _set(connection, tenant, id, state=state)
+            else:
+                _check_class(failure[0])
+                _set(connection, tenant, id, state=state, error_class=failure[0], reason=failure[1])
+            if letter.state == "waiting" or state == "replayed":  # one that is quarantined has left already
+                tallies.add(connection, tallies.LETTERS_OUT, state, 1)
             return state
 
 

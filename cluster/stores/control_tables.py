@@ -86,7 +86,7 @@ acceptances = Table(
     Column("tenant", Text, primary_key=True), Column("source", Text, primary_key=True),
     Column("key", Text, primary_key=True), _text("body_hash"), _whole("epoch"), _whole("first_position"),
     _whole("count"), _seconds("created"),
-    Index("acceptances_by_age", "tenant", "source", "created"),
+    Index("acceptances_by_age", "tenant", "created"),
 )  # fmt: skip
 
 pushes = Table(
@@ -105,6 +105,11 @@ dead_letters = Table(
     _seconds("first_seen"), _seconds("last_attempt", nullable=True),
     UniqueConstraint("tenant", "source", "partition", "version"),
     Index("dead_letters_by_state", "tenant", "state", "sequence"),
+)  # fmt: skip
+
+tallies = Table(
+    "tallies", metadata,
+    Column("what", Text, primary_key=True), Column("label", Text, primary_key=True), _whole("count"),
 )  # fmt: skip
 
 registered_names = Table(

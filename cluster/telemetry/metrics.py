@@ -1,4 +1,5 @@
-"""Every metric of the product, declared once. Each process counts in its own registry; `merge` puts them together.
+"""Every metric that processes count, declared once. Each counts in its own registry; `merge` puts them together. What
+the stores count themselves is in `stored`.
 
 Labels are bounded: stage, shard, partition, outcome and store are sets that configuration bounds. Tenants, cases and
 sources are not labels: they are in the logs and in `intelgraph lag`.
@@ -33,15 +34,12 @@ def _histogram(name: str, help_text: str, buckets: tuple[float, ...], *labels: s
     return Histogram(f"intelgraph_{name}", help_text, labels, registry=REGISTRY, buckets=buckets)
 
 
-ACKED = _counter("acked", "Records durable in the log and acknowledged.", "partition")
 APPLIED = _counter("applied", "Records that changed a register.", "shard", "partition")
 DUPLICATE = _counter("duplicate", "Records whose version a register had already.", "shard", "partition")
 STALE = _counter("stale", "Records older than what a register had.", "shard", "partition")
 FENCED = _counter("fenced", "Batches that a shard or lease refused, nothing written.", "shard")
 EPOCH_MISMATCH = _counter("epoch_mismatch", "Calls that named another epoch than the shard has.", "shard")
 MISROUTE_REFUSED = _counter("misroute_refused", "Calls for a bucket that the shard does not own.", "shard")
-DLQ_IN = _counter("dlq_in", "Records put among the dead letters.", "error_class")
-DLQ_OUT = _counter("dlq_out", "Dead letters that left by replay.", "outcome")
 READ_RECORDS = _counter("stage_records", "Records that a stage has taken in.", "stage")
 
 LAG_RECORDS = _gauge("lag_records", "Records in the log that a consumer has not applied.", "consumer", "partition")

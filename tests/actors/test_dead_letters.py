@@ -165,7 +165,8 @@ def test_a_record_that_kills_its_worker_is_quarantined_too(
     for _ in range(ingest_settings.ingest.dead_letter_attempts):
         with pytest.raises(Crash):
             replay(failpoint=crash_at("begun")).replay("acme", "ann")
-    assert replay().replay("acme", "ann").letters == []
+    (told,) = replay().replay("acme", "ann").letters
+    assert (told.state, told.reason) == ("quarantined", "x")
     assert control.dead_letters.list("acme")[0].state == "quarantined"
 
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,21 @@ from actors.dead_letters import Replay
 from actors.loads import FileLoads, LoadFile, LoadResult
 from actors.push import Push
 from actors.shard_writer_actor import writer_lease
+from actors.undo import Undo
 from cluster.config import IngestLimits, QuerySettings, RecordLimits
 from cluster.errors import Fenced, NotFound
 from cluster.ids import bucket_of
+from cluster.model import Kind, Record
 from cluster.query.fanout import FanOut, Topology
 from cluster.query.hot import read_entity
 from cluster.query.ir import EntityQuery
 from cluster.routing import ShardState
 from cluster.shard_map import ShardMap
+from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.graph import Fence
 from cluster.telemetry import exposition, merge_expositions
+from overlays.write_back import Bounds, RunStamp, floor_entries, value_entries, value_record
+from serve_apps.stored_counters import StoredCounters
 from tests.faults.harness import Installation, wait_until
 
 pytestmark = [pytest.mark.services]
@@ -54,13 +59,14 @@ def system(server_root: Path) -> Iterator[Installation]:
 class Counted:
     """How far the counters have moved since, as `/metrics` shows them: `counted("applied", "shard")["shard-0"]`."""
 
-    def __init__(self) -> None:
-        self._before = _samples()
+    def __init__(self, system: Installation) -> None:
+        self._stored = StoredCounters(system.stack)
+        self._before = self._samples()
 
     def __call__(self, name: str, label: str) -> Counter[str]:
         """By a label's value; what has not moved is left out."""
         moved: Counter[str] = Counter()
-        for (sample, labels), value in _samples().items():
+        for (sample, labels), value in self._samples().items():
             if sample == f"intelgraph_{name}_total":
                 moved[dict(labels)[label]] += int(value - self._before.get((sample, labels), 0))
         return +moved
@@ -70,10 +76,10 @@ class Counted:
         applied, duplicate, stale = (self(name, "shard")[shard] for name in ("applied", "duplicate", "stale"))
         return applied, duplicate, stale
 
-
-def _samples() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    families = text_string_to_metric_families(merge_expositions({"this": exposition()}).decode())
-    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+    def _samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        merged = merge_expositions({"this": exposition(), **self._stored.expositions()})
+        families = text_string_to_metric_families(merged.decode())
+        return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
 def people(position: int, count: int, first: int = 0) -> list[Event]:
@@ -115,7 +121,7 @@ def push(system: Installation) -> Iterator[Callable[[Sequence[Event]], None]]:
 
 
 def test_each_outcome_is_counted_at_its_shard(system: Installation, push: Callable[[Sequence[Event]], None]) -> None:
-    counted = Counted()
+    counted = Counted(system)
     sent = [people(10, 40), people(10, 40), people(5, 30), people(20, 20, first=30), people(20, 3, first=30)]
     for events in sent:
         push(events)
@@ -128,21 +134,38 @@ def test_each_outcome_is_counted_at_its_shard(system: Installation, push: Callab
     assert counted("acked", "partition").total() == sum(map(len, sent))
 
 
+def unplaced(events: Sequence[Event]) -> list[Event]:
+    """The events without positions of their own."""
+    return [{k: v for k, v in event.items() if k not in ("epoch", "position")} for event in events]
+
+
 POISON = [b"null", b'{"case": "c"', b'{"case":"c","kind":"entity","op":"upsert","type":"person","id":17}', b"\xff\xfe"]
 
 
-def load(system: Installation, path: Path, records: RecordLimits) -> LoadResult:
-    log = system.stack.open_log()
+class Crash(BaseException):
+    """The process ends here: nothing below catches it."""
+
+
+def crash_at(step: str) -> Failpoint:
+    def failpoint(at: str) -> None:
+        if at == step:
+            raise Crash
+
+    return failpoint
+
+
+def load(
+    system: Installation, path: Path, records: RecordLimits = RecordLimits(), failpoint: Failpoint = no_failpoint
+) -> LoadResult:
     settings = system.settings.model_copy(update={"records": records})
-    try:
-        return FileLoads(system.stack.control, log, settings).ingest(LoadFile(path, TENANT, "file"))
-    finally:
-        log.close()
+    with closing(system.stack.open_log()) as log:
+        loads = FileLoads(system.stack.control, log, settings, failpoint=failpoint)
+        return loads.ingest(LoadFile(path, TENANT, "file"))
 
 
 def test_dead_letters_are_counted_when_they_come_and_when_they_go(system: Installation, tmp_path: Path) -> None:
-    counted = Counted()
-    events = [{k: v for k, v in event.items() if k not in ("epoch", "position")} for event in people(0, 60)]
+    counted = Counted(system)
+    events = unplaced(people(0, 60))
     long = [event | {"id": f"{event['id']}-of-a-long-name"} for event in events[:25]]
     path = tmp_path / "people.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in [*(json.dumps(e).encode() for e in events + long), *POISON]))
@@ -165,11 +188,74 @@ def test_dead_letters_are_counted_when_they_come_and_when_they_go(system: Instal
     wait_until(lambda: sum(sum(counted.outcomes(shard)) for shard in system.shard_ids) == expected, 5, "each has one")
 
 
+def test_a_letter_that_is_read_again_came_once(system: Installation, tmp_path: Path) -> None:
+    """Its worker dies before it notes that it has kept it, and the whole file is read anew afterwards."""
+    counted, path = Counted(system), tmp_path / "poison.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in POISON))
+    for _ in range(2):
+        with pytest.raises(Crash):
+            load(system, path, failpoint=crash_at("before commit"))
+    assert counted("dlq_in", "error_class").total() == len(POISON)
+    for _ in range(2):
+        assert load(system, path).counts.dead == len(POISON)
+    came = counted("dlq_in", "error_class")
+    assert came == Counter(system.stack.control.dead_letters.facets(TENANT)["error_class"])
+    assert came.total() == len(POISON)
+
+
+def test_a_letter_whose_last_replay_died_has_left(system: Installation, tmp_path: Path) -> None:
+    counted, path = Counted(system), tmp_path / "poison.jsonl"
+    path.write_bytes(POISON[0])
+    load(system, path)
+    control = system.stack.control
+    for _ in range(ATTEMPTS):
+        with pytest.raises(Crash):
+            Replay(control, system.log, system.settings, failpoint=crash_at("begun")).replay(TENANT, "tester")
+    assert not counted("dlq_out", "outcome"), "none of them came to its end"
+    (told,) = Replay(control, system.log, system.settings).replay(TENANT, "tester").letters
+    assert (told.state, told.error_class) == ("quarantined", "schema")
+    assert Replay(control, system.log, system.settings).replay(TENANT, "tester").letters == []
+    assert counted("dlq_out", "outcome") == {"quarantined": 1}
+
+
+class WholeLog:
+    """What the lake would have."""
+
+    def __init__(self, system: Installation) -> None:
+        self._system = system
+
+    def events(self, tenant: str, source: str) -> Iterator[Record]:
+        rows = [record for _, _, rows in self._system.log_records() for record in rows]
+        return (record for record in rows if (record.tenant, record.source) == (tenant, source))
+
+
+def test_what_commands_append_is_acknowledged_too(system: Installation, tmp_path: Path) -> None:
+    """An undo, which says earlier records again, and the values that an overlay writes back; floors are no records."""
+    counted, control = Counted(system), system.stack.control
+    for number, events in enumerate((people(0, 30), people(0, 20))):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text("".join(json.dumps(event | {"props": {"at": number}}) + "\n" for event in unplaced(events)))
+        done = load(system, path)
+    undo = Undo(control, system.log, WholeLog(system), system.settings)
+    assert undo.undo(TENANT, done.load.id, "tester").said_again == 30
+    stamp = RunStamp(TENANT, "overlay/pagerank", 1, "s1", "2026-01-02T03:04:05.000Z")
+    values = [value_record(stamp, n, CASES[n % 6], ("person", f"p{n}"), {"score": n / 7}) for n in range(12)]
+    partitions = system.log.identity.partitions
+    system.log.append(list(value_entries(values, partitions, Bounds(100, 1_000, 5, 10_000))))
+    system.log.append(floor_entries(stamp, partitions))
+    system.settle()
+    acked = counted("acked", "partition")
+    facts = Counter(str(p) for p, _, rows in system.log_records() for row in rows if row.kind < Kind.FLOOR)
+    assert acked == facts
+    assert acked.total() == 30 + 20 + 30 + 12
+    wait_until(lambda: sum(sum(counted.outcomes(shard)) for shard in system.shard_ids) == 92, 5, "each has one")
+
+
 def test_a_writer_that_is_refused_is_counted_once(
     system: Installation, push: Callable[[Sequence[Event]], None]
 ) -> None:
     push(people(1, 12))
-    counted, taken_over = Counted(), 3
+    counted, taken_over = Counted(system), 3
     for _ in range(taken_over):
         status = system.writers["shard-0"].status
         wait_until(lambda: system.writers["shard-0"].status.state == "running")
@@ -227,7 +313,7 @@ def test_questions_that_a_shard_refuses_are_counted(system: Installation) -> Non
     old_epoch = Topology(current, _states({shard: epoch - 1 for shard, epoch in epochs.items()}))
     other = {system.shard_ids[0]: system.shard_ids[1], system.shard_ids[1]: system.shard_ids[0]}
     wrong_map = Topology(_with_owners(current, [other[owner] for owner in current.owners]), right.states)
-    counted = Counted()
+    counted = Counted(system)
     owners = {case: current.owners[bucket_of(TENANT, case)] for case in CASES}
     for case in CASES:
         ask(system, Stale(right, right), case)
@@ -251,7 +337,7 @@ def test_what_a_writer_counted_last_is_not_lost_when_it_ends(
     system: Installation, push: Callable[[Sequence[Event]], None]
 ) -> None:
     """Ended in order, or by an error that may pass: what its shard has applied is counted."""
-    counted = Counted()
+    counted = Counted(system)
     for position in range(1, 6):
         push(people(position, 24))
         system.stop_writer("shard-0")

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from actors.push import Push, PushAnswer
 from cluster.config import Settings
 from cluster.embedded import Running
-from cluster.errors import Conflict, KeyReused, Unavailable
+from cluster.errors import Conflict, KeyReused, Overloaded, Unavailable
 from cluster.model import Record
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.log import Append
@@ -274,3 +274,20 @@ def test_a_push_that_failed_gives_its_key_back_at_once(
         send(push)
     assert not send(push).replayed
     assert send(push).replayed
+
+
+def test_over_a_tenants_bound_a_new_key_is_refused_and_earlier_ones_keep_their_versions(
+    registered: ControlStore, event_log: RedisEventLog, ingest_settings: Settings, logged: Logged
+) -> None:
+    bounded = settings_with(ingest_settings, idempotency_positions=1, idempotency_answer_bytes=64)
+    pushes = Push(registered, event_log, bounded)
+
+    def send(key: str) -> PushAnswer:
+        return pushes.push("acme", ["crm"], BODY, "application/json", key, "crm")
+
+    send("k1")
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="idempotency_positions"):
+            send("k2")
+    assert send("k1").accepted == 2
+    assert {(record.id, decode(record.version)) for record in logged()} == VERSIONS

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import NotFound, Rejected
+from cluster.errors import NotFound, Overloaded, Rejected
+from cluster.stores import control_tallies as tallies
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.control_acceptance import CLOCK_SLACK_HOURS, IdempotencyMismatch
 from tests.cluster.stores.processes import in_processes
@@ -179,3 +181,35 @@ def test_sigkill_between_any_two_statements_gives_no_position_twice(
     retried = store.acceptance.accept(T, S, "key", "h", 7, 0.0)
     assert (retried.replayed, retried.first_position) == (False, 5), "the transaction left nothing behind"
     assert store.acceptance.accept(T, S, None, "h", 1, 0.0).first_position == 12
+
+
+def test_over_a_tenants_bound_a_new_key_is_refused_and_none_is_forgotten(store: ControlStore) -> None:
+    kept_s, accept = (24 + CLOCK_SLACK_HOURS) * HOUR, store.acceptance.accept
+    store.sources.register(T, "other", 0.0)
+    store.sources.register("tenant-2", S, 0.0)
+    first = accept(T, S, "k0", "hash", 10, 0.0, 3)
+    accept(T, "other", "k1", "hash", 1, 5.0, 3)
+    accept(T, S, "k2", "hash", 1, 6.0, 3)
+    for source in (S, "other"):
+        with pytest.raises(Overloaded, match="idempotency_positions") as refused:
+            accept(T, source, "k3", "hash", 1, 100.0, 3)
+        assert refused.value.retry_after_s == kept_s - 100.0
+    again = accept(T, S, "k0", "hash", 10, 100.0, 3)
+    assert again == replace(first, replayed=True)
+    assert accept(T, S, None, "hash", 1, 100.0, 3).first_position == 12, "what is refused takes no positions"
+    assert accept("tenant-2", S, "k3", "hash", 1, 100.0, 3).first_position == 1
+    assert not accept(T, S, "k3", "hash", 1, kept_s + 1.0, 3).replayed, "the oldest may be forgotten, so there is room"
+    with pytest.raises(Overloaded):
+        accept(T, S, "k4", "hash", 1, kept_s + 1.0, 3)
+
+
+def test_keys_are_counted_by_whoever_writes_and_as_they_are_forgotten(url: str, store: ControlStore) -> None:
+    other = open_control(url)
+    for number in range(6):
+        (store, other)[number % 2].acceptance.accept(T, S, f"k{number}", "hash", 1, float(number))
+    later = (24 + CLOCK_SLACK_HOURS) * HOUR + 4.0
+    store.acceptance.accept(T, S, "late", "hash", 1, later)
+    with store.database.read() as connection:
+        kept = connection.exec_driver_sql("SELECT COUNT(*) FROM acceptances").scalar_one()
+        assert tallies.one(connection, tallies.KEYS, T) == kept == 3
+    other.close()

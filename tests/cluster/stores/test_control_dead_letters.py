@@ -122,3 +122,22 @@ def test_only_bad_records_are_dead_letters(store: ControlStore) -> None:
     with pytest.raises(BadRecord):
         store.dead_letters.add(T, [NewDeadLetter(S, -1, [1], "schema", "", b"")], 0.0)
     assert store.dead_letters.list(T) == []
+
+
+def test_what_came_and_what_left_is_counted_once(store: ControlStore) -> None:
+    letters = store.dead_letters
+    assert letters.counted() == ({}, {})
+    for _ in range(2):
+        letters.add(T, [letter(1), letter(2), letter(3, "policy")], 0.0)
+    letters.add("tenant-2", [letter(1)], 0.0)
+    assert letters.counted().came == {"schema": 3, "policy": 1}
+    one, two, three = (found.id for found in letters.list(T))
+    letters.begin_replay(T, [one, two, three], 2, 1.0)
+    assert letters.finish_replay(T, one, 2) == letters.finish_replay(T, one, 2) == "replayed"
+    letters.finish_replay(T, two, 2, failure=("schema", "still"))
+    assert letters.counted() == ({"schema": 3, "policy": 1}, {"replayed": 1, "waiting": 1})
+    letters.begin_replay(T, [two, three], 2, 2.0)
+    for _ in range(2):
+        letters.finish_replay(T, two, 2, failure=("schema", "still"))
+    letters.begin_replay(T, [two, three], 2, 3.0)
+    assert letters.counted().left == {"replayed": 1, "waiting": 1, "quarantined": 2}

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.errors import Corrupt
 from cluster.telemetry import exposition, merge_expositions, metrics, stage
+from cluster.telemetry.stored import letter_counters, log_counters
 
 
 def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -30,7 +31,9 @@ def actor_text(applied: int, lag: float = 0.0) -> bytes:
 
 
 def test_every_metric_of_the_product_is_declared_and_none_has_an_unbounded_label():
+    stored = log_counters({0: 1}) + letter_counters({"decode": 1}, {"replayed": 1})
     declared = {family.name: family for family in metrics.REGISTRY.collect()}
+    declared |= {family.name: family for family in text_string_to_metric_families(stored.decode())}
     wanted = (
         "acked applied duplicate stale fenced dlq_in dlq_out misroute_refused epoch_mismatch lag_records lag_seconds "
         "snapshot_age_seconds stage_seconds store_query_seconds"
@@ -39,6 +42,7 @@ def test_every_metric_of_the_product_is_declared_and_none_has_an_unbounded_label
     labels = {
         label for collector in metrics.REGISTRY._collector_to_names for label in getattr(collector, "_labelnames", ())
     }
+    labels |= {name for (_, found) in samples(stored) for name, _ in found}
     assert labels <= {"shard", "partition", "stage", "store", "operation", "error_class", "outcome", "consumer"}
 
 
@@ -90,8 +94,17 @@ def test_one_name_with_two_types_is_refused():
         merge_expositions({"a": actor_text(1), "b": generate_latest(registry)})
 
 
+def test_what_stores_count_is_an_exposition_like_others():
+    texts = {"log": log_counters({0: 12, 10: 3}), "letters": letter_counters({"decode": 2}, {})}
+    merged = samples(merge_expositions({**texts, "writer": actor_text(1)}))
+    assert merged["intelgraph_acked_total", frozenset({("actor", "log"), ("partition", "10")})] == 3
+    assert merged["intelgraph_dlq_in_total", frozenset({("actor", "letters"), ("error_class", "decode")})] == 2
+    assert samples(log_counters({})) == {}
+
+
 def test_processes_count_for_themselves():
-    script = "from cluster.telemetry import metrics as m; m.ACKED.labels('0').inc(7); print(m.exposition().decode())"
+    counting = "m.APPLIED.labels('s', '0').inc(7); print(m.exposition().decode())"
+    script = f"from cluster.telemetry import metrics as m; {counting}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=".")
     merged = samples(merge_expositions({"child": done.stdout}))
-    assert merged["intelgraph_acked_total", frozenset({("actor", "child"), ("partition", "0")})] == 7
+    assert merged["intelgraph_applied_total", frozenset({("actor", "child"), ("shard", "s"), ("partition", "0")})] == 7
