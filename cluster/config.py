@@ -194,6 +194,13 @@ class RaySettings(Section):
     dashboard_port: Port = 8265
 
 
+class NodeSettings(Section):
+    """The process that starts everything on this machine."""
+
+    log_bytes: Bytes = Field(default=16 << 20, description="node.log is set aside when it is larger")
+    log_files: Few = Field(default=3, description="older node.logs that are kept")
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -206,6 +213,7 @@ class Settings(Section):
     query: QuerySettings = QuerySettings()
     overlays: OverlaySettings = OverlaySettings()
     ray: RaySettings = RaySettings()
+    node: NodeSettings = NodeSettings()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

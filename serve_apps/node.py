@@ -35,11 +35,12 @@ from cluster.stores.falkor import GRAPH
 from cluster.stores.falkor_text import header
 from cluster.stores.log import check_tails
 from cluster.telemetry import configure
-from cluster.telemetry.logs import Log
+from cluster.telemetry.logfile import set_aside
+from cluster.telemetry.logs import NODE_LOG, Log
 
 LOG = Log("intelgraph.node")
 NODE_FILE = "node.json"
-_LOCK_S, _NEW_SHARDS_S = 1.0, 1.0
+_LOCK_S, _NEW_SHARDS_S, _LOG_LOOK_S = 1.0, 1.0, 5.0
 _RAY_DASHBOARD_PORT = 8265
 _OBJECT_STORE_BYTES = 1 << 30
 
@@ -190,6 +191,7 @@ class Node:
         LOG.info("node_phase", phase=phase)
 
     def _start(self) -> None:
+        self._thread("node-log", self._keep_log_small)
         self._say("servers")
         self._start_servers()
         self._say("Ray")
@@ -199,6 +201,18 @@ class Node:
         self._say("API")
         self._start_api()
         self._say("ready")
+
+    def _keep_log_small(self) -> None:
+        """The actors' lines are in it too; they see by themselves that it was set aside."""
+        limits, path = self.settings.node, self.state_dir / NODE_LOG
+        while True:
+            try:
+                if set_aside(path, limits.log_bytes, limits.log_files):
+                    LOG.info("node_log_set_aside", limit_bytes=limits.log_bytes)
+            except OSError as error:
+                LOG.error("node_log_not_set_aside", error)
+            if self._stopping.wait(_LOG_LOOK_S):
+                return
 
     def _start_servers(self) -> None:
         self._opened.register_embedded()

@@ -211,7 +211,7 @@ def test_settings_exist_and_have_these_defaults(document: Path) -> None:
 
 
 def is_file(code: str) -> bool:
-    return code.rpartition(".")[2] in ("py", "log", "md", "json", "db", "yaml", "token", "key")
+    return code.rpartition(".")[2] in ("py", "log", "lock", "md", "json", "db", "yaml", "token", "key")
 
 
 def test_every_setting_is_documented() -> None:

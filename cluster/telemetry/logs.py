@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from cluster.telemetry.logfile import is_behind, open_to_append
 from cluster.telemetry.redaction import redact, redact_text
 
 NODE_LOG = "node.log"
@@ -127,15 +128,20 @@ def configure(level: str = "INFO", stream: TextIO | None = None, as_json: bool |
 
 
 class _Appender(logging.Handler):
-    """Lines at the end of a file that other processes write to: each in one call, so that none is torn."""
+    """Lines at the end of a file that other processes write to: each in one call, so that none is torn. When the file
+    is set aside, the next line begins the new one.
+    """
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         super().__init__()
         self.setFormatter(JsonFormatter(**fields))
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._path, self._descriptor = path, open_to_append(path)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            if not is_behind(self._path, self._descriptor):
+                descriptor, self._descriptor = self._descriptor, open_to_append(self._path)
+                os.close(descriptor)
             os.write(self._descriptor, f"{self.format(record)}\n".encode(errors="backslashreplace"))
         except OSError:  # such as a full disk: what the process does matters more
             self.handleError(record)

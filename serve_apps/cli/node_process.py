@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cluster.embedded import Role, process, server_spec
 from cluster.embedded.paths import private_folder
-from cluster.embedded.serverlog import rotate
 from cluster.errors import Corrupt, Unavailable
+from cluster.telemetry.logfile import open_to_append
 from cluster.telemetry.logs import NODE_LOG
 from serve_apps.node import NodeState, node_file, read_node
 
@@ -26,11 +26,10 @@ _TAIL_BYTES = 64 << 10
 def spawn(state_dir: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a node in a session of its own, its output appended to `node.log`. Does not wait."""
     log = private_folder(state_dir) / NODE_LOG
-    rotate(log)
     end_orphans(state_dir)
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [environment.get("PYTHONPATH")])]
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    descriptor = open_to_append(log)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "serve_apps.node"],
