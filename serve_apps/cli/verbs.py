@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,6 +97,7 @@ def _run_or_report(session: Session, run: Callable[[], int | None]) -> int:
         _report(session, error)
         return exit_of(error)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was begun is ending: a second one would end it no sooner
         session.output.note("interrupted", style="")
         return Exit.INTERRUPTED
     except BrokenPipeError:

@@ -11,9 +11,11 @@ several cases. Modules of other distributions and of the standard library appear
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from email.message import Message
 from email.parser import HeaderParser
 from multiprocessing import get_context
@@ -153,9 +155,28 @@ def _sources(site_packages: Path, found: Sequence[Installed], workers: int) -> I
         for chunk in chunks:
             yield from read_modules(chunk)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for read in pool.map(read_modules, chunks):
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    try:
+        with _interrupts_held():
+            reading = pool.map(read_modules, chunks)  # starts all its processes
+        for read in reading:
             yield from read
+    except BaseException:  # interrupted, or left off: an executor waits for its processes, and they hold nothing
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started here never see Ctrl-C, which a terminal sends to all; this one sees it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _package(facts: CaseFacts, one: Installed) -> End:
