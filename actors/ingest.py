@@ -58,6 +58,7 @@ class IngestCounts:
     Args:
         reached: log partition → number of the last entry that holds some of it.
         retries: calls that were repeated because a store was down or full.
+        waiting: what it waits for now; empty where it goes on.
     """
 
     acked: int = 0
@@ -65,6 +66,14 @@ class IngestCounts:
     batches: int = 0
     retries: int = 0
     reached: dict[int, int] = field(default_factory=dict)
+    waiting: str = ""
+
+
+Report = Callable[[IngestCounts], None]
+
+
+def _tell_nobody(counts: IngestCounts) -> None:
+    pass
 
 
 class IngestWorker:
@@ -86,6 +95,7 @@ class IngestWorker:
         self._admission, self._log, self._progress, self._limits = admission, log, progress, limits
         self._backoff, self._failpoint = backoff or Backoff.of(limits), failpoint
         self.counts = IngestCounts()
+        self._report: Report = _tell_nobody
 
     def run(
         self,
@@ -93,18 +103,19 @@ class IngestWorker:
         origin: Origin,
         epoch: int,
         after: Position | None = None,
-        report: Callable[[IngestCounts], None] = lambda counts: None,
+        report: Report = _tell_nobody,
     ) -> IngestCounts:
         """Reads to the source's end. Safe to call again from any committed position.
 
         Args:
             epoch: of this range of the source, for records without position.
-            report: called after each batch.
+            report: called after each batch, and before each repetition of a call; what it raises ends the reading.
 
         Raises:
             Rejected: the source cannot be read on. Retryable: a store stayed down beyond the deadline. What was
             committed before stays.
         """
+        self._report = report
         for items in source.batches(after, self._limits.batch_records, self._limits.batch_bytes):
             self._failpoint("polled")
             batch = self._again(partial(self._prepare, items, origin, epoch))
@@ -130,10 +141,14 @@ class IngestWorker:
             return self._log.append(batch.entries)
 
     def _again(self, step: Callable[[], T]) -> T:
-        return self._backoff.call(step, self._retried)
+        done = self._backoff.call(step, self._retried)
+        self.counts.waiting = ""
+        return done
 
     def _retried(self, error: Retryable) -> None:
         self.counts.retries += 1
+        self.counts.waiting = str(error)
+        self._report(self.counts)
 
     def _count(self, batch: Prepared, numbers: Sequence[int], dead: int) -> None:
         counts = self.counts

@@ -12,6 +12,7 @@ import gc
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -22,15 +23,18 @@ import ray
 
 from actors.connectors import ColumnMapping
 from actors.loads import FileLoads, LoadFile, LoadProgress, LoadResult
+from actors.retrying import Backoff
 from actors.stack import Stack
 from actors.supervisor import NAMESPACE, Wanted, plain
 from cluster.config import Settings
-from cluster.errors import Unavailable
+from cluster.errors import Rejected, Retryable, Unavailable
+from cluster.stores.redis_log import RedisEventLog
 from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.ingest")
-_LOOK_S, _GIVE_UP_S, _AGAIN_S = 0.2, 120.0, 0.5
+_LOOK_S, _GIVE_UP_S, _AGAIN_S, _ABANDON_S = 0.2, 120.0, 0.5, 2.0
+_ABANDONED = 1_000
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class IngestWorkerActor:
         self._stack.log_as(f"ingest-worker:{number}")
         self._one_at_a_time = threading.Lock()
         self._progress: LoadProgress | None = None
+        self._call, self._abandoned = "", set[str]()
 
     def status(self) -> dict[str, Any]:
         """How it is doing."""
@@ -100,17 +105,37 @@ class IngestWorkerActor:
         """How far the load at work is; None where there is none."""
         return self._progress
 
-    def load(self, request: LoadRequest) -> Loaded:
-        """Load a file to its end; one at a time, others wait. Raises as `FileLoads.ingest`."""
-        with self._one_at_a_time, closing(self._stack.open_log()) as log:
-            loads = FileLoads(self._stack.control, log, self._stack.settings)
+    def load(self, request: LoadRequest, call: str = "") -> Loaded:
+        """Load a file to its end; one at a time, others wait. Raises as `FileLoads.ingest`.
+
+        Args:
+            call: names this call, for `abandon`.
+        """
+        with self._one_at_a_time:
+            self._call = call
             try:
-                return loaded(loads.ingest(request.file(), self._note))
+                with closing(self._opened_log()) as log:
+                    loads = FileLoads(self._stack.control, log, self._stack.settings)
+                    return loaded(loads.ingest(request.file(), self._note))
             finally:
                 self._progress = None
+                self._abandoned.discard(call)
+
+    def abandon(self, call: str) -> None:
+        """Nobody waits for this call any more: it ends after the batch at hand. Safe to call twice."""
+        if len(self._abandoned) < _ABANDONED:
+            self._abandoned.add(call)
+
+    def _opened_log(self) -> RedisEventLog:
+        return Backoff.of(self._stack.settings.ingest).call(self._stack.open_log, self._log_is_away)
+
+    def _log_is_away(self, error: Retryable) -> None:
+        self._note(LoadProgress(0, 0, 0, 0, 0.0, str(error)))
 
     def _note(self, progress: LoadProgress) -> None:
         self._progress = progress
+        if self._call in self._abandoned:
+            raise Rejected("whoever asked for this load has gone: the same again goes on with it")
 
     def stop(self) -> None:
         """Nothing to finish: a load that is cut off goes on when it is asked for again."""
@@ -127,16 +152,17 @@ def load_file(
 ) -> Loaded:
     """Have a worker load a file, follow it, and hand it over again if the worker dies.
 
-    Needs a connected Ray. Blocks until every record is durable in the log or a dead letter.
+    Needs a connected Ray. Blocks until every record is durable in the log or a dead letter. When it is interrupted, the
+    worker leaves off after the batch at hand.
 
     Raises:
         Rejected: the file will not do. Retryable: a store stayed down. Unavailable: no worker answers.
     """
-    deadline = time.monotonic() + _GIVE_UP_S
+    deadline, call = time.monotonic() + _GIVE_UP_S, uuid.uuid4().hex
     while True:
         try:
             actor = ray.get_actor(f"ingest-worker:{worker}", namespace=NAMESPACE)
-            return _followed(actor, request, report)
+            return _followed(actor, request, report, call)
         except (ray.exceptions.RayActorError, ValueError) as error:
             if time.monotonic() > deadline:
                 raise Unavailable(f"ingest worker {worker} does not come back; see `intelgraph status`") from error
@@ -144,8 +170,16 @@ def load_file(
             time.sleep(_AGAIN_S)
 
 
-def _followed(actor: Any, request: LoadRequest, report: Callable[[LoadProgress], None]) -> Loaded:
-    answer = actor.load.remote(request)
+def _followed(actor: Any, request: LoadRequest, report: Callable[[LoadProgress], None], call: str) -> Loaded:
+    answer = actor.load.remote(request, call)
+    try:
+        return _answered(actor, answer, report)
+    except KeyboardInterrupt:
+        ray.wait([actor.abandon.remote(call)], timeout=_ABANDON_S)
+        raise
+
+
+def _answered(actor: Any, answer: Any, report: Callable[[LoadProgress], None]) -> Loaded:
     while True:
         done, _ = ray.wait([answer], timeout=_LOOK_S)
         if done:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from actors.admission import Admission, Clock, StageTimes, dry_admission, open_a
 from actors.connectors import BadRaw, ColumnMapping, FileLimits, FileSource, Position, RawRecord, open_source
 from actors.ingest import DeadRecord, IngestCounts, IngestWorker
 from actors.letter_rows import EVENT, HOLDS, ROW
+from actors.retrying import Backoff
 from actors.stages import Bad, Enrichers, Origin
 from cluster.config import Settings
 from cluster.errors import Conflict, Fenced, Forbidden, Rejected
@@ -69,13 +71,14 @@ class LoadFile:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """How far a running load is. `records` counts since the start of this call."""
+    """How far a running load is. `records` counts since the start of this call; `waiting` says what for, if it does."""
 
     records: int
     dead: int
     bytes_done: int
     bytes_total: int
     seconds: float
+    waiting: str = ""
 
     @property
     def records_per_s(self) -> float:
@@ -181,7 +184,8 @@ class FileLoads:
             counts = _added(counts, worker)
             reached |= worker.reached
             telling.finished(worker)
-        self._control.loads.end(load.tenant, load.id, "done", self._clock())
+        end = partial(self._control.loads.end, load.tenant, load.id, "done", self._clock())
+        Backoff.of(self._settings.ingest).call(end)
         return LoadResult(self._control.loads.get(load.tenant, load.id), counts, reached, admission.times)
 
     def read_range(
@@ -306,7 +310,8 @@ class _Telling:
     def told(self, counts: IngestCounts) -> None:
         acked, dead = self._before.acked + counts.acked, self._before.dead + counts.dead
         done = sum(part.progress_bytes() for part in self._parts)
-        self._report(LoadProgress(acked, dead, done, self._total_bytes, time.perf_counter() - self._began))
+        seconds = time.perf_counter() - self._began
+        self._report(LoadProgress(acked, dead, done, self._total_bytes, seconds, counts.waiting))
 
     def finished(self, counts: IngestCounts) -> None:
         self._before = _added(self._before, counts)

@@ -75,7 +75,11 @@ def ingest_files(
     wanted = [_file(name, tenant, source, case, format, mapping, pairs) for name in files]
     if dry_run:
         return _preview(session, wanted)
-    done = load_all(session, wanted, wait_s)
+    try:
+        done = load_all(session, wanted, wait_s)
+    except KeyboardInterrupt:
+        session.output.note("what was read is durable: the same command goes on from there", style="yellow")
+        raise
     session.output.result({"loads": [one.as_json() for one in done]})
     show_summaries(session, done)
     if any(one.missing for one in done):
@@ -170,6 +174,7 @@ def reporting(bars: Progress, name: str) -> Report:
         if progress is not None:
             detail = f"{progress.records:,} records, {progress.records_per_s:,.0f}/s"
             detail += f", {progress.dead:,} dead letters" if progress.dead else ""
+            detail += ", waiting" if progress.waiting else ""
             bars.update(reading, completed=progress.bytes_done, total=progress.bytes_total, detail=detail)
         most[0] = max(most[0], lag)
         bars.update(applying, completed=most[0] - lag, total=most[0] or None, detail=f"lag {lag:,} log entries")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import Unavailable
+from cluster.errors import Retryable, Unavailable
 from serve_apps.cli.conservation import outcomes_of
 
 if TYPE_CHECKING:
@@ -78,8 +79,13 @@ def load_file(
     if wait_s:
         wait_applied(session, session.log.ends(), wait_s)
     before, begun = outcomes_of(session.shards.values()), told_before(session.control, request.tenant)
-    began, lag = time.monotonic(), _Lag(session)
-    result = have_loaded(request, lambda progress: report(progress, lag.entries()))
+    began, lag, waits = time.monotonic(), _Lag(session), _Waits(session)
+
+    def told(progress: LoadProgress) -> None:
+        waits.tell(progress.waiting)
+        report(progress, lag.entries())
+
+    result = have_loaded(request, told)
     read = time.monotonic()
     left = wait_applied(session, result.reached, wait_s, lambda left: report(None, left))
     after = outcomes_of(session.shards.values())
@@ -163,6 +169,20 @@ def behind(session: Session, numbers: Mapping[int, int]) -> int:
     return left
 
 
+class _Waits:
+    """Says once of each time that a load stands still what it waits for."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._waiting = session, False
+
+    def tell(self, reason: str) -> None:
+        """Call it with each progress: empty where the load goes on."""
+        if reason and not self._waiting:
+            said = "waiting, and going on by itself; after Ctrl-C the same command goes on from there"
+            self._session.output.note(f"{said}: {reason}", style="yellow")
+        self._waiting = bool(reason)
+
+
 class _Lag:
     """The lag of all shards, looked at now and then."""
 
@@ -172,6 +192,7 @@ class _Lag:
     def entries(self) -> int:
         """Log entries not yet applied, at most `every_s` old."""
         if time.monotonic() >= self._due:
-            self._last = behind(self._session, self._session.log.ends())
+            with suppress(Retryable):  # the log is away: the worker waits for it, and says so
+                self._last = behind(self._session, self._session.log.ends())
             self._due = time.monotonic() + self._every_s
         return self._last

@@ -10,12 +10,12 @@ import pytest
 
 from actors.admission import dry_admission
 from actors.connectors.base import BadRaw, Item, Position, RawRecord
-from actors.ingest import DeadRecord, IngestWorker
+from actors.ingest import DeadRecord, IngestCounts, IngestWorker
 from actors.retrying import Backoff
 from actors.stages import Origin
 from cluster import batch
 from cluster.config import IngestLimits, Settings
-from cluster.errors import Fenced, Overloaded, Unavailable
+from cluster.errors import Fenced, Overloaded, Rejected, Unavailable
 from cluster.stores.log import Append, LogIdentity
 from cluster.telemetry import metrics
 from cluster.versions import decode
@@ -60,10 +60,15 @@ class World:
         if self.failures.get(name):
             raise self.failures[name].pop(0)
 
-    def work(self, after: Position | None = None, failpoint: Callable[[str], None] = lambda step: None) -> IngestWorker:
+    def work(
+        self,
+        after: Position | None = None,
+        failpoint: Callable[[str], None] = lambda step: None,
+        report: Callable[[IngestCounts], None] = lambda counts: None,
+    ) -> IngestWorker:
         admission = dry_admission(Settings(), 4)
         worker = IngestWorker(admission, self, self, IngestLimits(batch_records=2), BACKOFF, failpoint)  # type: ignore[arg-type]
-        worker.run(self, ORIGIN, 7, after)
+        worker.run(self, ORIGIN, 7, after, report)
         return worker
 
 
@@ -100,6 +105,25 @@ def test_back_pressure_stops_the_cursor_at_that_step(step: str, error: Exception
     assert world.steps[first : first + 4] == [step] * 4
     assert world.steps.count("poll") == 2
     assert (worker.counts.retries, worker.counts.acked, world.dead) == (3, 3, [])
+
+
+def test_it_says_what_it_waits_for_until_it_goes_on() -> None:
+    world, told = World([raw(1), raw(2), raw(3)]), list[str]()
+    world.failures["append"] = [Unavailable("the log is away"), Overloaded("the log is full")]
+    world.work(report=lambda counts: told.append(counts.waiting))
+    assert told == ["the log is away", "the log is full", "", ""]
+
+
+def test_who_reports_can_end_the_reading_while_it_waits() -> None:
+    world = World([raw(1), raw(2), raw(3)])
+    world.failures["append"] = [Unavailable("the log is away")] * 1_000
+
+    def leave(counts: IngestCounts) -> None:
+        raise Rejected(f"left while {counts.waiting}")
+
+    with pytest.raises(Rejected, match="left while the log is away"):
+        world.work(report=leave)
+    assert (world.steps, world.committed) == (["poll", "append"], [])
 
 
 def test_who_lost_the_range_stops_at_once() -> None:

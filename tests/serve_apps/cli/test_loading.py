@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from cluster.errors import Unavailable
 from cluster.stores.control import open_control
 from cluster.stores.graph import Cursor, Outcomes
 from serve_apps.cli.conservation import PartitionBalance, shard_balance, together
-from serve_apps.cli.loading import grown, told_before
+from serve_apps.cli.loading import _Lag, _Waits, grown, told_before
 
 KEY = ("acme", "hr", 1)
 
@@ -34,6 +37,29 @@ def test_a_load_that_is_gone_on_with_counts_from_where_it_stood(tmp_path: Path) 
     control.loads.end("acme", done.id, "done", 2.0)
     assert told_before(control, "acme") == {running.id: (7, 2)}
     control.close()
+
+
+def test_a_log_that_is_away_leaves_the_lag_as_it_was_seen_last() -> None:
+    log = SimpleNamespace(ends=lambda: {0: 7})
+    shard = SimpleNamespace(cursors=lambda: {0: Cursor(0, 4, 1, 0, 0, 0, 0)})
+    stack = SimpleNamespace(current_map=lambda: SimpleNamespace(partitions_of=lambda shard: [0]))
+    lag = _Lag(cast(Any, SimpleNamespace(log=log, stack=stack, shards={"shard-0": shard})), every_s=0)
+
+    def away() -> dict[int, int]:
+        raise Unavailable("the event log does not answer")
+
+    assert lag.entries() == 3
+    log.ends = away
+    assert lag.entries() == 3
+
+
+def test_each_time_that_a_load_waits_is_said_once() -> None:
+    said: list[str] = []
+    waits = _Waits(cast(Any, SimpleNamespace(output=SimpleNamespace(note=lambda text, style: said.append(text)))))
+    for reason in ("", "away", "away still", "", "full", "full"):
+        waits.tell(reason)
+    assert [text.rpartition(": ")[2] for text in said] == ["away", "full"]
+    assert all("Ctrl-C" in text for text in said)
 
 
 def test_shards_are_added_up() -> None:
