@@ -17,7 +17,7 @@ from cluster.config import QuerySettings
 from cluster.errors import EpochMismatch, Fenced, IntelGraphError, Misrouted, Retryable, TooCostly, Unavailable
 from cluster.query.cypher import FALKORDB, Dialect
 from cluster.query.hot import Shard
-from cluster.query.lane import Asking, Connect, Lane
+from cluster.query.lane import Asking, Connect, Lane, Shunned
 from cluster.routing import Deadline, Merged, Route, ShardState, delays, merge, next_delay, route_read
 from cluster.shard_map import ShardMap
 from cluster.telemetry import metrics
@@ -154,7 +154,7 @@ class FanOut:
             try:
                 return await self._call_owner(shard, job, deadline, attempt_s)
             except IntelGraphError as error:
-                retryable = isinstance(error, Retryable)
+                retryable = isinstance(error, Retryable) and not isinstance(error, Shunned)
                 if isinstance(error, Fenced):
                     await asyncio.to_thread(self._directory.reload)
                 wait_s = next(waits, float("inf")) if retryable else float("inf")

@@ -25,6 +25,8 @@ from cluster.routing import Breaker
 
 T = TypeVar("T")
 THREADS = 8
+SUSPECT_S = 1.0
+"""A shard that owes an answer for so long is asked whether it answers at all."""
 PING_S = 1.0
 """A shard that does not answer a ping for so long does not answer at all."""
 STORE_SHARE = 0.9
@@ -79,6 +81,10 @@ class Attempt:
         return TooCostly(f"the answer took too long to put together; {ASK_FOR_LESS}")
 
 
+class Shunned(Unavailable):
+    """The shard's breaker is open: it is not asked before a trial is due, so trying again sooner is of no use."""
+
+
 class Asking:
     """How a job reads: a `Read`, on one connection and within one attempt's time."""
 
@@ -117,13 +123,12 @@ class Lane:
         """Run a job on one of the lane's threads and connections.
 
         Raises:
-            Unavailable: the breaker is open, or the shard owes an answer. Overloaded: the lane is full. TooCostly: the
-            shard answers, and the job takes too long. What the job raises.
+            Unavailable: the shard owes an answer; Shunned where the breaker is open. Overloaded: the lane is full.
+            TooCostly: the shard answers, and the job takes too long. What the job raises.
         """
         now = time.monotonic()
         if not self._breaker.allows(now):
-            wait = max(0.1, self._breaker.retry_after_s(now))
-            raise Unavailable(f"shard {self._shard} did not answer lately; it is tried again shortly", wait)
+            raise self._shunned(now)
         if self._under_way >= self._most:
             raise Overloaded(f"shard {self._shard} has {self._under_way} questions under way; try again", 0.5)
         self._breaker = self._breaker.called(now)
@@ -132,7 +137,9 @@ class Lane:
         future = self._threads.submit(self._run, job, attempt)
         future.add_done_callback(self._left(asyncio.get_running_loop()))
         try:
-            answer = await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+            answer = await self._answer(asyncio.wrap_future(future), attempt, timeout_s)
+        except Shunned:
+            raise
         except TimeoutError as error:
             late = attempt.late(self._shard)
             if isinstance(late, Unavailable):
@@ -147,6 +154,25 @@ class Lane:
         self._breaker = self._breaker.succeeded()
         return answer
 
+    async def _answer(self, future: asyncio.Future[T], attempt: Attempt, timeout_s: float) -> T:
+        """The job's answer. Raises Shunned when the shard turns out not to answer at all, TimeoutError."""
+        until = time.monotonic() + timeout_s
+        try:
+            await asyncio.wait([future], timeout=min(SUSPECT_S, timeout_s))
+            if timeout_s > SUSPECT_S and attempt.asking and not future.done():
+                ping, left_s = self._suspect(), until - time.monotonic()
+                both: list[asyncio.Future[Any]] = [future, ping]
+                await asyncio.wait(both, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if ping.done() and not future.done() and not self._breaker.allows(now := time.monotonic()):
+                    raise self._shunned(now)
+            return await asyncio.wait_for(future, max(0.0, until - time.monotonic()))
+        finally:
+            future.cancel()
+
+    def _shunned(self, now: float) -> Shunned:
+        wait = max(0.1, self._breaker.retry_after_s(now))
+        return Shunned(f"shard {self._shard} did not answer lately; it is tried again shortly", wait)
+
     def _left(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
         def leave(_: object) -> None:
             self._under_way -= 1
@@ -157,10 +183,11 @@ class Lane:
 
         return done
 
-    def _suspect(self) -> None:
-        """Open the breaker unless the shard answers a ping; nobody waits for that."""
+    def _suspect(self) -> asyncio.Task[None]:
+        """Open the breaker unless the shard answers a ping; one ping at a time."""
         if self._ping is None or self._ping.done():
             self._ping = asyncio.create_task(self._blame())
+        return self._ping
 
     async def _blame(self) -> None:
         asked = asyncio.wrap_future(self._ping_thread.submit(self._answers))

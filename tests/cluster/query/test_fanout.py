@@ -12,9 +12,9 @@ import pytest
 from cluster.config import QuerySettings
 from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, TooCostly, Unavailable
 from cluster.query.cypher import probe
-from cluster.query.fanout import FanOut, Topology
+from cluster.query.fanout import EVERY_SHARE, FanOut, Topology
 from cluster.query.hot import Rows, Shard
-from cluster.query.lane import THREADS
+from cluster.query.lane import SUSPECT_S, THREADS
 from cluster.routing import ShardState
 from cluster.shard_map import initial
 
@@ -230,6 +230,34 @@ def test_a_hanging_shard_delays_nobody_else_and_its_breaker_opens() -> None:
     assert took < SETTINGS.deadline_s + 0.5
     assert set(merged.missing) == {"shard-2"}
     assert sorted(times)[len(times) // 2] < 0.1
+
+
+def test_every_waits_for_a_hanging_shard_no_longer_than_it_takes_to_see_that_it_hangs() -> None:
+    released = threading.Event()
+    fake = Fake(shard_2=lambda: [[released.wait(60.0)]])
+    fake.silent.add("shard-2")
+    patient = SETTINGS.model_copy(update={"deadline_s": 60.0, "breaker_open_s": 60.0})
+
+    async def question(fanout: FanOut) -> tuple[float, list[Any]]:
+        began = time.monotonic()
+        found = [await fanout.every(ask, fanout.deadline()) for _ in range(3)]
+        took = time.monotonic() - began
+        released.set()
+        return took, found
+
+    took, found = run(fake, question, patient)
+    assert took < patient.deadline_s * EVERY_SHARE
+    assert fake.calls.count("shard-2") == 1
+    for merged in found:
+        assert merged.answers == ("shard-0", "shard-1")
+        assert list(merged.missing) == ["shard-2"]
+
+
+def test_a_slow_answer_of_a_shard_that_answers_is_waited_for() -> None:
+    fake = Fake(shard_2=lambda: [[time.sleep(SUSPECT_S + 0.3) or "late"]])
+    merged = run(fake, lambda f: f.every(ask, f.deadline()), SETTINGS.model_copy(update={"deadline_s": 60.0}))
+    assert merged.complete
+    assert fake.pings == ["shard-2"]
 
 
 def test_a_lane_is_bounded() -> None:
