@@ -46,6 +46,11 @@ class Load:
     started: float
     ended: float | None
 
+    @property
+    def uncounted(self) -> int:
+        """Acknowledged records whose outcome nobody has counted."""
+        return max(0, self.acked - self.applied - self.duplicate - self.stale)
+
 
 class Loads:
     """Epochs and loads."""

@@ -216,13 +216,18 @@ def list_loads(
 ) -> None:
     """List a tenant's loads, newest first."""
     found = session.control.loads.list(tenant, limit)
-    session.output.result({"loads": [asdict(load) for load in found]})
-    columns = ("load", "file", "source", "epoch", "state", "acked", "applied", "duplicate", "stale", "dead letters",
-               "started")  # fmt: skip
+    session.output.result({"loads": [{**asdict(load), "uncounted": load.uncounted} for load in found]})
+    columns = ("load", "file", "source", "epoch", "state", "acked", "applied", "duplicate", "stale", "not counted",
+               "dead letters", "started")  # fmt: skip
     session.output.table(f"loads of {tenant}", columns, [
-        (x.id, x.label, x.source, str(x.epoch), x.state, x.acked, x.applied, x.duplicate, x.stale, x.dead,
+        (x.id, x.label, x.source, str(x.epoch), x.state, x.acked, x.applied, x.duplicate, x.stale, x.uncounted, x.dead,
          moment(x.started)) for x in found
     ])  # fmt: skip
+    if any(load.uncounted for load in found):
+        session.output.note(
+            "not counted: acknowledged, hence durable, and applied by and by; the command that counts what became of"
+            " them is at work or has ended before it could. `intelgraph audit` shows whether all were applied"
+        )
 
 
 def undo(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
-from serve_apps.cli.ingest import show_summaries
+from cluster.stores.control_loads import Load
+from serve_apps.cli.ingest import list_loads, show_summaries
 from serve_apps.cli.loading import Summary
 from serve_apps.cli.session import Session
 
@@ -29,3 +33,17 @@ def test_each_outcome_has_a_way_to_be_seen(
     show_summaries(Session(), [one])
     told = capsys.readouterr().out
     assert {command for command in (LOOK, UNDO, LETTERS) if command in told} == commands
+
+
+@pytest.mark.parametrize(("applied", "told"), [(5, False), (0, True)])
+def test_records_whose_outcome_nobody_counted_are_told(
+    applied: int, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = Load("load-1", "acme", "hr", 1, "d", "a.csv", {}, "done", 7, applied, 1, 1, 0, 0.0, 1.0)
+    session = Session()
+    stored = SimpleNamespace(loads=SimpleNamespace(list=lambda tenant, limit: [load]))
+    monkey = cast(Any, session)
+    monkey.__dict__["control"] = stored
+    list_loads(session, "acme")
+    out = capsys.readouterr()
+    assert ("intelgraph audit" in out.out + out.err) is told
