@@ -262,7 +262,7 @@ def test_no_line_and_no_metric_tells_of_a_tenant_without_naming_it(world: World)
             assert plain not in json.dumps(line) or line.get("tenant") == of(word, "tenant"), line
         assert plain.encode() not in exposition()
     (answer,) = world.send(MINE, ("GET", "/metrics", None))
-    assert b"intelgraph_acked" in answer.content
+    assert b"intelgraph_applied" in answer.content
 
 
 DERIVED = (
