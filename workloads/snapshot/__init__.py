@@ -1,9 +1,9 @@
 """Snapshots: the lake folded into the form that overlays and cold queries read. The way through:
 
     create.create_snapshot(lake, folder)          takes one: pin, fold, graph, joined, manifest, pointer
-      ├ fold.fold_registers                       previous state + events since → registers, canonical order
-      ├ visible.visible_of                        registers → what is shown: entities, relationships, claims
-      ├ graph.number_graph                        dense ids, CSR, CSC, offsets of each tenant's cases
+      ├ fold.fold_in_pieces                       previous state + events since → registers, canonical order
+      ├ visible.visible_of · pieces.together      registers → what is shown: entities, relationships, claims
+      ├ graph.blocks                              dense ids, CSR, CSC, offsets of each tenant's cases
       └ joined.join_cases                         each tenant's things joined over its cases
     read.open_snapshot(folder)                    a reader: holds a manifest, never a directory listing
     verify.verify · diff.diff · export.export_lines · prune.prune

@@ -6,6 +6,7 @@ repetition of the records do not matter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import polars as pl
@@ -15,6 +16,7 @@ from cluster import batch
 from cluster.fold import Floors, Fold, Priorities
 from cluster.model import Kind
 from workloads.snapshot.keys import categories, coded, with_keys
+from workloads.snapshot.parts import rows_by_slot
 
 COLUMNS = batch.SCHEMA.names
 KEY_COLUMNS = ("_prefix", "_a", "_b")
@@ -75,14 +77,36 @@ def fold_registers(previous: pl.DataFrame, events: pl.DataFrame, floors: Floors)
     Returns:
         COLUMNS (coded, see `keys`) and KEY_COLUMNS, ordered by bucket, tenant, case, kind, type, id, source.
     """
-    dtypes = categories(events)
-    casts = [pl.col(name).cast(kind) for name, kind in dtypes.items()]
+    rows, order = _ordered(previous, events, floors)
+    return rows[order]
+
+
+def fold_in_pieces(
+    previous: pl.DataFrame, events: pl.DataFrame, floors: Floors, piece_rows: int
+) -> Iterator[pl.DataFrame]:
+    """The same in pieces, cut between slots: of `piece_rows` or a few more, or one slot that has more. At least one.
+
+    What is done with a piece before the next one is asked for finds it in the cache, and its memory is used again.
+    """
+    rows, order = _ordered(previous, events, floors)
+    first, upto = 0, 0
+    for _, count in rows_by_slot(rows["bucket"][order]):
+        upto += count
+        if upto - first >= piece_rows:
+            yield rows[order[first:upto]]
+            first = upto
+    if first < upto or not upto:
+        yield rows[order[first:upto]]
+
+
+def _ordered(previous: pl.DataFrame, events: pl.DataFrame, floors: Floors) -> tuple[pl.DataFrame, pl.Series]:
+    """Records with keys, and which of them are registers, in their order."""
+    casts = [pl.col(name).cast(kind) for name, kind in categories(events).items()]
     rows = pl.concat([frame.select(COLUMNS).with_columns(casts) for frame in (previous, events)])
-    rows = drop_hidden(rows, floors)
-    rows = with_keys(coded(rows))
+    rows = with_keys(coded(drop_hidden(rows, floors)))
     keyed = rows.select("_prefix", "id", pl.col("source").to_physical().alias("_source"), "stamp")
     order = keyed.select(pl.arg_sort_by("_prefix", "id", "_source", "stamp")).to_series()
-    return rows[order.filter(_ends_run(keyed.select("_prefix", "id", "_source")[order]))]
+    return rows, order.filter(_ends_run(keyed.select("_prefix", "id", "_source")[order]))
 
 
 def _ends_run(keyed: pl.DataFrame) -> pl.Series:

@@ -39,18 +39,22 @@ class Base(NamedTuple):
     first: bool
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
+    """Rows first..last-1."""
+
     first: int
     last: int
 
 
+NOTHING = Rows(0, 0)
+
+
 def shares(visible: Visible) -> dict[str, Share]:
     """The share of each tenant in a unit."""
-    entities, edges, claims = (_ranges(frame) for frame in visible)
-    none = _Rows(0, 0)
+    entities, edges, claims = (ranges(frame) for frame in visible)
     found = {}
     for tenant in sorted({*entities, *claims}):
-        rows = (ranges.get(tenant, none) for ranges in (entities, edges, claims))
+        rows = (of_kind.get(tenant, NOTHING) for of_kind in (entities, edges, claims))
         found[tenant] = Share(*(last - first for first, last in rows))
     return found
 
@@ -70,13 +74,12 @@ def bases(units: list[dict[str, Share]]) -> list[dict[str, Base]]:
 
 def blocks(visible: Visible, at: Mapping[str, Base]) -> Iterator[Output]:
     """The graph part of a unit, ready to be written; without outputs that have no rows."""
-    entities, edges, claims = (_ranges(frame) for frame in visible)
-    nothing = _Rows(0, 0)
+    entities, edges, claims = (ranges(frame) for frame in visible)
     for tenant, base in at.items():
-        rows = entities.get(tenant, nothing)
-        vertices = _cut(visible.entities, rows)
-        own_claims = _cut(visible.claims, claims.get(tenant, nothing))
-        yield from _edges(tenant, vertices["bucket"], _cut(visible.edges, edges.get(tenant, nothing)), base, rows.first)
+        rows = entities.get(tenant, NOTHING)
+        vertices = cut(visible.entities, rows)
+        own_claims = cut(visible.claims, claims.get(tenant, NOTHING))
+        yield from _edges(tenant, vertices["bucket"], cut(visible.edges, edges.get(tenant, NOTHING)), base, rows.first)
         yield from _things(tenant, vertices, own_claims, base, base.vertex - rows.first)
 
 
@@ -114,13 +117,15 @@ def offsets(ends: Ints, count: int) -> Ints:
     return starts
 
 
-def _ranges(frame: pl.DataFrame) -> dict[str, _Rows]:
+def ranges(frame: pl.DataFrame) -> dict[str, Rows]:
+    """The rows of each tenant, in a frame that is ordered by tenant."""
     found, at = {}, 0
     for run in frame["tenant"].rle().to_list():
-        found[run["value"]] = _Rows(at, at + run["len"])
+        found[run["value"]] = Rows(at, at + run["len"])
         at += run["len"]
     return found
 
 
-def _cut(frame: pl.DataFrame, rows: _Rows) -> pl.DataFrame:
+def cut(frame: pl.DataFrame, rows: Rows) -> pl.DataFrame:
+    """A view of some rows."""
     return frame.slice(rows.first, rows.last - rows.first)

@@ -14,13 +14,19 @@ from cluster.model import Kind
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.lake import Lake, Positions, Wanted
 from workloads.snapshot import joined
-from workloads.snapshot.fold import COLUMNS, Rules, fold_registers
+from workloads.snapshot.fold import COLUMNS, Rules, fold_in_pieces, fold_registers
 from workloads.snapshot.graph import Base, Share, blocks, shares
 from workloads.snapshot.keys import categories
 from workloads.snapshot.layout import SCHEMAS, SLOT_BUCKETS
-from workloads.snapshot.parts import Output, Written, rows_by_slot, write_parts
+from workloads.snapshot.parts import PART_ROWS, Output, Written, rows_by_slot, write_parts
+from workloads.snapshot.pieces import together
 from workloads.snapshot.read import read_part
 from workloads.snapshot.visible import Visible, visible_of
+
+PIECE_ROWS = PART_ROWS
+"""Registers that are looked at together, about: bounds what a unit needs beside its records."""
+PIECES_WRITTEN = 2
+"""Pieces that are written at a time, while the next one is looked at."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,16 @@ class JoinTask:
 def fold_unit(task: FoldTask) -> Unit:
     """Registers of a range of buckets, written; safe to call twice."""
     buckets = (task.slots[0] * SLOT_BUCKETS, (task.slots[1] + 1) * SLOT_BUCKETS - 1)
-    registers = fold_registers(_previous(task, buckets), _events(task, buckets), task.rules.floors)
-    outputs = [Output("registers", "", registers, rows_by_slot(registers["bucket"]))] if len(registers) else []
-    with ThreadPoolExecutor(1) as beside:
-        writing = beside.submit(write_parts, task.root, outputs, task.failpoint)
-        visible = visible_of(registers, task.rules.priorities)
-        written = writing.result()
-    return Unit(tuple(written), shares(visible), visible if task.keep_visible else None)
+    folded = fold_in_pieces(_previous(task, buckets), _events(task, buckets), task.rules.floors, PIECE_ROWS)
+    writing, pieces = [], []
+    with ThreadPoolExecutor(PIECES_WRITTEN) as beside:
+        for registers in folded:
+            outputs = [Output("registers", "", registers, rows_by_slot(registers["bucket"]))]
+            writing.append(beside.submit(write_parts, task.root, outputs, task.failpoint))
+            pieces.append(visible_of(registers, task.rules.priorities))
+        written = tuple(part for piece in writing for part in piece.result())
+    visible = together(pieces)
+    return Unit(written, shares(visible), visible if task.keep_visible else None)
 
 
 def _previous(task: FoldTask, buckets: tuple[int, int]) -> pl.DataFrame:

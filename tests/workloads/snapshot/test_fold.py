@@ -18,6 +18,7 @@ from cluster.stores.lake import Lake, LakeEntry, Positions
 from tests.cluster.stores.lake_records import entity, relationship
 from tests.strategies import TENANTS, histories
 from tests.workloads.snapshot.lakes import fill
+from workloads.snapshot import units
 from workloads.snapshot.create import create_snapshot
 from workloads.snapshot.export import export_lines, state_lines
 from workloads.snapshot.read import open_snapshot
@@ -40,12 +41,20 @@ def check(folder: Path, oracle: Fold, tenants: Sequence[str]) -> None:
     histories,
     st.lists(st.integers(0, 40), max_size=2),
     st.sampled_from((1, 7, 10_000)),
+    st.sampled_from((1, 5, 10_000)),
     st.randoms(use_true_random=False),
 )
-def test_snapshots_equal_the_fold(records: list[Record], cuts: list[int], unit_rows: int, random: object) -> None:
-    """Any history, any order, snapshots taken in between, one unit or many."""
+def test_snapshots_equal_the_fold(
+    records: list[Record], cuts: list[int], unit_rows: int, piece_rows: int, random: object
+) -> None:
+    """Any history, any order, snapshots taken in between, one unit or many, one piece or many."""
     random.shuffle(records)  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory() as name, Lake.open(Path(name) / "lake") as lake:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as name,
+        Lake.open(Path(name) / "lake") as lake,
+    ):
+        patch.setattr(units, "PIECE_ROWS", piece_rows)
         folder, oracle, at = Path(name) / "snapshots", Fold(), Positions("log", 1)
         bounds = [0, *sorted(cuts), len(records)]
         for first, last in itertools.pairwise(bounds):

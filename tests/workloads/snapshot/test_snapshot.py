@@ -19,7 +19,7 @@ from cluster.stores.lake import Lake, Positions
 from tests.cluster.stores.lake_records import claim, entity, relationship
 from tests.workloads.snapshot.lakes import fill
 from workloads.kernels.csr import Adjacency, check_adjacency
-from workloads.snapshot import parts, publish
+from workloads.snapshot import parts, publish, units
 from workloads.snapshot.create import create_snapshot
 from workloads.snapshot.diff import diff
 from workloads.snapshot.digest import slots_of
@@ -99,6 +99,7 @@ def test_rows_and_hashes_do_not_depend_on_how_many_files_and_groups_there_are(
     taken: Snapshot, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "PART_ROWS", 5)
+    monkeypatch.setattr(units, "PIECE_ROWS", 8)
     monkeypatch.setattr(parts, "TEXT_GROUP_ROWS", 3)
     monkeypatch.setattr(parts, "NUMBER_GROUP_ROWS", 3)
     create_snapshot(lake, tmp_path / "others", NOW)
