@@ -175,15 +175,14 @@ def _rules(lake: Lake, version: int | None, previous: Snapshot | None) -> Rules:
 
 
 def _build(lake_folder: Path, plan: Plan, run: Runner, unit_rows: int) -> Manifest:
-    keep = run is run_here
     ranges = _ranges(plan, unit_rows)
-    fold = [_fold_task(lake_folder, plan, slots, keep and len(ranges) == 1) for slots in ranges]
-    units = run(fold_unit, fold)
+    alone = len(ranges) == 1  # the whole of it fits here: no other process has to read again what this one has
+    run, beside = (run_here, run_threads) if alone else (run, run_threads if run is run_here else run)
+    units = run(fold_unit, [_fold_task(lake_folder, plan, slots, alone) for slots in ranges])
     at = bases([unit.shares for unit in units])
     blocks = run(graph_unit, [_graph_task(plan, unit, base) for unit, base in zip(units, at, strict=True)])
     written = [found for block in blocks for found in block]
     tenants = sorted({tenant for unit in units for tenant in unit.shares})
-    beside = run_threads if run is run_here else run
     joined = beside(join_tenant, [_join_task(plan, tenant, at, written) for tenant in tenants])
     rules = _write_rules(plan)
     registers = [written for unit in units for written in unit.registers]

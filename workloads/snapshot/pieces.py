@@ -15,7 +15,7 @@ def together(pieces: Sequence[Visible]) -> Visible:
     if len(pieces) == 1:
         return pieces[0]
     at = [tuple(ranges(frame) for frame in piece) for piece in pieces]
-    shares, rows = [], 0
+    shares, rows = [Visible(*(frame.clear() for frame in pieces[0]))], 0  # so that there are columns when none shows
     for tenant in sorted({tenant for piece in at for of_kind in piece for tenant in of_kind}):
         for piece, of_kind in zip(pieces, at, strict=True):
             own = Visible(*(cut(frame, by.get(tenant, NOTHING)) for frame, by in zip(piece, of_kind, strict=True)))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cluster import batch
 from cluster.fold import Fold
-from cluster.model import Kind, Record, floor_record, priority_record
+from cluster.model import Kind, Op, Record, floor_record, priority_record
 from cluster.stores.lake import Lake, LakeEntry, Positions
 from tests.cluster.stores.lake_records import entity, relationship
 from tests.strategies import TENANTS, histories
@@ -62,6 +62,15 @@ def test_snapshots_equal_the_fold(
             oracle.apply_all(records[first:last])
             create_snapshot(lake, folder, NOW, unit_rows=unit_rows)
             check(folder, oracle, TENANTS)
+
+
+def test_pieces_that_show_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "PIECE_ROWS", 1)
+    gone = [entity("a", case=f"c{n}", op=op, position=1 + op) for n in range(4) for op in (Op.UPSERT, Op.DELETE)]
+    with Lake.open(tmp_path / "lake") as lake:
+        fill(lake, Positions("log", 1), gone)
+        counts = create_snapshot(lake, tmp_path / "snapshots", NOW).counts
+    assert (counts["registers"], counts["vertices"]) == (4, 0)
 
 
 CASES = {
