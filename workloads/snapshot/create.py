@@ -103,6 +103,7 @@ def create_snapshot(
 
     Args:
         folder: where snapshots lie; created where missing.
+        run: runs the steps where there are several units; the steps of one alone run in this process.
         now_s: seconds since 1970, for `asOf`; orders nothing.
 
     Returns:

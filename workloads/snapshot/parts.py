@@ -30,7 +30,7 @@ RowsBySlot = list[tuple[int, int]]
 
 
 class Output(NamedTuple):
-    """Rows on their way to one file.
+    """Rows on their way to a file, or to several where they are many.
 
     Args:
         dataset: its name in `layout.SCHEMAS`.
