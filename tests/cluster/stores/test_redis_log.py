@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -348,6 +349,12 @@ def test_a_wrong_password_is_named_and_shown_nowhere(log_server: Running, unique
     assert pickle.loads(pickle.dumps(wrong)) == wrong  # noqa: S301 - our own object
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections there: the file is there before its server listens."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        return trial.connect_ex(str(path)) == 0
+
+
 class Plain:
     """A Redis with options of one's own."""
 
@@ -356,7 +363,7 @@ class Plain:
         command = [get_redis_server(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(folder), *options]
         self.process = subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL)
         until = time.monotonic() + 10
-        while not self.socket.exists() and time.monotonic() < until:
+        while not listens(self.socket) and time.monotonic() < until:
             time.sleep(0.01)
 
     def open(self) -> RedisEventLog:
