@@ -5,7 +5,8 @@
 The whole system in a fresh state directory holds the events of `bare_ingest.py gen`. For each of `count` random
 entities and each number of hops, in turn, over connections that stay open, one question at a time:
 
-    http      GET …/neighbors?hops=h with the default options: the first page of 100 entities and their relationships
+    http      GET …/neighbors?hops=h with the default options: the first page of 100 entities and their relationships.
+              It walks no further than the distance at which the page is full
     bare      the bare store query: the same question as one statement, written by hand for this store, level by level.
               It returns the same fields of the same rows, with the same order and limit, which is checked
     compiled  the statements that the API sends for that question, one after the other

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 import secrets
@@ -41,6 +42,8 @@ LEEWAY_S = 30
 LIFETIME_S_MAX = 90 * 24 * 3600
 RELOAD_S = 10.0
 """How often key files are looked for again: then added ones count and deleted ones do not."""
+SEEN_MAX = 1_024
+"""So many tokens whose signature is good are remembered until key files are looked for again."""
 _KID = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _HEADER_FIELDS = frozenset({"alg", "typ", "kid"})
 _REFUSED = "the token is not valid here; get a new one (`intelgraph token`)"
@@ -74,6 +77,7 @@ class TokenAuthority:
         self._folder, self._clock = folder, clock
         self._lock = threading.Lock()
         self._keys: dict[str, ECKey] = {}
+        self._seen: dict[bytes, dict[str, Any]] = {}
         self._signing = ""
         self._loaded_s = float("-inf")
         self._load()
@@ -129,19 +133,23 @@ class TokenAuthority:
             Unauthenticated: it does not; the message never says why, the cause does.
         """
         try:
-            key = self._key(_header(token))
-            claims = jwt.decode(token, key, algorithms=[ALGORITHM]).claims
-            return _principal(claims, self._clock())
+            return _principal(self._claims(token), self._clock())
         except (JoseError, ValueError, TypeError, RecursionError, binascii.Error) as error:
             raise Unauthenticated(_REFUSED) from error
 
-    def _key(self, header: dict[str, Any]) -> ECKey:
+    def _claims(self, token: str) -> dict[str, Any]:
+        """What a token with a good signature says; remembered by the token's digest, for as long as its key is."""
         if self._clock() - self._loaded_s >= RELOAD_S:
             self._load()
-        found = self._keys.get(header["kid"])
-        if found is None:
-            raise ValueError("unknown key id")
-        return found
+        seen, keys = self._seen, self._keys
+        name = hashlib.sha256(token.encode()).digest()
+        claims = seen.get(name)
+        if claims is None:
+            claims = jwt.decode(token, _key_of(_header(token), keys), algorithms=[ALGORITHM]).claims
+            if len(seen) >= SEEN_MAX:
+                seen.clear()
+            seen[name] = claims
+        return claims
 
     def _load(self) -> None:
         with self._lock:
@@ -150,7 +158,9 @@ class TokenAuthority:
             keys = {path.stem: _read_key(path) for path in files}
             if not keys:
                 raise Corrupt(f"no signing key in {self._folder}: put it back, or start again to make a new one")
+            # in this order: who takes the new memory takes the new keys too, as `_claims` looks the other way round
             self._signing, self._keys = files[-1].stem, keys
+            self._seen = {}
 
 
 def add_key(folder: Path) -> str:
@@ -187,6 +197,13 @@ def _header(token: str) -> dict[str, Any]:
     if not isinstance(header["kid"], str) or not _KID.match(header["kid"]):
         raise ValueError("no key id of ours")
     return header
+
+
+def _key_of(header: dict[str, Any], keys: dict[str, ECKey]) -> ECKey:
+    found = keys.get(header["kid"])
+    if found is None:
+        raise ValueError("unknown key id")
+    return found
 
 
 def _number(claims: dict[str, Any], name: str) -> float:

@@ -78,8 +78,8 @@ class NeighboursPage(msgspec.Struct, rename="camel", omit_defaults=True, frozen=
 
     Args:
         after: place of the next page, None after the last.
-        truncated: why something that belongs to the neighbourhood may be missing: `paths`, `supernodes`,
-            `relationships`; empty when it is whole.
+        truncated: why something that belongs to the neighbourhood may be missing up to this page: `paths`,
+            `supernodes`, `relationships`; empty when it is whole.
         supernodes: entities that have too many relationships to be passed through.
     """
 

@@ -4,12 +4,13 @@
                  └──────── sort, cut to the page ──► entities (properties), links and loops (relationships)
 
 A hop by itself keeps distances exact and lets each bound be seen to bite: paths followed in all
-(`neighbours_max`), and supernodes, which are shown but not passed through (`supernode_degree`).
+(`neighbours_max`), and supernodes, which are shown but not passed through (`supernode_degree`). No hop is made beyond
+the distance at which the page is full: what lies further comes on later pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,14 +62,14 @@ def read_neighbours(
 
 
 def walk(shard: Shard, query: NeighboursQuery, settings: QuerySettings, total: int = 1) -> Reached:
-    """Everything within `hops`, the root at distance 0.
+    """Everything within `hops`, or up to the distance at which more than a page is there; the root at distance 0.
 
     Args:
         total: relationship types of the graph; decides how it is asked.
     """
     root = store_key(query.tenant, query.case, query.type, query.id)
     reached = Reached({root: (0, query.type, query.id)})
-    degrees, paths = dict[str, int](), settings.neighbours_max
+    degrees, paths, shown = dict[str, int](), settings.neighbours_max, 0
     for hop in range(1, query.hops + 1):
         step = _Step(shard, query, hop < query.hops)
         rows = step.all_from(degrees, paths, total) if degrees else step.all_from_root(root, paths, total)
@@ -79,14 +80,15 @@ def walk(shard: Shard, query: NeighboursQuery, settings: QuerySettings, total: i
         for key, type_, id_, _, degree in rows:
             if key in reached.places:
                 continue
-            reached.places[key] = (hop, type_, id_)
+            reached.places[key] = place = (hop, type_, id_)
+            shown += is_shown(query, place)
             if degree <= settings.supernode_degree:
                 degrees[key] = int(degree)
             else:
                 _stop_at(reached, RefView(type_, id_))
         if paths <= 0:
             reached.truncated.add("paths")
-        if not degrees or paths <= 0:
+        if not degrees or paths <= 0 or shown > query.limit:
             break
     return reached
 
@@ -159,15 +161,18 @@ def _refuse_unless_visible(shard: Shard, query: NeighboursQuery) -> None:
         raise NotFound(NOT_FOUND)
 
 
+def is_shown(query: NeighboursQuery, place: Place) -> bool:
+    """Whether what is there belongs to this page or a later one. Pure."""
+    return bool(
+        place[0]
+        and (not query.entity_types or place[1] in query.entity_types)
+        and (query.after is None or place > query.after)
+    )
+
+
 def page_of(query: NeighboursQuery, places: dict[str, Place]) -> tuple[list[str], Place | None]:
     """Keys of the page in order, and the place after which the next one begins (None: it is the last). Pure."""
-    shown = frozenset(query.entity_types)
-    wanted: Iterable[tuple[str, Place]] = (
-        (key, place)
-        for key, place in places.items()
-        if place[0] and (not shown or place[1] in shown) and (query.after is None or place > query.after)
-    )
-    ordered = sorted(wanted, key=lambda item: item[1])
+    ordered = sorted((item for item in places.items() if is_shown(query, item[1])), key=lambda item: item[1])
     page = ordered[: query.limit]
     return [key for key, _ in page], page[-1][1] if len(ordered) > len(page) else None
 

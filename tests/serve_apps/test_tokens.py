@@ -235,6 +235,35 @@ def test_keys_are_rotated_and_removed(authority: TokenAuthority, clock: Clock, t
         authority.verify(old)
 
 
+def test_a_signature_is_checked_once_and_a_forged_one_each_time(
+    authority: TokenAuthority, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked, check = [], jwt.decode
+
+    def counting(token: str, *rest: Any, **options: Any) -> Any:
+        checked.append(token)
+        return check(token, *rest, **options)
+
+    monkeypatch.setattr("serve_apps.tokens.jwt.decode", counting)
+    good = authority.issue("t", ["read"], ttl_s=3600)
+    forged = good[:-8] + ("A" * 8 if not good.endswith("A" * 8) else "B" * 8)
+    for _ in range(3):
+        assert authority.verify(good).tenant == "t"
+        with pytest.raises(Unauthenticated):
+            authority.verify(forged)
+    assert checked == [good, forged, forged, forged]
+    clock.now += RELOAD_S
+    assert authority.verify(good)
+    assert checked[4:] == [good]
+
+
+def test_remembered_tokens_are_bounded(authority: TokenAuthority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_apps.tokens.SEEN_MAX", 3)
+    for n in range(10):
+        assert authority.verify(authority.issue(f"t{n}", ["read"])).tenant == f"t{n}"
+        assert len(authority._seen) <= 3
+
+
 def test_key_files_are_private(authority: TokenAuthority, tmp_path: Path, clock: Clock) -> None:
     (file,) = (tmp_path / "keys").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from cluster.config import QuerySettings
 from cluster.errors import Fenced, NotFound
 from cluster.model import Op, Record
 from cluster.query.answers import NeighboursPage
+from cluster.query.cypher import Statement
 from cluster.query.ir import Detail, Direction, EntityQuery, NeighboursQuery
 from cluster.query.neighbours import page_of, read_neighbours
 from tests.cluster.query.facts import EPOCH, Graph, Place, distances, entity, leading, relationship
@@ -151,6 +154,32 @@ def star(graph: Graph, leaves: int) -> None:
     graph.write([entity("t", "c", *node) for node in nodes])
     edges = [("0", "hub"), ("0", "a"), ("a", "b"), *(("hub", f"leaf{n}") for n in range(leaves))]
     graph.write([relationship("t", "c", "R", f"{a}-{b}", ("T", a), ("T", b)) for a, b in edges])
+
+
+def test_nothing_is_asked_beyond_the_distance_at_which_the_page_is_full(graph: Graph) -> None:
+    star(graph, 30)
+    seen = graph.seen()
+    asked_for: list[str] = []
+
+    def read(statement: Statement) -> list[list[Any]]:
+        asked_for.append(statement.template)
+        return seen.read(statement)
+
+    def hops_of(**options: Any) -> tuple[NeighboursPage, int]:
+        asked_for.clear()
+        page = read_neighbours(replace(seen, read=read), asked(3, **options), SETTINGS)
+        return page, sum("count(*) AS paths" in template for template in asked_for)
+
+    page, hops = hops_of(limit=1)
+    assert ([e.id for e in page.entities], page.after, hops) == (["a"], (1, "T", "a"), 1)
+    page, hops = hops_of(limit=2)
+    assert ([e.id for e in page.entities], page.after, hops) == (["a", "hub"], (1, "T", "hub"), 2)
+    page, hops = hops_of(limit=2, after=(1, "T", "hub"))
+    assert ([e.id for e in page.entities], page.after, hops) == (["b", "leaf0"], (2, "T", "leaf0"), 2)
+    page, hops = hops_of(limit=40)
+    assert (len(page.entities), page.after, hops) == (33, None, 3)
+    page, hops = hops_of(limit=1, entity_types=("U",))
+    assert (page.entities, page.after, hops) == ([], None, 3)
 
 
 def test_supernodes_are_shown_and_not_passed_through(graph: Graph) -> None:
