@@ -11,12 +11,12 @@ GRAPHX := $(VENV)/graphx
 LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
 
 # Ray's default depends on a token file in the home folder: say it.
-test bench chaos: export RAY_AUTH_MODE := disabled
+test test-services bench chaos: export RAY_AUTH_MODE := disabled
 
-.PHONY: help setup demo up down test lint format bench graphx chaos lock clean python-as-asked
+.PHONY: help setup demo up down test services services-down test-services lint format bench graphx chaos lock clean python-as-asked
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-14s %s\n' "$$target" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-21s %s\n' "$$target" "$$what"; done
 
 setup: $(BIN)/intelgraph ## install the locked dependencies into .venv
 
@@ -29,8 +29,17 @@ up: setup ## start the system, with the data that is there
 down: setup ## stop the system; the data stays
 	@$(BIN)/intelgraph down
 
-test: $(VENV)/.dev ## run all tests but the long fault runs
-	@$(BIN)/python -m pytest -m "not chaos"
+test: $(VENV)/.dev ## run all tests but the long fault runs and those that want servers of `make services`
+	@$(BIN)/python -m pytest -m "not chaos and not production"
+
+services: $(VENV)/.dev ## install and start Kafka, Connect, PostgreSQL, Neo4j, Redis, a schema registry and S3 in .services/
+	@$(BIN)/python -m services up
+
+services-down: $(VENV)/.dev ## stop them, and remove their data
+	@$(BIN)/python -m services down --remove
+
+test-services: $(VENV)/.dev ## run the tests that want such servers; it starts its own
+	@$(BIN)/python -m pytest -m "production and not chaos"
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .

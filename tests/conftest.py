@@ -2,7 +2,8 @@
 
 `start_server(role)` gives a server of one's own; `log_server`, `cache_server`, `falkor_server` are one each for the
 whole run, so that a test uses names of its own: `unique` makes them, and what they prefix is removed after the test.
-`connect(running)` opens an application's connection.
+`connect(running)` opens an application's connection. `service(name)` gives a server of `services/`, one for the whole
+run too; tests that ask for one are marked `production`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from redis.retry import Retry
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from cluster.embedded import Role, Running, kill_server, operator, server_spec, start
+from services.catalogue import CATALOGUE
+from services.runner import Services
+from services.spec import NotInstallable
+from services.spec import Running as Service
 
 TEST_MEMORY_BYTES = 512 << 20
 
@@ -35,6 +40,7 @@ StartServer = Callable[..., Running]
 def server_root() -> Iterator[Path]:
     """A short private folder for servers; a process of its own removes it and them, even after SIGKILL."""
     folder = Path(tempfile.mkdtemp(prefix="igt-")).resolve()
+    folder.chmod(0o711)  # PostgreSQL, which does not run as root, passes through it
     leash = subprocess.Popen(
         [sys.executable, "-I", str(Path(__file__).with_name("leash.py")), str(folder)],
         stdin=subprocess.PIPE,
@@ -97,6 +103,28 @@ def cache_server(_start: StartServer) -> Running:
 def falkor_server(_start: StartServer) -> Running:
     """The run's FalkorDB shard."""
     return _start(Role.SHARD, "shard-0")
+
+
+@pytest.fixture(scope="session")
+def production(server_root: Path) -> Iterator[Services]:
+    """The run's real servers of `services/`; what they are fetched into stays for the next run."""
+    artifacts = Path(__file__).parents[1] / ".services" / "artifacts"
+    here = Services(server_root / "services", CATALOGUE, artifacts)
+    yield here
+    here.stop_all(keep_data=False)
+
+
+@pytest.fixture(scope="session")
+def service(production: Services) -> Callable[[str], Service]:
+    """`service("kafka")`: that service, running; skips the test where it cannot be installed, saying why."""
+
+    def find(name: str) -> Service:
+        try:
+            return production.start(name)
+        except NotInstallable as error:
+            pytest.skip(f"{name}: {error}")
+
+    return find
 
 
 @pytest.fixture

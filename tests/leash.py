@@ -1,7 +1,7 @@
 """Kills the servers of a test run when the run ends, whatever ends it: `python leash.py FOLDER < pipe`.
 
-The run holds the pipe's other end. When that closes, every redis-server that works in a folder below FOLDER is killed,
-and FOLDER is removed.
+The run holds the pipe's other end. When that closes, every server that works in a folder below FOLDER is killed, and
+FOLDER is removed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import sys
 import time
 from pathlib import Path
 
+SERVERS = frozenset({"redis-server", "java", "postgres", "versitygw"})
+
 
 def servers_below(folder: Path) -> list[int]:
-    """Process ids of redis-servers whose working folder is below `folder`."""
+    """Process ids of servers whose working folder is below `folder`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             works_in, program = (process / "cwd").readlink(), (process / "exe").readlink()
         except OSError:
             continue
-        if works_in.is_relative_to(folder) and program.name == "redis-server":
+        if works_in.is_relative_to(folder) and program.name in SERVERS:
             found.append(int(process.name))
     return found
 

@@ -1,0 +1,57 @@
+"""Neo4j Community with bolt, authentication and TLS on: the official artifacts, started by a few lines of Java."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from services import certificates
+from services.artifacts import fetch_jars
+from services.launching import listens, put, settings
+from services.machine import java
+from services.ports import port_for
+from services.spec import Launch, Running, Service
+
+COORDINATES = ("org.neo4j:neo4j:2026.08.1",)
+_LAUNCHER = Path(__file__).parent / "neo4j" / "Neo4jServer.java"
+_OPENS = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in ("java.nio", "java.io", "sun.nio.ch")]
+
+
+def install(artifacts: Path) -> None:
+    """Fetch the server's jars."""
+    java()
+    fetch_jars("neo4j", COORDINATES, artifacts / "neo4j")
+
+
+def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
+    """A server on this folder; its password is drawn at the first start."""
+    port = port_for(own, 7687)
+    password = put(own / "password", secrets.token_urlsafe(24))
+    authority = certificates.make(own / "certificates", "bolt", key="private.key", certificate="public.crt")
+    conf = {
+        "server.bolt.enabled": "true",
+        "server.bolt.listen_address": f"127.0.0.1:{port}",
+        "server.bolt.tls_level": "REQUIRED",
+        "dbms.ssl.policy.bolt.enabled": "true",
+        "dbms.ssl.policy.bolt.base_directory": str(own / "certificates" / "bolt"),
+        "dbms.ssl.policy.bolt.client_auth": "NONE",
+        "server.default_listen_address": "127.0.0.1",
+        "server.memory.pagecache.size": "256m",
+        "dbms.security.auth_enabled": "true",
+        "dbms.usage_report.enabled": "false",
+    }
+    settings(own / "conf" / "neo4j.conf", conf)
+    heap = ["-Xms256m", "-Xmx768m"]
+    return Launch(
+        command=[java(), *heap, *_OPENS, "-cp", f"{artifacts / 'neo4j'}/*", str(_LAUNCHER), str(own)],
+        address=f"bolt+ssc://127.0.0.1:{port}",
+        details={"user": "neo4j", "password": password, "ca": str(authority)},
+        answers=lambda: (own / "ready").exists() and listens(port),
+        environment={"INTELGRAPH_NEO4J_READY": str(own / "ready")},
+    )
+
+
+SERVICES = tuple(
+    Service(f"neo4j-{n}", "Neo4j Community: a shard (bolt, TLS, authentication)", install, launch) for n in range(2)
+)
