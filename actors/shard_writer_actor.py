@@ -59,6 +59,7 @@ class ShardWriterLoop:
         self._stopping = threading.Event()
         self.status = WriterStatus(shard_id)
         self._counted = (0, 0, 0)
+        metrics.FENCED.labels(shard_id)  # from zero, so that a first refusal is seen as an increase
 
     def run(self) -> None:
         """Until `stop`. Errors that cannot pass are shown in `status` and looked at again every few seconds."""

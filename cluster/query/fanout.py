@@ -67,6 +67,8 @@ class FanOut:
         self._lanes: dict[str, Lane] = {}
         self._random = random.Random(seed)
         self._buckets: tuple[int, dict[str, tuple[int, ...]]] = (-1, {})
+        for shard in directory.topology().shard_map.shards:
+            _count_from_zero(shard)
 
     @property
     def partitions(self) -> int:
@@ -181,6 +183,7 @@ class FanOut:
         lane = self._lanes.get(route.shard)
         if lane is None:
             lane = self._lanes[route.shard] = Lane(route.shard, self._connect, self._settings)
+            _count_from_zero(route.shard)
         try:
             return await lane.call(lambda read: job(self._shard(read, route, buckets)), timeout_s)
         except EpochMismatch:
@@ -202,3 +205,9 @@ class FanOut:
         """Close every lane; questions under way fail."""
         for lane in self._lanes.values():
             lane.close()
+
+
+def _count_from_zero(shard: str) -> None:
+    """So that a first refusal is seen as an increase."""
+    metrics.EPOCH_MISMATCH.labels(shard)
+    metrics.MISROUTE_REFUSED.labels(shard)

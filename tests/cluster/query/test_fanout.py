@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from cluster.query.hot import Rows, Shard
 from cluster.query.lane import SUSPECT_S, THREADS
 from cluster.routing import ShardState
 from cluster.shard_map import initial
+from cluster.telemetry import metrics
 
 SETTINGS = QuerySettings(deadline_s=3.0, breaker_failures=3, breaker_open_s=0.4, ongoing_requests=6)
 NAMES = ("shard-0", "shard-1", "shard-2")
@@ -340,3 +342,14 @@ def test_an_answer_that_takes_too_long_to_put_together_is_too_costly() -> None:
         return fake.pings
 
     assert run(fake, question) == []
+
+
+def test_refusals_of_every_shard_are_counted_from_zero_on() -> None:
+    names = tuple(f"shard-{uuid.uuid4().hex}" for _ in range(2))  # the registry is one a process
+    fake = Fake()
+    fake.map = initial(names, 6)
+    FanOut(fake, fake.connect, SETTINGS).close()
+    said = metrics.exposition().decode()
+    for name in names:
+        for what in ("epoch_mismatch", "misroute_refused"):
+            assert f'intelgraph_{what}_total{{shard="{name}"}} 0.0' in said
