@@ -17,7 +17,7 @@ from workloads.overlay import row_groups
 from workloads.overlay.calls import results
 from workloads.overlay.input import GraphFiles
 from workloads.overlay.partition import write_values
-from workloads.overlay.pool import COMMUNITY_NAME, named_actor
+from workloads.overlay.pool import COMMUNITY_NAME, named_actor, warm
 from workloads.overlay.stages import Stages
 
 FILE = "communities-00000.parquet"
@@ -61,7 +61,7 @@ def louvain_job(graph: GraphFiles, folder: Path, settings: OverlaySettings) -> L
 def _run(graph: GraphFiles, folder: Path, settings: OverlaySettings, stages: Stages) -> LouvainRun:
     with stages.measure("pool"):
         actor = named_actor(COMMUNITY_NAME, Communities)
-        results([actor.warm.remote()], settings.job_timeout_s)
+        warm([actor], settings.job_timeout_s)
     with stages.measure("plan"):
         offsets, neighbours = row_groups.plan([graph.offsets, graph.neighbours])
     call = actor.divide.remote(graph.vertices, offsets, neighbours, settings.seed, str(folder))

@@ -6,6 +6,7 @@ found by name, and restart empty: who finds its slice gone begins again from the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -30,8 +31,18 @@ def named_actor(name: str, cls: type, *arguments: Any) -> Any:
 def partition_actors(count: int, timeout_s: float) -> list[Any]:
     """`count` partition actors, ready and with their kernels compiled. Blocks."""
     actors = [named_actor(PARTITION_NAME.format(number), Partition) for number in range(count)]
-    results([actor.warm.remote() for actor in actors], timeout_s)
+    warm(actors, timeout_s)
     return actors
+
+
+def warm(actors: Sequence[Any], timeout_s: float) -> None:
+    """Wait until actors have compiled their kernels. One that has just died is waited for until it is back.
+
+    Raises:
+        Unavailable: one is not ready in time.
+    """
+    again = {"max_task_retries": -1}  # Ray refuses calls to an actor that restarts, unless they may be tried again
+    results([actor.warm.options(**again).remote() for actor in actors], timeout_s)
 
 
 def parts_for(edges: int, cores: int, edges_per_part: int, parts_max: int) -> int:

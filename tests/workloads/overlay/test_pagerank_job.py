@@ -20,7 +20,7 @@ from workloads.overlay import pagerank_job as module
 from workloads.overlay.edge_list import prepare
 from workloads.overlay.input import ColumnFiles, GraphFiles
 from workloads.overlay.pagerank_job import pagerank_job
-from workloads.overlay.pool import PARTITION_NAME, parts_for
+from workloads.overlay.pool import PARTITION_NAME, partition_actors, parts_for
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("ray_node")]
 SETTINGS = OverlaySettings(tolerance=1e-13, iterations_max=500)
@@ -102,6 +102,13 @@ def test_begins_again_when_an_actor_dies(tmp_path: Path, monkeypatch: pytest.Mon
     run = pagerank_job(files, tmp_path / "out", SETTINGS, parts=2)
     assert killed
     assert run.ranks.tobytes() == calm.ranks.tobytes()
+
+
+def test_actors_that_have_just_died_are_waited_for() -> None:
+    for _ in range(3):
+        (actor,) = partition_actors(1, 120)
+        ray.kill(actor, no_restart=False)
+    assert partition_actors(1, 120)
 
 
 def test_gives_up_after_its_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
