@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from cluster.errors import Rejected
 
@@ -98,9 +98,36 @@ class IngestLimits(Section):
         return self
 
 
+class KafkaSettings(Section):
+    """The Kafka cluster that holds the event log; read only where `log.kind` is `kafka`."""
+
+    bootstrap: str = Field(default="127.0.0.1:9092", description="brokers to ask first: host:port, host:port")
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    ca_file: Path | None = Field(default=None, description="PEM file that vouches for the brokers; none: the system's")
+    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "intelgraph"
+    replication_factor: Annotated[int, Field(ge=1, le=9)] = 3
+    min_in_sync: Annotated[int, Field(ge=1, le=9)] = Field(
+        default=2, description="replicas that hold an entry before it is acknowledged"
+    )
+    compression: Literal["none", "lz4", "zstd"] = "lz4"
+    read_ahead_bytes: Bytes = Field(default=16 << 20, description="fetched entries that a process keeps unread")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._ordered("min_in_sync", "replication_factor")
+        if self.security.startswith("SASL") and not (self.user and self.password.get_secret_value()):
+            raise ValueError(f"security is {self.security}, which needs user and password")
+        return self
+
+
 class LogSettings(Section):
     """The event log."""
 
+    kind: Literal["redis", "kafka"] = Field(default="redis", description="redis: the embedded one")
+    kafka: KafkaSettings = KafkaSettings()
     partitions: Few = 8
     max_bytes: Bytes = Field(default=2 << 30, description="over this, push gets 429 and sources are paused")
     entry_bytes: Bytes = Field(default=8 << 20, description="largest entry of the log")

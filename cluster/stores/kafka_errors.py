@@ -1,0 +1,100 @@
+"""Translates the errors of the Kafka client, once, for every store that speaks to a Kafka."""
+
+from __future__ import annotations
+
+import ssl
+
+from aiokafka import errors as kafka
+
+from cluster.errors import IntelGraphError, OutcomeUnknown, Rejected, Unavailable
+
+WHAT = "the event log (Kafka)"
+
+CAUGHT = (kafka.KafkaError, OSError, TimeoutError)
+"""What the client raises: its own errors, and those of sockets, TLS and clocks."""
+
+OFFSET_OUT_OF_RANGE, UNKNOWN_TOPIC_OR_PARTITION = 1, 3
+UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID = 100, 103
+
+OTHER_TOPIC = frozenset({UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID})
+"""Codes that say: this broker does not know that topic. It may be gone, or not have reached the broker yet."""
+
+MOVED = frozenset({5, 6, 7, 8, 9, 13, 74, 75, 76, 78}) | OTHER_TOPIC
+"""Codes of a partition whose leader changes or has just changed: look it up again, then ask again."""
+
+TOO_LARGE, TOO_FEW_REPLICAS = frozenset({10, 18}), frozenset({19, 20})
+NEW_PRODUCER = frozenset({45, 47, 59})
+"""Codes that refuse a batch because its producer is unknown, or its sequence numbers do not follow each other."""
+NOT_APPENDED = frozenset({3, 5, 6, 8, 9, 13, 19, 74, 75, 100, 103})
+"""Codes after which a batch has certainly not been appended, and may be when it is sent again."""
+
+_REFUSED = (
+    kafka.SaslAuthenticationFailed,
+    kafka.AuthenticationFailedError,
+    kafka.AuthenticationMethodNotSupported,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.IllegalSaslStateError,
+)
+_FORBIDDEN = (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
+_TOO_OLD = (kafka.IncompatibleBrokerVersion, kafka.UnsupportedVersionError)
+_UNFIT = (
+    kafka.InvalidConfigurationError,
+    kafka.InvalidReplicationFactorError,
+    kafka.InvalidTopicError,
+    kafka.InvalidRequestError,
+    kafka.PolicyViolationError,
+)
+
+
+class BrokerRefused(kafka.KafkaError):  # type: ignore[misc]
+    """A broker answered with an error code.
+
+    Args:
+        code: of the protocol; the client has no class for the newer ones.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"error code {code}")
+        self.code = code
+
+
+def check_code(code: int, said: str | None = None) -> None:
+    """Nothing for 0; raises the client's error of a code otherwise.
+
+    Args:
+        said: the broker's own words.
+    """
+    if code == 0:
+        return
+    error = kafka.for_code(code)
+    if error is kafka.UnknownError:
+        raise BrokerRefused(code)
+    raise error(said or error.message)
+
+
+def translate(error: BaseException, sent: bool = False) -> IntelGraphError:
+    """The error of our tree for one of the client's.
+
+    Args:
+        sent: the request changes something and may have reached the broker.
+    """
+    if isinstance(error, _REFUSED):
+        return Unavailable(f"{WHAT} refuses log.kafka.user, its password or log.kafka.mechanism: {_said(error)}", 5.0)
+    if isinstance(error, _FORBIDDEN):
+        return Rejected(f"{WHAT} forbids it to log.kafka.user: grant it what docs/operations.md lists ({_said(error)})")
+    if isinstance(error, _TOO_OLD):
+        return Rejected(f"{WHAT} needs brokers that know topic ids, Kafka 3.1 or newer ({_said(error)})")
+    if isinstance(error, _UNFIT):
+        return Rejected(f"{WHAT} refuses the log's settings: {_said(error)}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Rejected(f"{WHAT}'s certificate is not one that log.kafka.ca_file vouches for ({error.verify_message})")
+    if isinstance(error, kafka.KafkaStorageError):
+        return Unavailable(f"{WHAT} cannot write to its disk: free space, restart the broker", 5.0)
+    reason = f"{WHAT} does not answer ({_said(error)})"
+    if sent:
+        return OutcomeUnknown(f"{reason}; the request may have taken effect: send the same again")
+    return Unavailable(f"{reason}; see that its brokers run and that log.kafka.bootstrap names them")
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,302 @@
+"""The event log on Kafka: one topic a generation, one partition a partition.
+
+    entry   number = offset + 1; the value is the data; headers n (records), t (appended, ms), c (records so far)
+
+Offsets are without gaps, since nothing but entries takes one: no transactions, no compaction, an idempotent producer.
+The topic is read by its id, so that another one of its name is never taken for it; an appender, which names it, checks
+that its numbers go on from those that it knows. Trimming is DeleteRecords; the disk is freed file by file, later.
+
+**Durable** means on `min_in_sync` replicas, or, where there is one replica, synced to its disk.
+
+Threads may share an instance. A child process has to open its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cluster.config import LogSettings
+from cluster.errors import Overloaded, Rejected, Unavailable
+from cluster.stores import kafka_log_setup as setup
+from cluster.stores.kafka_append import KafkaAppender, Message
+from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient, connection_options
+from cluster.stores.kafka_counts import RecordCounts
+from cluster.stores.kafka_errors import CAUGHT, MOVED, OFFSET_OUT_OF_RANGE, WHAT, translate
+from cluster.stores.kafka_fetch import APPENDED_MS, RECORDS, TOTAL, Part, ReadAhead, Unread, fetch, total_of
+from cluster.stores.kafka_loop import LoopThread
+from cluster.stores.kafka_topic import CurrentTopic, TopicGone
+from cluster.stores.log import Append, Entry, LogIdentity, LogLostTail, check_continuity, check_range
+
+_USED_FOR_S = 1.0
+"""How long a reading of the bytes used is believed; what is appended meanwhile is added to it."""
+_REQUEST_SHARE = 0.75
+"""Of `timeout_s`, for one request: a connection that died unnoticed leaves time to try another."""
+
+T = TypeVar("T")
+
+
+class KafkaEventLog:
+    """`EventLog` on Kafka; made by `open_kafka_log`."""
+
+    def __init__(
+        self,
+        thread: LoopThread,
+        client: KafkaClient,
+        settings: LogSettings,
+        opened: setup.Opened,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._thread, self._client, self._settings, self._clock_ms = thread, client, settings, clock_ms
+        self._identity = opened.identity
+        self._current = CurrentTopic(client, opened.topic, settings.timeout_s)
+        kafka = settings.kafka
+        self._appender = KafkaAppender(
+            client, self._current, kafka.compression, settings.entry_bytes, settings.timeout_s
+        )
+        self._ahead, self._counts = ReadAhead(kafka.read_ahead_bytes), RecordCounts()
+        self._ends_known: dict[int, int] = {}
+        self._used_bytes, self._used_until_s = 0, 0.0
+        self._lock, self._closed = threading.Lock(), False
+
+    @property
+    def identity(self) -> LogIdentity:
+        """Which log this is; a consumer that knew another one must not go on."""
+        return self._identity
+
+    def append(self, entries: Sequence[Append]) -> list[int]:
+        """See `EventLog.append`."""
+        size = self._admit(entries)
+        by_partition: dict[int, list[Append]] = {}
+        for entry in entries:
+            by_partition.setdefault(entry.partition, []).append(entry)
+        known = {partition: self._ends_known.get(partition, 0) for partition in by_partition}
+        messages = {partition: self._messages(partition, mine) for partition, mine in by_partition.items()}
+        offsets = self._run(self._appender.append(messages), sent=True)
+        self._check_appended(known, offsets)
+        for partition, mine in by_partition.items():
+            self._counts.appended(partition, offsets[partition][0] + 1, [entry.records for entry in mine])
+        self._used_bytes += size
+        numbers = {partition: iter(found) for partition, found in offsets.items()}
+        return [next(numbers[entry.partition]) + 1 for entry in entries]
+
+    def read(self, partition: int, after: int, limit_entries: int, limit_bytes: int, block_ms: int = 0) -> list[Entry]:
+        """See `EventLog.read`."""
+        return self.read_many({partition: after}, limit_entries, limit_bytes, block_ms).get(partition, [])
+
+    def read_many(
+        self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
+    ) -> dict[int, list[Entry]]:
+        """See `EventLog.read_many`; one fetch from each leader of partitions of which nothing waits here."""
+        self._check_call(after, block_ms)
+        waiting = {partition: self._ahead.pop(partition, at) for partition, at in after.items()}
+        missing = {partition: at for partition, at in after.items() if waiting[partition] is None}
+        if missing:
+            wait_ms = block_ms if len(missing) == len(after) else 0
+            for partition, part in self._fetch(missing, limit_bytes, wait_ms).items():
+                waiting[partition] = Unread(partition, part.records, after[partition])
+        found: dict[int, list[Entry]] = {}
+        for partition, unread in waiting.items():
+            if unread is not None and (entries := unread.take(limit_entries, limit_bytes)):
+                check_continuity(partition, after[partition], [entry.number for entry in entries])
+                found[partition] = entries
+                self._know({partition: entries[-1].number})
+                if not unread.empty:
+                    self._ahead.put(partition, entries[-1].number, unread)
+        return found
+
+    def wait_for(self, partition: int, number: int, timeout_ms: int) -> bool:
+        """See `EventLog.wait_for`."""
+        until = time.monotonic() + timeout_ms / 1000
+        while (last := self.ends()[partition]) < number:
+            left_ms = int((until - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                return False
+            self._fetch({partition: last}, 1, min(left_ms, self._settings.block_ms))
+        return True
+
+    def ends(self) -> dict[int, int]:
+        """See `EventLog.ends`."""
+        ends = self._offsets(NEXT)
+        self._know(ends)
+        return ends
+
+    def begins(self) -> dict[int, int]:
+        """See `EventLog.begins`."""
+        return {partition: offset + 1 for partition, offset in self._offsets(FIRST).items()}
+
+    def records(self) -> dict[int, int]:
+        """See `EventLog.records`; what several append at the same moment may be counted as average entries."""
+        ends = self.ends()
+        behind = {partition: end - 1 for partition, end in ends.items() if end > self._counts.last(partition)}
+        if behind:
+            for partition, part in self._run(fetch(self._client, self._current, behind, 1, 0)).items():
+                if part.code == 0:
+                    self._counts.saw(partition, *total_of(partition, part.records))
+        return {partition: self._counts.estimate(partition, end) for partition, end in ends.items() if end}
+
+    def bytes_used(self) -> int:
+        """What one copy of the log takes on the brokers' disks, bytes, as compressed.
+
+        After a trim it falls when the brokers remove whole files, up to `log.retention.check.interval.ms` later.
+        """
+        return self._run(self._client.disk_bytes(self._current.topic))
+
+    def trim(self, partition: int, below: int) -> int:
+        """See `EventLog.trim`."""
+        self._check_partition(partition)
+        begin, end = self.begins()[partition], self.ends()[partition]
+        wanted = min(below, end + 1)
+        if wanted <= begin:
+            return 0
+        first = self._run(self._client.delete_before(self._current.topic, partition, wanted - 1))
+        self._ahead.drop(partition, wanted - 1)
+        return first + 1 - begin
+
+    def close(self) -> None:
+        """See `EventLog.close`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._thread.run(self._client.close())
+        self._thread.stop()
+
+    def _admit(self, entries: Sequence[Append]) -> int:
+        for entry in entries:
+            self._check_partition(entry.partition)
+            if len(entry.data) > self._settings.entry_bytes:
+                raise Rejected(
+                    f"a log entry of {len(entry.data)} bytes is over log.entry_bytes ({self._settings.entry_bytes});"
+                    " send smaller batches"
+                )
+        now_s = time.monotonic()
+        if now_s >= self._used_until_s:
+            self._used_bytes, self._used_until_s = self.bytes_used(), now_s + _USED_FOR_S
+        if self._used_bytes >= self._settings.max_bytes:
+            raise Overloaded(
+                f"{WHAT} is full ({self._used_bytes} of log.max_bytes = {self._settings.max_bytes}); it empties as the"
+                " shards and the lake catch up, and the brokers remove what is trimmed",
+                _USED_FOR_S,
+            )
+        return sum(len(entry.data) for entry in entries)
+
+    def _messages(self, partition: int, entries: Sequence[Append]) -> list[Message]:
+        at_ms = str(self._clock_ms()).encode()
+        totals = self._counts.totals(partition, [entry.records for entry in entries])
+        return [
+            Message(
+                bytes(entry.data),
+                [(RECORDS, str(entry.records).encode()), (APPENDED_MS, at_ms), (TOTAL, str(total).encode())],
+            )
+            for entry, total in zip(entries, totals, strict=True)
+        ]
+
+    def _check_appended(self, known: Mapping[int, int], offsets: Mapping[int, Sequence[int]]) -> None:
+        """Nothing if entries came to lie in this log, behind all that is known of it.
+
+        Raises:
+            LogLostTail: the partition ended below what it had been seen to hold.
+            TopicGone: another topic of the same name has taken them.
+        """
+        for partition, its in offsets.items():
+            if its[0] < known[partition]:
+                raise LogLostTail(partition, known[partition], its[0])
+        if min(known.values(), default=1) == 0:  # a new topic's numbers would look the same as these
+            self._run(self._current.refresh(), sent=True)
+        self._know({partition: its[-1] + 1 for partition, its in offsets.items()})
+
+    def _fetch(self, after: Mapping[int, int], limit_bytes: int, wait_ms: int) -> dict[int, Part]:
+        """Parts that hold records; the errors of others are raised, those of the consumers' positions first."""
+        found = self._run(fetch(self._client, self._current, after, limit_bytes, wait_ms))
+        failed = {partition: part.code for partition, part in found.items() if part.code}
+        if not failed:
+            return found
+        if any(code in MOVED for code in failed.values()):
+            self._refresh(after)
+        if any(code == OFFSET_OUT_OF_RANGE for code in failed.values()):
+            begins, ends = self.begins(), self.ends()
+            for partition in failed:
+                check_range(partition, after[partition], begins[partition], ends[partition])
+        good = {partition: part for partition, part in found.items() if not part.code}
+        if not good:
+            raise Unavailable(f"{WHAT}: a partition changes its leader (error codes {set(failed.values())}); try again")
+        return good
+
+    def _refresh(self, after: Mapping[int, int]) -> None:
+        try:
+            self._run(self._current.refresh())
+        except TopicGone as error:
+            for partition, at in sorted(after.items()):
+                if at:
+                    raise LogLostTail(partition, at, 0) from error
+            raise
+
+    def _offsets(self, which: int) -> dict[int, int]:
+        partitions = range(self._identity.partitions)
+        return self._run(self._client.offsets(self._current.topic, partitions, which))
+
+    def _know(self, ends: Mapping[int, int]) -> None:
+        with self._lock:
+            for partition, end in ends.items():
+                self._ends_known[partition] = max(end, self._ends_known.get(partition, 0))
+
+    def _run(self, work: Coroutine[Any, Any, T], sent: bool = False) -> T:
+        if self._closed:
+            work.close()
+            raise Unavailable("this connection to the event log is closed; open another")
+        try:
+            return self._thread.run(work)
+        except CAUGHT as error:
+            self._thread.soon(self._current.refresh_soon)
+            raise translate(error, sent) from error
+
+    def _check_call(self, after: Mapping[int, int], block_ms: int) -> None:
+        for partition in after:
+            self._check_partition(partition)
+        if block_ms > self._settings.timeout_s * 500:
+            raise ValueError(f"block_ms={block_ms} has to stay below half of log.timeout_s")
+
+    def _check_partition(self, partition: int) -> None:
+        if not 0 <= partition < self._identity.partitions:
+            raise ValueError(f"partition {partition} of {self._identity.partitions}")
+
+
+def open_kafka_log(
+    settings: LogSettings, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+) -> KafkaEventLog:
+    """Opens the log that `settings.kafka` names, creating it where there is none; safe to call from several processes.
+
+    Args:
+        clock_ms: the time that entries are stamped with, ms since 1970.
+
+    Raises:
+        Rejected: the brokers or the topic are not fit, or the log has another number of partitions.
+        Corrupt: the log's topic is gone.
+        Unavailable: the brokers do not answer, or refuse the password.
+    """
+    options = connection_options(settings.kafka, settings.timeout_s * _REQUEST_SHARE)
+    thread = LoopThread("kafka-log")
+    try:
+        return thread.run(_opened(thread, options, settings, clock_ms))
+    except BaseException as error:
+        thread.stop()
+        if isinstance(error, CAUGHT):
+            raise translate(error) from error
+        raise
+
+
+async def _opened(
+    thread: LoopThread, options: Mapping[str, Any], settings: LogSettings, clock_ms: Callable[[], int]
+) -> KafkaEventLog:
+    client = KafkaClient(settings.kafka.bootstrap, options)
+    try:
+        await client.start()
+        opened = await setup.open_topics(client, settings)
+        await client.disk_bytes(opened.topic)  # what may not be asked is better known now
+    except BaseException:
+        await client.close()
+        raise
+    return KafkaEventLog(thread, client, settings, opened, clock_ms)

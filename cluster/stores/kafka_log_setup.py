@@ -1,0 +1,187 @@
+"""Creating and checking the log's topics, at opening: see `cluster.stores.kafka_log`.
+
+    <prefix>.log-meta            one partition: what each generation is; its first record counts
+    <prefix>.log-<generation>    the entries of that generation
+
+The log's name is the id that the cluster drew for the topic of entries. So whoever makes that topic, all openers read
+the same name, and a topic that was made again is known as another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from aiokafka.record.memory_records import MemoryRecords
+
+from cluster.config import KafkaSettings, LogSettings
+from cluster.errors import Corrupt, Rejected, Unavailable
+from cluster.stores.kafka_append import KafkaAppender, Message
+from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient
+from cluster.stores.kafka_errors import MOVED, WHAT
+from cluster.stores.kafka_fetch import fetch
+from cluster.stores.kafka_topic import CurrentTopic, Topic, known_topic
+from cluster.stores.log import LogIdentity
+
+_FIRST_GENERATION = 1
+_META_PARTITION = 0
+_META_BYTES = 1 << 20
+_POLL_S = 0.1
+_MIB = 1 << 20
+_SEGMENTS = 16
+"""Files that a full log has of each partition: a trim frees whole files only."""
+
+
+class Opened(NamedTuple):
+    """A log's identity and its topic of entries."""
+
+    identity: LogIdentity
+    topic: Topic
+
+
+def batch_bytes(settings: LogSettings) -> int:
+    """The largest batch on the wire, bytes: an entry that does not compress, with its headers."""
+    return settings.entry_bytes + settings.entry_bytes // 128 + 4096
+
+
+def topic_config(settings: LogSettings) -> dict[str, str]:
+    """Settings of the topic of entries."""
+    kafka, largest = settings.kafka, batch_bytes(settings)
+    segment = min(max(settings.max_bytes // (_SEGMENTS * settings.partitions), 2 * largest, _MIB), 1 << 30)
+    return {
+        **_kept_whole(kafka),
+        "max.message.bytes": str(largest),
+        "segment.bytes": str(segment),
+        "message.timestamp.type": "LogAppendTime",  # a broker refuses the times of a clock that is far off
+    }
+
+
+def _kept_whole(kafka: KafkaSettings) -> dict[str, str]:
+    kept = {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "min.insync.replicas": str(kafka.min_in_sync),
+        "unclean.leader.election.enable": "false",
+    }
+    if kafka.replication_factor == 1:
+        kept["flush.messages"] = "1"  # with no other replica, only the disk makes an entry durable
+    return kept
+
+
+async def open_topics(client: KafkaClient, settings: LogSettings) -> Opened:
+    """The log; creates what there is not yet of it. Safe to call from several processes at once.
+
+    Raises:
+        Rejected: a topic is not fit for a log, or the log has another number of partitions.
+        Corrupt: the log's topic is gone, or another has its name.
+        Unavailable: the topics that were made do not get leaders in time.
+    """
+    kafka = settings.kafka
+    meta = await _made(client, f"{kafka.topic_prefix}.log-meta", 1, _kept_whole(kafka), settings)
+    identity = await _known(client, meta, settings.timeout_s)
+    if identity is None:
+        name = f"{kafka.topic_prefix}.log-{_FIRST_GENERATION}"
+        topic = await _made(client, name, settings.partitions, topic_config(settings), settings)
+        said = {"name": topic.id.hex(), "generation": _FIRST_GENERATION, "partitions": len(topic.leaders)}
+        await _say(client, meta, said, settings)
+        identity = await _known(client, meta, settings.timeout_s)
+        if identity is None:
+            raise Corrupt(f"{WHAT} loses what is written to {meta.name}; see the broker's log")
+    topic = await known_topic(client, bytes.fromhex(identity.name), settings.timeout_s)
+    _check_partitions(identity, topic, settings)
+    await _check_fit(client, topic, topic_config(settings), settings)
+    await _check_fit(client, meta, _kept_whole(kafka), settings)
+    return Opened(identity, topic)
+
+
+async def _made(
+    client: KafkaClient, name: str, partitions: int, config: Mapping[str, str], settings: LogSettings
+) -> Topic:
+    """The topic, made where there is none, with a leader for each partition."""
+    until = time.monotonic() + settings.timeout_s
+    topic = await client.topic(name=name)
+    if topic is None:
+        await client.create_topic(name, partitions, settings.kafka.replication_factor, config)
+    while topic is None or min(topic.leaders.values()) < 0:
+        if time.monotonic() > until:
+            raise Unavailable(f"{WHAT}: topic {name} has no leader yet; see that the brokers run")
+        await asyncio.sleep(_POLL_S)
+        topic = await client.topic(name=name)
+    return topic
+
+
+async def _known(client: KafkaClient, meta: Topic, timeout_s: float) -> LogIdentity | None:
+    """What the first record of the newest generation says."""
+    end = (await client.offsets(meta, [_META_PARTITION], NEXT))[_META_PARTITION]
+    at = (await client.offsets(meta, [_META_PARTITION], FIRST))[_META_PARTITION]
+    found: dict[int, LogIdentity] = {}
+    current = CurrentTopic(client, meta, timeout_s)
+    while at < end:
+        part = (await fetch(client, current, {_META_PARTITION: at}, _META_BYTES, 0)).get(_META_PARTITION)
+        if part is None or part.code in MOVED:
+            raise Unavailable(f"{WHAT}: topic {meta.name} is not ready; try again shortly")
+        batches = MemoryRecords(part.records)
+        while batches.has_next():
+            for record in batches.next_batch():
+                identity = _identity(meta, record.value)
+                found.setdefault(identity.generation, identity)
+                at = record.offset + 1
+    return found[max(found)] if found else None
+
+
+def _identity(meta: Topic, value: bytes) -> LogIdentity:
+    try:
+        said = json.loads(value)
+        return LogIdentity(str(said["name"]), int(said["generation"]), int(said["partitions"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{WHAT}: topic {meta.name} is not readable; restore it") from error
+
+
+async def _say(client: KafkaClient, meta: Topic, said: Mapping[str, object], settings: LogSettings) -> None:
+    current = CurrentTopic(client, meta, settings.timeout_s)
+    appender = KafkaAppender(client, current, "none", _META_BYTES, settings.timeout_s)
+    await appender.append({_META_PARTITION: [Message(json.dumps(said).encode(), [])]})
+
+
+def _check_partitions(identity: LogIdentity, topic: Topic, settings: LogSettings) -> None:
+    count = len(topic.leaders)
+    if count != identity.partitions:
+        raise Corrupt(
+            f"{WHAT} was created with {identity.partitions} partitions, and its topic {topic.name} has {count}."
+            " Somebody added some; entries lie by the first number: restore the topic"
+        )
+    if identity.partitions != settings.partitions:
+        raise Rejected(
+            f"{WHAT} was created with {identity.partitions} partitions, and log.partitions is {settings.partitions}:"
+            f" set it to {identity.partitions}. Another number needs a new generation of the log, which this version"
+            " cannot make"
+        )
+
+
+async def _check_fit(client: KafkaClient, topic: Topic, wanted: Mapping[str, str], settings: LogSettings) -> None:
+    """Nothing if the topic keeps what it takes, as durably as it is configured to.
+
+    Raises:
+        Rejected: it does not; the message says what to change.
+    """
+    factor = settings.kafka.replication_factor
+    fewest = min(len(brokers) for brokers in topic.replicas.values())
+    if fewest < factor:
+        raise Rejected(
+            f"{WHAT}: topic {topic.name} has partitions with {fewest} replicas, and log.kafka.replication_factor is"
+            f" {factor}: add replicas (kafka-reassign-partitions), or set it to {fewest}"
+        )
+    has = await client.topic_config(topic.name)
+    at_least = {"min.insync.replicas", "max.message.bytes"}
+    for name, want in wanted.items():
+        value = has.get(name, "")
+        fits = value == want or (name in at_least and value.isdigit() and int(value) >= int(want))
+        if name != "segment.bytes" and not fits:  # any size of files will do
+            raise Rejected(
+                f"{WHAT}: topic {topic.name} has {name}={value}, and the log needs {want}: set it (kafka-configs"
+                f" --alter --topic {topic.name} --add-config {name}={want})"
+            )
