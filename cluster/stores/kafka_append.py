@@ -15,13 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from aiokafka.errors import NodeNotReadyError
-from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.errors import BrokerResponseError, NodeNotReadyError
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from cluster.errors import Corrupt, IntelGraphError, OutcomeUnknown, Rejected, Unavailable
 from cluster.stores.kafka_client import KafkaClient
+from cluster.stores.kafka_entry import Message
 from cluster.stores.kafka_errors import (
     CAUGHT,
     NEW_PRODUCER,
@@ -33,10 +33,11 @@ from cluster.stores.kafka_errors import (
     translate,
 )
 from cluster.stores.kafka_topic import CurrentTopic
+from cluster.stores.kafka_wire import Produce
 
 CODECS = {"none": 0, "lz4": 3, "zstd": 4}
 
-_MAGIC, _ALL_REPLICAS, _NO_TRANSACTION_MS = 2, -1, (1 << 31) - 1
+_MAGIC, _NO_TRANSACTION_MS = 2, (1 << 31) - 1
 _OVERHEAD_BYTES = 128
 """Of a message in a batch: its headers and lengths, at most."""
 _AGAIN_S = 0.1
@@ -44,15 +45,8 @@ _TRIES_AWAY = 2
 """A leader that cannot be reached is looked up again so often; then the appender is told."""
 
 
-class Message(NamedTuple):
-    """One entry as it is stored."""
-
-    value: bytes
-    headers: list[tuple[str, bytes]]
-
-
 @dataclass
-class _Producer:
+class Producer:
     """Who appends to a partition.
 
     Args:
@@ -70,7 +64,7 @@ class _Producer:
         self.id, self.sequence = None, 0
 
 
-class _Failed(NamedTuple):
+class Failed(NamedTuple):
     """What came of sending a batch once.
 
     Args:
@@ -98,7 +92,7 @@ class KafkaAppender:
     ) -> None:
         self._client, self._current, self._codec = client, current, CODECS[codec]
         self._batch_bytes, self._timeout_s = batch_bytes, timeout_s
-        self._producers: dict[int, _Producer] = {}
+        self._producers: dict[int, Producer] = {}
 
     async def append(self, messages: Mapping[int, Sequence[Message]]) -> dict[int, list[int]]:
         """Appends by partition and returns the offsets, once all are on as many replicas as the topic demands.
@@ -115,11 +109,11 @@ class KafkaAppender:
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
         done = [answer for answer in answers if isinstance(answer, list)]
         if failed:
-            raise _worst(failed, some_appended=bool(done))
+            raise worst(failed, some_appended=bool(done))
         return dict(zip(messages, done, strict=True))
 
     async def _partition(self, partition: int, messages: Sequence[Message], deadline: float) -> list[int]:
-        producer = self._producers.setdefault(partition, _Producer())
+        producer = self._producers.setdefault(partition, Producer())
         try:
             async with asyncio.timeout_at(deadline):
                 await producer.lock.acquire()
@@ -127,7 +121,7 @@ class KafkaAppender:
             raise Unavailable(f"{WHAT}: earlier appends to partition {partition} still wait; try again") from error
         try:
             offsets: list[int] = []
-            for batch in _batches(messages, self._batch_bytes):
+            for batch in batches(messages, self._batch_bytes):
                 try:
                     first = await self._batch(partition, producer, batch, deadline)
                 except Unavailable as error:
@@ -139,7 +133,7 @@ class KafkaAppender:
         finally:
             producer.lock.release()
 
-    async def _batch(self, partition: int, producer: _Producer, batch: Sequence[Message], deadline: float) -> int:
+    async def _batch(self, partition: int, producer: Producer, batch: Sequence[Message], deadline: float) -> int:
         """The batch's first offset; it is sent again until it is acknowledged or the deadline passes."""
         now_s = asyncio.get_running_loop().time
         maybe, attempt = False, 1
@@ -160,8 +154,8 @@ class KafkaAppender:
         return result
 
     async def _once(
-        self, partition: int, producer: _Producer, batch: Sequence[Message], deadline: float
-    ) -> int | _Failed:
+        self, partition: int, producer: Producer, batch: Sequence[Message], deadline: float
+    ) -> int | Failed:
         sent = False
         try:
             async with asyncio.timeout_at(deadline), self._client.lane() as lane:
@@ -172,45 +166,44 @@ class KafkaAppender:
                 if not await self._client.ready(leader, lane):
                     raise NodeNotReadyError(f"broker {leader}")
                 sent = True
-                topics = [(self._current.topic.name, [(partition, data)])]
-                wait_ms = self._client.timeout_ms
-                answer = await self._client.send(leader, ProduceRequest(None, _ALL_REPLICAS, wait_ms, topics), lane)
+                topic, wait_ms = self._current.topic, self._client.timeout_ms
+                answer = await self._client.send(leader, Produce(topic.name, topic.id, partition, data, wait_ms), lane)
         except CAUGHT as error:
             sent = sent and not isinstance(error, NodeNotReadyError)
-            return _Failed(translate(error), maybe=sent, away=not sent)
-        _, rows = answer.topics[0]
+            return Failed(translate(error), maybe=sent, away=not sent and not isinstance(error, BrokerResponseError))
+        _, rows, *_ = answer.topics[0]
         _, code, offset, *_ = rows[0]
-        return int(offset) if code == 0 and offset >= 0 else _refusal(code, producer)
+        return int(offset) if code == 0 and offset >= 0 else refusal(code, producer)
 
-    async def _begin(self, producer: _Producer) -> None:
+    async def _begin(self, producer: Producer) -> None:
         answer = await self._client.ask(InitProducerIdRequest(None, _NO_TRANSACTION_MS))
         check_code(answer.error_code)
         producer.id, producer.epoch, producer.sequence = answer.producer_id, answer.producer_epoch, 0
 
 
-def _refusal(code: int, producer: _Producer) -> _Failed:
+def refusal(code: int, producer: Producer) -> Failed:
     """What a broker's error code means for a batch."""
     if code in TOO_LARGE:
-        return _Failed(Rejected(f"{WHAT} takes no batch that large: raise max.message.bytes of its topic"), final=True)
+        return Failed(Rejected(f"{WHAT} takes no batch that large: raise max.message.bytes of its topic"), final=True)
     if code in TOO_FEW_REPLICAS:
         few = Unavailable(
             f"{WHAT} has fewer than log.kafka.min_in_sync replicas in sync: see that its brokers run", 2.0
         )
-        return _Failed(few, maybe=code not in NOT_APPENDED)
+        return Failed(few, maybe=code not in NOT_APPENDED)
     if code in NEW_PRODUCER:
         producer.forget()
-        return _Failed(Unavailable(f"{WHAT} has forgotten who appends (error code {code}); try again"))
+        return Failed(Unavailable(f"{WHAT} has forgotten who appends (error code {code}); try again"))
     if code in NOT_APPENDED:
-        return _Failed(Unavailable(f"{WHAT}: a partition is without a leader (error code {code}); try again shortly"))
+        return Failed(Unavailable(f"{WHAT}: a partition is without a leader (error code {code}); try again shortly"))
     try:
         check_code(code)
     except CAUGHT as error:
         meant = translate(error)
-        return _Failed(meant, maybe=not isinstance(meant, Rejected), final=isinstance(meant, Rejected))
-    return _Failed(Unavailable(f"{WHAT} does not say where an entry lies"), maybe=True, final=True)
+        return Failed(meant, maybe=not isinstance(meant, Rejected), final=isinstance(meant, Rejected))
+    return Failed(Unavailable(f"{WHAT} does not say where an entry lies"), maybe=True, final=True)
 
 
-def _worst(failed: Sequence[BaseException], some_appended: bool) -> BaseException:
+def worst(failed: Sequence[BaseException], some_appended: bool) -> BaseException:
     """The one error of several: what is no error of ours, then what cannot be repeated, then what may have happened."""
     for kind in (Exception, Corrupt, OutcomeUnknown, Rejected):
         for error in failed:
@@ -221,7 +214,7 @@ def _worst(failed: Sequence[BaseException], some_appended: bool) -> BaseExceptio
     return failed[0]
 
 
-def _batches(messages: Sequence[Message], most_bytes: int) -> Iterator[list[Message]]:
+def batches(messages: Sequence[Message], most_bytes: int) -> Iterator[list[Message]]:
     batch: list[Message] = []
     total = 0
     for message in messages:
@@ -235,7 +228,7 @@ def _batches(messages: Sequence[Message], most_bytes: int) -> Iterator[list[Mess
         yield batch
 
 
-def _built(producer: _Producer, batch: Sequence[Message], codec: int) -> bytes:
+def _built(producer: Producer, batch: Sequence[Message], codec: int) -> bytes:
     room = sum(len(message.value) + _OVERHEAD_BYTES for message in batch) + _OVERHEAD_BYTES
     builder = DefaultRecordBatchBuilder(_MAGIC, codec, 0, producer.id, producer.epoch, producer.sequence, room)
     for offset, (value, headers) in enumerate(batch):

@@ -31,7 +31,7 @@ from cluster.config import KafkaSettings
 from cluster.errors import Rejected
 from cluster.stores.kafka_errors import CAUGHT, OTHER_TOPIC, check_code
 from cluster.stores.kafka_topic import Topic, by_leader
-from cluster.stores.kafka_wire import NO_ID, LogDirs, TopicMetadata
+from cluster.stores.kafka_wire_topics import NO_ID, LogDirs, TopicMetadata
 
 FIRST, NEXT = -2, -1
 """Of `offsets`: the first offset that can be read; the one that the next entry will have."""

@@ -87,7 +87,7 @@ def translate(error: BaseException, sent: bool = False) -> IntelGraphError:
     if isinstance(error, _UNFIT):
         return Rejected(f"{WHAT} refuses the log's settings: {_said(error)}")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Rejected(f"{WHAT}'s certificate is not one that log.kafka.ca_file vouches for ({error.verify_message})")
+        return Rejected(f"{WHAT}'s certificate is not one that log.kafka.ca_file vouches for ({_said(error)})")
     if isinstance(error, kafka.KafkaStorageError):
         return Unavailable(f"{WHAT} cannot write to its disk: free space, restart the broker", 5.0)
     reason = f"{WHAT} does not answer ({_said(error)})"

@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from aiokafka.record.memory_records import MemoryRecords
 
 from cluster.errors import Corrupt
 from cluster.stores.kafka_client import KafkaClient
+from cluster.stores.kafka_entry import decoded
 from cluster.stores.kafka_errors import CAUGHT, check_code
 from cluster.stores.kafka_topic import CurrentTopic, Topic, by_leader
 from cluster.stores.kafka_wire import FetchById
 from cluster.stores.log import Entry
-
-RECORDS, APPENDED_MS, TOTAL = "n", "t", "c"
-"""Headers of an entry: its records; when it was appended, ms; the partition's up to it, as its appender knew."""
 
 
 class Part(NamedTuple):
@@ -123,43 +121,57 @@ class Unread:
     """
 
     def __init__(self, partition: int, records: bytes, after: int) -> None:
-        self.size = len(records)
-        self._partition = partition
-        self._entries = _decoded(partition, records, after)
-        self._held = next(self._entries, None)
+        self._partition, self._after = partition, after
+        self._packed_bytes = len(records)
+        self._batches = MemoryRecords(records)
+        self._held: deque[Entry] = deque()
 
     @property
-    def empty(self) -> bool:
-        """Whether all of it is taken."""
-        return self._held is None
+    def size_bytes(self) -> int:
+        """Memory that it takes: all that was fetched, and the entries of the batch that is being taken."""
+        return self._packed_bytes + sum(len(entry.data) for entry in self._held)
 
-    def take(self, limit_entries: int, limit_bytes: int) -> list[Entry]:
-        """The next entries; at least one if there is one, otherwise up to the limits.
+    def empty(self) -> bool:
+        """Whether all of it is taken.
 
         Raises:
             Corrupt: a batch or an entry is damaged, or not one of ours.
         """
+        while not self._held and self._batches.has_next():
+            self._held.extend(self._decoded(self._batches.next_batch()))
+        return not self._held
+
+    def take(self, limit_entries: int, limit_bytes: int) -> list[Entry]:
+        """The next entries; at least one if there is one, otherwise up to the limits. Raises as `empty` does."""
         taken: list[Entry] = []
         total = 0
-        while self._held is not None and len(taken) < max(1, limit_entries):
-            total += len(self._held.data)
+        while len(taken) < max(1, limit_entries) and not self.empty():
+            total += len(self._held[0].data)
             if taken and total > limit_bytes:
                 break
-            taken.append(self._held)
-            self._held = next(self._entries, None)
+            taken.append(self._held.popleft())
         return taken
+
+    def _decoded(self, batch: Any) -> list[Entry]:
+        if not batch.validate_crc():
+            raise Corrupt(
+                f"log partition {self._partition}: entry {batch.base_offset + 1} is damaged; restore its files"
+            )
+        if batch.is_control_batch:
+            return []  # it takes a number, so what follows it is found to be no continuation
+        return [decoded(self._partition, record) for record in batch if record.offset >= self._after]
 
 
 class ReadAhead:
     """What is left of fetches, by partition and position, within a bound. Threads may share an instance.
 
     Args:
-        most_bytes: kept in all, as fetched; over that, what was used longest ago is dropped.
+        most_bytes: kept in all; over that, what was used longest ago is dropped.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[int, int], Unread] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], tuple[Unread, int]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -172,8 +184,9 @@ class ReadAhead:
         """Keeps it for the reader that will come to that position."""
         with self._lock:
             self._forget((partition, after))
-            self._kept[partition, after] = unread
-            self._bytes += unread.size
+            size = unread.size_bytes
+            self._kept[partition, after] = unread, size
+            self._bytes += size
             while self._bytes > self._most_bytes:
                 self._forget(next(iter(self._kept)))
 
@@ -184,51 +197,6 @@ class ReadAhead:
                 self._forget(key)
 
     def _forget(self, key: tuple[int, int]) -> Unread | None:
-        unread = self._kept.pop(key, None)
-        if unread is not None:
-            self._bytes -= unread.size
+        unread, size = self._kept.pop(key, (None, 0))
+        self._bytes -= size
         return unread
-
-
-def _decoded(partition: int, records: bytes, after: int) -> Iterator[Entry]:
-    batches = MemoryRecords(records)
-    while batches.has_next():
-        batch = batches.next_batch()
-        if not batch.validate_crc():
-            raise Corrupt(f"log partition {partition}: a batch after entry {after} is damaged; restore its files")
-        if batch.is_control_batch:
-            continue  # it takes a number, so what follows it is found to be no continuation
-        for record in batch:
-            if record.offset >= after:
-                yield entry(partition, record)
-
-
-def entry(partition: int, record: Any) -> Entry:
-    """The entry that a record holds.
-
-    Raises:
-        Corrupt: it is not one of ours.
-    """
-    headers = dict(record.headers)
-    try:
-        return Entry(record.offset + 1, record.value, int(headers[RECORDS]), int(headers[APPENDED_MS]))
-    except (KeyError, ValueError, TypeError) as error:
-        raise Corrupt(
-            f"log partition {partition}: entry {record.offset + 1} is not one of ours; restore its files"
-        ) from error
-
-
-def total_of(partition: int, records: bytes) -> tuple[int, int]:
-    """Number of the last entry there, and the records of the partition up to it.
-
-    Raises:
-        Corrupt: it is not one of ours.
-    """
-    number, total = 0, b""
-    batches = MemoryRecords(records)
-    while batches.has_next():
-        for record in batches.next_batch():
-            number, total = record.offset + 1, dict(record.headers).get(TOTAL) or b""
-    if not total.isdigit():
-        raise Corrupt(f"log partition {partition}: entry {number} is not one of ours; restore its files")
-    return number, int(total)

@@ -3,8 +3,9 @@
     entry   number = offset + 1; the value is the data; headers n (records), t (appended, ms), c (records so far)
 
 Offsets are without gaps, since nothing but entries takes one: no transactions, no compaction, an idempotent producer.
-The topic is read by its id, so that another one of its name is never taken for it; an appender, which names it, checks
-that its numbers go on from those that it knows. Trimming is DeleteRecords; the disk is freed file by file, later.
+The topic is read and written by its id, so that another one of its name is never taken for it; where brokers older than
+Kafka 4.1 take its name to append, an appender checks that the numbers go on from those that it knows. Trimming is
+DeleteRecords; the disk is freed file by file, later.
 
 **Durable** means on `min_in_sync` replicas, or, where there is one replica, synced to its disk.
 
@@ -21,11 +22,12 @@ from typing import Any, TypeVar
 from cluster.config import LogSettings
 from cluster.errors import Overloaded, Rejected, Unavailable
 from cluster.stores import kafka_log_setup as setup
-from cluster.stores.kafka_append import KafkaAppender, Message
+from cluster.stores.kafka_append import KafkaAppender
 from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient, connection_options
 from cluster.stores.kafka_counts import RecordCounts
+from cluster.stores.kafka_entry import Message, encoded, total_of
 from cluster.stores.kafka_errors import CAUGHT, MOVED, OFFSET_OUT_OF_RANGE, WHAT, translate
-from cluster.stores.kafka_fetch import APPENDED_MS, RECORDS, TOTAL, Part, ReadAhead, Unread, fetch, total_of
+from cluster.stores.kafka_fetch import Part, ReadAhead, Unread, fetch
 from cluster.stores.kafka_loop import LoopThread
 from cluster.stores.kafka_topic import CurrentTopic, TopicGone
 from cluster.stores.log import Append, Entry, LogIdentity, LogLostTail, check_continuity, check_range
@@ -103,7 +105,7 @@ class KafkaEventLog:
                 check_continuity(partition, after[partition], [entry.number for entry in entries])
                 found[partition] = entries
                 self._know({partition: entries[-1].number})
-                if not unread.empty:
+                if not unread.empty():
                     self._ahead.put(partition, entries[-1].number, unread)
         return found
 
@@ -184,15 +186,9 @@ class KafkaEventLog:
         return sum(len(entry.data) for entry in entries)
 
     def _messages(self, partition: int, entries: Sequence[Append]) -> list[Message]:
-        at_ms = str(self._clock_ms()).encode()
+        at_ms = self._clock_ms()
         totals = self._counts.totals(partition, [entry.records for entry in entries])
-        return [
-            Message(
-                bytes(entry.data),
-                [(RECORDS, str(entry.records).encode()), (APPENDED_MS, at_ms), (TOTAL, str(total).encode())],
-            )
-            for entry, total in zip(entries, totals, strict=True)
-        ]
+        return [encoded(entry, at_ms, total) for entry, total in zip(entries, totals, strict=True)]
 
     def _check_appended(self, known: Mapping[int, int], offsets: Mapping[int, Sequence[int]]) -> None:
         """Nothing if entries came to lie in this log, behind all that is known of it.

@@ -19,8 +19,9 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from cluster.config import KafkaSettings, LogSettings
 from cluster.errors import Corrupt, Rejected, Unavailable
-from cluster.stores.kafka_append import KafkaAppender, Message
+from cluster.stores.kafka_append import KafkaAppender
 from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient
+from cluster.stores.kafka_entry import Message
 from cluster.stores.kafka_errors import MOVED, WHAT
 from cluster.stores.kafka_fetch import fetch
 from cluster.stores.kafka_topic import CurrentTopic, Topic, known_topic

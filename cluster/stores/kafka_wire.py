@@ -1,19 +1,16 @@
-"""Kafka's requests that aiokafka lacks, in the versions that name a topic by its id.
+"""Kafka's requests for entries that aiokafka lacks, in the versions that name a topic by its id.
 
 A topic that was deleted and made again under the same name has another id, so a request by id finds out; aiokafka's own
-requests name topics only. Layouts are those of Kafka's message definitions: Fetch 13, Metadata 12, DescribeLogDirs 1.
+requests name topics only. Layouts are those of Kafka's message definitions of Produce 13 and Fetch 13.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 
-from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.produce import ProduceRequest_v8
 from aiokafka.protocol.types import (
-    Array,
-    Boolean,
     CompactArray,
     CompactBytes,
     CompactString,
@@ -22,26 +19,97 @@ from aiokafka.protocol.types import (
     Int32,
     Int64,
     Schema,
-    String,
     TaggedFields,
 )
 
-NO_ID = bytes(16)
-"""Stands for a topic that is named, not identified."""
+from cluster.stores.kafka_wire_topics import Uuid
+
+_ALL_REPLICAS = -1
 
 
-class Uuid(AbstractType):
-    """16 bytes."""
+class ProduceResponse13(Response):
+    """Offsets of what was appended, by topic id."""
 
-    @classmethod
-    def encode(cls, value: bytes) -> bytes:
-        """As it is."""
-        return value
+    API_KEY, API_VERSION = 0, 13
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(
+                ("topic_id", Uuid),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("error_code", Int16),
+                        ("offset", Int64),
+                        ("timestamp", Int64),
+                        ("log_start_offset", Int64),
+                        (
+                            "record_errors",
+                            CompactArray(
+                                ("batch_index", Int32), ("message", CompactString("utf-8")), ("tags", TaggedFields)
+                            ),
+                        ),
+                        ("error_message", CompactString("utf-8")),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("throttle_time_ms", Int32),
+        ("tags", TaggedFields),
+    )
 
-    @classmethod
-    def decode(cls, data: BytesIO) -> bytes:
-        """As it is."""
-        return data.read(16)
+
+class ProduceRequest13(RequestStruct):
+    """See `Produce`."""
+
+    API_KEY, API_VERSION, FLEXIBLE_VERSION = 0, 13, True
+    RESPONSE_TYPE = ProduceResponse13
+    SCHEMA = Schema(
+        ("transactional_id", CompactString("utf-8")),
+        ("required_acks", Int16),
+        ("timeout_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic_id", Uuid),
+                (
+                    "partitions",
+                    CompactArray(("partition", Int32), ("records", CompactBytes), ("tags", TaggedFields)),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class Produce(Request[ProduceRequest_v8 | ProduceRequest13]):
+    """Appends one batch; acknowledged by as many replicas as the topic demands.
+
+    Brokers older than Kafka 4.1 take no topic ids here. They get the name, and a topic made again under it takes the
+    batch.
+
+    Args:
+        timeout_ms: how long the broker waits for the other replicas.
+    """
+
+    API_KEY = 0
+
+    def __init__(self, name: str, topic_id: bytes, partition: int, batch: bytes, timeout_ms: int) -> None:
+        self._name, self._topic_id, self._partition = name, topic_id, partition
+        self._batch, self._timeout_ms = batch, timeout_ms
+
+    def build(self, request_struct_class: Any) -> Any:
+        """The request."""
+        if request_struct_class is ProduceRequest13:
+            topics: Any = [(self._topic_id, [(self._partition, self._batch, {})], {})]
+            return request_struct_class(None, _ALL_REPLICAS, self._timeout_ms, topics, {})
+        return request_struct_class(
+            None, _ALL_REPLICAS, self._timeout_ms, [(self._name, [(self._partition, self._batch)])]
+        )
 
 
 class FetchResponse13(Response):
@@ -141,125 +209,3 @@ class FetchById(Request[FetchRequest13]):
         most = min(self._partition_bytes * len(self._offsets), (1 << 31) - 1)
         each: Any = [(p, -1, offset, -1, -1, self._partition_bytes, {}) for p, offset in self._offsets.items()]
         return request_struct_class(-1, self._wait_ms, 1, most, 0, 0, -1, [(self._topic_id, each, {})], [], "", {})
-
-
-class MetadataResponse12(Response):
-    """Brokers, and topics with their ids."""
-
-    API_KEY, API_VERSION = 3, 12
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            CompactArray(
-                ("node_id", Int32),
-                ("host", CompactString("utf-8")),
-                ("port", Int32),
-                ("rack", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("cluster_id", CompactString("utf-8")),
-        ("controller_id", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("error_code", Int16),
-                ("name", CompactString("utf-8")),
-                ("topic_id", Uuid),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", CompactArray(Int32)),
-                        ("isr", CompactArray(Int32)),
-                        ("offline_replicas", CompactArray(Int32)),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class MetadataRequest12(RequestStruct):
-    """See `TopicMetadata`."""
-
-    API_KEY, API_VERSION, FLEXIBLE_VERSION = 3, 12, True
-    RESPONSE_TYPE = MetadataResponse12
-    SCHEMA = Schema(
-        (
-            "topics",
-            CompactArray(("topic_id", Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields)),
-        ),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-        ("tags", TaggedFields),
-    )
-
-
-class TopicMetadata(Request[MetadataRequest12]):
-    """Asks for one topic, by its id or by its name; never creates it."""
-
-    API_KEY = 3
-
-    def __init__(self, topic_id: bytes = NO_ID, name: str | None = None) -> None:
-        self._topic_id, self._name = topic_id, name
-
-    def build(self, request_struct_class: Any) -> Any:
-        """The request."""
-        return request_struct_class([(self._topic_id, self._name, {})], False, False, {})
-
-
-class LogDirsResponse1(Response):
-    """Sizes of partitions on one broker's disks, bytes."""
-
-    API_KEY, API_VERSION = 35, 1
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "dirs",
-            Array(
-                ("error_code", Int16),
-                ("log_dir", String("utf-8")),
-                (
-                    "topics",
-                    Array(
-                        ("topic", String("utf-8")),
-                        (
-                            "partitions",
-                            Array(("partition", Int32), ("size", Int64), ("offset_lag", Int64), ("is_future", Boolean)),
-                        ),
-                    ),
-                ),
-            ),
-        ),
-    )
-
-
-class LogDirsRequest1(RequestStruct):
-    """See `LogDirs`."""
-
-    API_KEY, API_VERSION = 35, 1
-    RESPONSE_TYPE = LogDirsResponse1
-    SCHEMA = Schema(("topics", Array(("topic", String("utf-8")), ("partitions", Array(Int32)))))
-
-
-class LogDirs(Request[LogDirsRequest1]):
-    """Asks one broker for the sizes of a topic's partitions that it holds."""
-
-    API_KEY = 35
-
-    def __init__(self, topic: str, partitions: list[int]) -> None:
-        self._topic, self._partitions = topic, partitions
-
-    def build(self, request_struct_class: Any) -> Any:
-        """The request."""
-        return request_struct_class([(self._topic, self._partitions)])

@@ -1,15 +1,23 @@
-"""An empty control store and an empty lake of one's own."""
+"""An empty control store and an empty lake of one's own; places for event logs, one for each kind of log."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.lake import Lake
+from tests.cluster.stores.logs import KafkaPlace, Place, RedisPlace
+from tests.kafka_broker import KafkaBroker, why_not
+
+KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.kafka)]
+
+StartKafka = Callable[..., KafkaBroker]
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +48,71 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     """An empty lake."""
     with Lake.open(tmp_path / "lake") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def _start_kafka(server_root: Path) -> Iterator[StartKafka]:
+    started: list[KafkaBroker] = []
+
+    def make(*arguments: Any, **named: Any) -> KafkaBroker:
+        if reason := why_not():
+            pytest.skip(reason)
+        started.append(KafkaBroker(server_root / f"kafka-{uuid.uuid4().hex[:8]}", *arguments, **named))
+        started[-1].start()
+        return started[-1]
+
+    yield make
+    for broker in started:
+        broker.kill()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(_start_kafka: StartKafka) -> KafkaBroker:
+    """The run's Kafka broker; tests use names of their own."""
+    return _start_kafka(secured=True)
+
+
+@pytest.fixture(scope="session")
+def mortal_kafka(_start_kafka: StartKafka) -> KafkaBroker:
+    """The run's Kafka broker for tests that kill it; see that it runs before you use it."""
+    return _start_kafka()
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, unique: str) -> Iterator[Place]:
+    """A place for a log of this test on the run's server, of each kind."""
+    if request.param == "kafka":
+        yield request.getfixturevalue("kafka_place")
+        return
+    made = RedisPlace(request.getfixturevalue("log_server"), unique)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=KINDS)
+def own_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A place for a log on a server, of each kind, that nobody else uses meanwhile: it may be killed."""
+    if request.param == "kafka":
+        yield request.getfixturevalue("own_kafka_place")
+        return
+    made = RedisPlace(request.getfixturevalue("start_server")("log", "log"), "log")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own_kafka_place(mortal_kafka: KafkaBroker, unique: str) -> Iterator[KafkaPlace]:
+    """A place for a log on a Kafka broker that nobody else uses meanwhile: it may be killed."""
+    if not mortal_kafka.running:
+        mortal_kafka.start()
+    made = KafkaPlace(mortal_kafka, unique)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kafka_place(kafka_broker: KafkaBroker, unique: str) -> Iterator[KafkaPlace]:
+    """A place for a log of this test on the run's Kafka broker."""
+    made = KafkaPlace(kafka_broker, unique)
+    yield made
+    made.close()

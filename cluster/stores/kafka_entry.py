@@ -1,0 +1,63 @@
+"""An entry of the log as a Kafka record: the value is its data, the rest is in headers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from aiokafka.record.memory_records import MemoryRecords
+
+from cluster.errors import Corrupt
+from cluster.stores.log import Append, Entry
+
+_RECORDS, _APPENDED_MS, _TOTAL = "n", "t", "c"
+
+
+class Message(NamedTuple):
+    """One record to append."""
+
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def encoded(entry: Append, at_ms: int, total: int) -> Message:
+    """The record of an entry.
+
+    Args:
+        at_ms: when it is appended, ms since 1970.
+        total: records of the partition up to it, as its appender knows.
+    """
+    said = {_RECORDS: entry.records, _APPENDED_MS: at_ms, _TOTAL: total}
+    return Message(bytes(entry.data), [(name, str(number).encode()) for name, number in said.items()])
+
+
+def decoded(partition: int, record: Any) -> Entry:
+    """The entry of a record.
+
+    Raises:
+        Corrupt: it is not one of ours.
+    """
+    headers = dict(record.headers)
+    try:
+        return Entry(record.offset + 1, record.value, int(headers[_RECORDS]), int(headers[_APPENDED_MS]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise _foreign(partition, record.offset + 1) from error
+
+
+def total_of(partition: int, records: bytes) -> tuple[int, int]:
+    """Number of the last entry of some batches, and the records of the partition up to it.
+
+    Raises:
+        Corrupt: it is not one of ours.
+    """
+    number, total = 0, b""
+    batches = MemoryRecords(records)
+    while batches.has_next():
+        for record in batches.next_batch():
+            number, total = record.offset + 1, dict(record.headers).get(_TOTAL) or b""
+    if not total.isdigit():
+        raise _foreign(partition, number)
+    return number, int(total)
+
+
+def _foreign(partition: int, number: int) -> Corrupt:
+    return Corrupt(f"log partition {partition}: entry {number} is not one of ours; restore its files")

@@ -1,0 +1,26 @@
+"""Opens the event log that the configuration names."""
+
+from __future__ import annotations
+
+from cluster.config import LogSettings
+from cluster.stores.kafka_log import open_kafka_log
+from cluster.stores.log import EventLog
+from cluster.stores.redis_address import RedisAddress
+from cluster.stores.redis_log import open_redis_log
+
+
+def open_log(settings: LogSettings, redis: RedisAddress, namespace: str = "log") -> EventLog:
+    """A connection of its own to the log of `settings.kind`; creates the log where there is none.
+
+    Args:
+        redis: where the log's Redis is, for that kind.
+        namespace: of the log's keys there.
+
+    Raises:
+        Rejected: the server is not fit, or the log has another number of partitions.
+        Corrupt: the log contradicts itself.
+        Unavailable: the server does not answer.
+    """
+    if settings.kind == "kafka":
+        return open_kafka_log(settings)
+    return open_redis_log(redis, settings, namespace)
