@@ -1,4 +1,4 @@
-"""A real Kafka broker on loopback, alone and small (KRaft, broker and controller in one process).
+"""Real Kafka brokers on loopback, small ones (KRaft); the first of a cluster is its controller, too.
 
 INTELGRAPH_TEST_KAFKA_HOME names a folder whose lib/ holds the jars of `kafka_2.13` and all that it needs.
 """
@@ -6,6 +6,7 @@ INTELGRAPH_TEST_KAFKA_HOME names a folder whose lib/ holds the jars of `kafka_2.
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import shutil
 import signal
@@ -21,8 +22,6 @@ HOME = "INTELGRAPH_TEST_KAFKA_HOME"
 USER, PASSWORD = "intel", "right-and-secret"
 
 _FIXED = {
-    "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "CLIENTS",
     "offsets.topic.replication.factor": "1",
@@ -77,6 +76,7 @@ class KafkaBroker:
     Args:
         folder: for its files; made.
         secured: it listens with passwords, too, and with passwords over TLS.
+        first: the cluster's first broker, which has to run before this one can; none: it is the first itself.
         options: more lines of its server.properties.
 
     Attributes:
@@ -86,9 +86,19 @@ class KafkaBroker:
         ca_file: vouches for `sealed`.
     """
 
-    def __init__(self, folder: Path, secured: bool = False, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        secured: bool = False,
+        first: KafkaBroker | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         clients, self.proxied_port, self.proxy_port, controller, locked, sealed = (free_port() for _ in range(6))
+        self._cluster = first._cluster if first else base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        self._controller = first._controller if first else f"127.0.0.1:{controller}"
+        self._brokers = first._brokers if first else itertools.count(1)
+        self.node = next(self._brokers)
         self.bootstrap, self.locked, self.sealed = (f"127.0.0.1:{port}" for port in (clients, locked, sealed))
         self.ca_file = folder / "ca.pem"
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,10 +109,13 @@ class KafkaBroker:
             listeners |= {"LOCKED": self.locked, "SEALED": self.sealed}
             protocols |= {"LOCKED": "SASL_PLAINTEXT", "SEALED": "SASL_SSL"}
         advertised = listeners | {"PROXIED": f"127.0.0.1:{self.proxy_port}"}
+        own = {} if first else {"CONTROLLER": self._controller}
         properties = {
             **_FIXED,
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": _listed({**listeners, "CONTROLLER": f"127.0.0.1:{controller}"}, "://"),
+            "process.roles": "broker" if first else "broker,controller",
+            "node.id": str(self.node),
+            "controller.quorum.voters": f"1@{self._controller}",
+            "listeners": _listed(listeners | own, "://"),
             "advertised.listeners": _listed(advertised, "://"),
             "listener.security.protocol.map": _listed(protocols, ":"),
             "log.dirs": str(folder / "data"),
@@ -110,8 +123,7 @@ class KafkaBroker:
             **(options or {}),
         }
         (folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*self._java("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", self._properties]
+        command = [*self._java("kafka.tools.StorageTool"), "format", "-t", self._cluster, "-c", self._properties]
         if secured:
             command += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aiokafka.record.memory_records import MemoryRecords
 
 from cluster.config import KafkaSettings, LogSettings
-from cluster.errors import Corrupt, Rejected, Unavailable
+from cluster.errors import Corrupt, OutcomeUnknown, Rejected, Unavailable
 from cluster.stores.kafka_append import KafkaAppender
 from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient
 from cluster.stores.kafka_entry import Message
@@ -145,7 +145,10 @@ def _identity(meta: Topic, value: bytes) -> LogIdentity:
 async def _say(client: KafkaClient, meta: Topic, said: Mapping[str, object], settings: LogSettings) -> None:
     current = CurrentTopic(client, meta, settings.timeout_s)
     appender = KafkaAppender(client, current, "none", _META_BYTES, settings.timeout_s)
-    await appender.append({_META_PARTITION: [Message(json.dumps(said).encode(), [])]})
+    try:
+        await appender.append({_META_PARTITION: [Message(json.dumps(said).encode(), [])]})
+    except OutcomeUnknown as error:  # whoever opens the log next reads what came of it
+        raise Unavailable(f"{WHAT} is slow to answer; open it again") from error
 
 
 def _check_partitions(identity: LogIdentity, topic: Topic, settings: LogSettings) -> None:

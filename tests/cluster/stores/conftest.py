@@ -78,6 +78,16 @@ def mortal_kafka(_start_kafka: StartKafka) -> KafkaBroker:
     return _start_kafka()
 
 
+@pytest.fixture
+def kafka_cluster(_start_kafka: StartKafka) -> Iterator[list[KafkaBroker]]:
+    """Three brokers of this test's own; the first one is the controller."""
+    first = _start_kafka()
+    brokers = [first, *(_start_kafka(first=first) for _ in range(2))]
+    yield brokers
+    for broker in reversed(brokers):
+        broker.kill()
+
+
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, unique: str) -> Iterator[Place]:
     """A place for a log of this test on the run's server, of each kind."""
