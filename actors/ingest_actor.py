@@ -28,7 +28,7 @@ from actors.stack import Stack
 from actors.supervisor import NAMESPACE, Wanted, plain
 from cluster.config import Settings
 from cluster.errors import Rejected, Retryable, Unavailable
-from cluster.stores.redis_log import RedisEventLog
+from cluster.stores.log import EventLog
 from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
 
@@ -126,7 +126,7 @@ class IngestWorkerActor:
         if len(self._abandoned) < _ABANDONED:
             self._abandoned.add(call)
 
-    def _opened_log(self) -> RedisEventLog:
+    def _opened_log(self) -> EventLog:
         return Backoff.of(self._stack.settings.ingest).call(self._stack.open_log, self._log_is_away)
 
     def _log_is_away(self, error: Retryable) -> None:

@@ -27,8 +27,9 @@ from cluster.stores.control import ControlStore, open_control
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.lake import Lake
+from cluster.stores.log import EventLog
+from cluster.stores.open_log import open_log
 from cluster.stores.redis_address import RedisAddress
-from cluster.stores.redis_log import RedisEventLog, open_redis_log
 from cluster.telemetry.logs import NODE_LOG, append_to
 
 
@@ -58,10 +59,10 @@ class Stack:
         """The application's password of log, cache and shards."""
         return load_passwords(self.state_dir / "secrets.json").application
 
-    def open_log(self) -> RedisEventLog:
+    def open_log(self) -> EventLog:
         """A connection to the event log."""
         spec = server_spec(self.state_dir, Role.LOG, "log", 0)
-        return open_redis_log(RedisAddress(socket=str(spec.socket), password=self.password), self.settings.log)
+        return open_log(self.settings.log, RedisAddress(socket=str(spec.socket), password=self.password))
 
     def open_client(self, shard_id: str, timeout_s: float | None = None) -> FalkorClient:
         """A connection to a registered shard."""

@@ -17,6 +17,7 @@ from actors.lake_appender_actor import LakeAppenderActor
 from actors.shard_writer_actor import ShardWriterActor
 from actors.stack import Stack
 from cluster.config import Settings
+from cluster.config_fields import WITH_SECRETS
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.supervisor")
@@ -42,8 +43,8 @@ class Wanted:
 
 
 def plain(settings: Settings) -> dict[str, Any]:
-    """Settings as a dict that another process can validate; the state directory is made absolute."""
-    return {**settings.model_dump(mode="json"), "state_dir": str(settings.state_dir.resolve())}
+    """Settings as a dict that another process can validate, secrets included; the state directory is made absolute."""
+    return {**settings.model_dump(mode="json", context=WITH_SECRETS), "state_dir": str(settings.state_dir.resolve())}
 
 
 def wanted(settings: Settings, shard_ids: list[str]) -> list[Wanted]:

@@ -14,34 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from cluster.config_fields import Bytes, Few, Hours, Many, Port, Seconds, Section, Share
+from cluster.config_kafka import KafkaSettings
 from cluster.errors import Rejected
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-Few = Annotated[int, Field(ge=1, le=1_000)]
-"""Processes, attempts, files: each costs something by itself."""
-Many = Annotated[int, Field(ge=1, le=1_000_000_000)]
-"""Items."""
-Bytes = Annotated[int, Field(ge=64, le=1 << 40)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Hours = Annotated[int, Field(ge=1, le=8_760)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys and numbers that are none forbidden."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def _ordered(self, less: str, more: str) -> None:
-        """Refuse that one setting of this section is over another."""
-        small, large = getattr(self, less), getattr(self, more)
-        if small > large:
-            raise ValueError(f"{less} is {small}; it can be at most {more}, which is {large}")
 
 
 class RecordLimits(Section):
@@ -95,31 +75,6 @@ class IngestLimits(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         self._ordered("retry_first_s", "retry_most_s")
-        return self
-
-
-class KafkaSettings(Section):
-    """The Kafka cluster that holds the event log; read only where `log.kind` is `kafka`."""
-
-    bootstrap: str = Field(default="127.0.0.1:9092", description="brokers to ask first: host:port, host:port")
-    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    user: str = ""
-    password: SecretStr = SecretStr("")
-    ca_file: Path | None = Field(default=None, description="PEM file that vouches for the brokers; none: the system's")
-    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "intelgraph"
-    replication_factor: Annotated[int, Field(ge=1, le=9)] = 3
-    min_in_sync: Annotated[int, Field(ge=1, le=9)] = Field(
-        default=2, description="replicas that hold an entry before it is acknowledged"
-    )
-    compression: Literal["none", "lz4", "zstd"] = "lz4"
-    read_ahead_bytes: Bytes = Field(default=16 << 20, description="fetched entries that a process keeps unread")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        self._ordered("min_in_sync", "replication_factor")
-        if self.security.startswith("SASL") and not (self.user and self.password.get_secret_value()):
-            raise ValueError(f"security is {self.security}, which needs user and password")
         return self
 
 
@@ -251,6 +206,8 @@ class Settings(Section):
 
 
 ENVIRONMENT_PREFIX = "INTELGRAPH__"
+_SECRETS = frozenset({"password"})
+"""Fields whose value is taken from the environment as it is written, and shown in no message."""
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,7 +226,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             part = found
             for section in sections:
                 part = part.setdefault(section, {})
-            part[field] = yaml.safe_load(text)
+            part[field] = text if field in _SECRETS else yaml.safe_load(text)
     return found
 
 
@@ -302,4 +259,5 @@ def _told(error: ErrorDetails) -> str:
     """One line: the setting, what it wants, and what it got where that is a number."""
     name, wants = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
     got = error["input"]
-    return f"{name or 'settings'}: {wants}" + (f", not {got}" if isinstance(got, int | float) else "")
+    shown = isinstance(got, int | float) and not _SECRETS.intersection(error["loc"])
+    return f"{name or 'settings'}: {wants}" + (f", not {got}" if shown else "")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 from pydantic import Field
 
-from cluster.config import Section
+from cluster.config_fields import Section
 
 Position = tuple[int, ...]
 

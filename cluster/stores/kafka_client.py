@@ -28,7 +28,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DeleteRecordsRequest, D
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.offset import OffsetRequest
 
-from cluster.config import KafkaSettings
+from cluster.config_kafka import KafkaSettings
 from cluster.errors import Rejected
 from cluster.stores.kafka_errors import CAUGHT, OTHER_TOPIC, check_code
 from cluster.stores.kafka_topic import Topic, by_leader

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from aiokafka.record.memory_records import MemoryRecords
 
-from cluster.config import KafkaSettings, LogSettings
+from cluster.config import LogSettings
+from cluster.config_kafka import KafkaSettings
 from cluster.errors import Corrupt, OutcomeUnknown, Rejected, Unavailable
 from cluster.stores.kafka_append import KafkaAppender
 from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from cluster.config import Settings, load
+from cluster.config_fields import WITH_SECRETS
 from cluster.errors import Rejected
 
 ZERO_IS_FINE = {
@@ -112,3 +114,46 @@ def test_a_file_is_held_to_the_same_bounds(tmp_path: Path) -> None:
     assert "query.page_max: Input should be greater than or equal to 1, not 0" in told
     assert "query.port: Input should be less than or equal to 65535, not 70000" in told
     assert "log.partition: Extra inputs are not permitted" in told
+
+
+KAFKA = {
+    "INTELGRAPH__LOG__KAFKA__SECURITY": "SASL_SSL",
+    "INTELGRAPH__LOG__KAFKA__USER": "intel",
+    "INTELGRAPH__LOG__KAFKA__PASSWORD": "0123",
+}
+
+
+def test_a_password_is_taken_as_it_is_written_and_shown_nowhere() -> None:
+    settings = load(None, KAFKA)
+    assert settings.log.kafka.password.get_secret_value() == "0123"
+    assert "0123" not in f"{settings!r} {settings.model_dump_json()} {settings.model_dump()}"
+    told = settings.model_dump(mode="json", context=WITH_SECRETS)
+    assert Settings.model_validate(told) == settings
+
+
+def test_a_password_is_not_in_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    for given in (
+        "password: 12345",
+        "password: 12345678x\n    security: SASL_SSL",
+        "password: 12345678x\n    users: 7",
+    ):
+        path.write_text(f"log:\n  kafka:\n    {given}\n")
+        with pytest.raises(Rejected, match=r"log\.kafka") as raised:
+            load(path, {})
+        assert "12345" not in f"{raised.value} {raised.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MIN_IN_SYNC", "4", "min_in_sync is 4; it can be at most replication_factor, which is 3"),
+        ("SECURITY", "SASL_SSL", "security is SASL_SSL, which needs user and password"),
+        ("SECURITY", "TLS", "Input should be 'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL'"),
+        ("TOPIC_PREFIX", "a/b", "String should match pattern"),
+        ("COMPRESSION", "gzip", "Input should be 'none', 'lz4' or 'zstd'"),
+    ],
+)
+def test_kafka_settings_that_cannot_work_are_refused(name: str, value: str, told: str) -> None:
+    with pytest.raises(Rejected, match=re.escape(told)):
+        load(None, {f"INTELGRAPH__LOG__KAFKA__{name}": value})

@@ -7,7 +7,8 @@ import signal
 from abc import ABC, abstractmethod
 from typing import Any
 
-from cluster.config import KafkaSettings, LogSettings
+from cluster.config import LogSettings
+from cluster.config_kafka import KafkaSettings
 from cluster.embedded import Running, kill, start, stop
 from cluster.stores.log import Append, EventLog
 from cluster.stores.open_log import open_log

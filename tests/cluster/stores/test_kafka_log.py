@@ -17,7 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.new_topic import NewTopic
 from pydantic import SecretStr
 
-from cluster.config import KafkaSettings
+from cluster.config_kafka import KafkaSettings
 from cluster.errors import Corrupt, OutcomeUnknown, Rejected, Unavailable
 from cluster.stores.kafka_log import open_kafka_log
 from cluster.stores.kafka_log_setup import topic_config
