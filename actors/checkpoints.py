@@ -15,7 +15,7 @@ from cluster.embedded import Running, alive, checkpoint
 from cluster.errors import IntelGraphError, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores.control_positions import ConsumerPositions
-from cluster.stores.falkor_shard import FalkorShard
+from cluster.stores.graph import GraphShard
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.checkpoint")
@@ -34,7 +34,7 @@ class ShardCheckpoints:
     def __init__(
         self,
         shard_id: str,
-        open_shard: Callable[[], FalkorShard],
+        open_shard: Callable[[], GraphShard],
         positions: ConsumerPositions,
         partitions: Sequence[int],
     ) -> None:

@@ -11,19 +11,18 @@ from itertools import islice
 
 from cluster.fold import Floors, Priorities
 from cluster.model import OVERLAY_PREFIX, Record
-from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.graph import Fence, StoredThing, merged_record
+from cluster.stores.graph import Fence, GraphShard, StoredThing, merged_record
 
 _PAGE = 1_000
 
 
-def _replace(shard: FalkorShard, fence: Fence, things: Iterable[StoredThing], priorities: Priorities) -> None:
+def _replace(shard: GraphShard, fence: Fence, things: Iterable[StoredThing], priorities: Priorities) -> None:
     rest = iter(things)
     while page := list(islice(rest, _PAGE)):
         shard.replace(fence, [(t, merged_record(t, priorities)) for t in page])
 
 
-def hide_below(shard: FalkorShard, fence: Fence, floor: Record, floors: Floors, priorities: Priorities) -> None:
+def hide_below(shard: GraphShard, fence: Fence, floor: Record, floors: Floors, priorities: Priorities) -> None:
     """Take away every register of the floor's source that is older than it. Safe to call twice."""
     if floor.source.startswith(OVERLAY_PREFIX):
         shard.forget_overlays(fence, floor)
@@ -40,7 +39,7 @@ def hide_below(shard: FalkorShard, fence: Fence, floor: Record, floors: Floors, 
         _replace(shard, fence, hidden, priorities)
 
 
-def merge_anew(shard: FalkorShard, fence: Fence, priority: Record, priorities: Priorities) -> None:
+def merge_anew(shard: GraphShard, fence: Fence, priority: Record, priorities: Priorities) -> None:
     """Merge every thing that the source shares with others. Safe to call twice."""
     for tenant, case in shard.cases():
         if tenant == priority.tenant:

@@ -18,8 +18,7 @@ from cluster import batch
 from cluster.errors import Fenced
 from cluster.model import Kind, Record
 from cluster.shard_map import ShardMap
-from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.graph import Fence
+from cluster.stores.graph import Fence, GraphShard
 from cluster.stores.lake import Lake
 from cluster.stores.log import EventLog, LogLostTail
 from cluster.telemetry.logs import Log
@@ -43,7 +42,7 @@ class Start:
     epoch: int
     lease: int
     map: ShardMap
-    shard: FalkorShard
+    shard: GraphShard
     log: EventLog
     open_lake: Callable[[], Lake]
 

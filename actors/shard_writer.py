@@ -24,8 +24,7 @@ from cluster.batch import Frame, frame_of
 from cluster.errors import Corrupt
 from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, thing_of
 from cluster.model import Kind, Record
-from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.graph import CursorMove, Fence, Outcomes, StoredThing, WriteCounts, merged_record
+from cluster.stores.graph import CursorMove, Fence, GraphShard, Outcomes, StoredThing, WriteCounts, merged_record
 from cluster.stores.log import Entry
 from cluster.telemetry.logs import Log
 
@@ -131,7 +130,7 @@ class ShardWriter:
 
     def __init__(
         self,
-        shard: FalkorShard,
+        shard: GraphShard,
         log: LogReader,
         fence: Fence,
         owns: Callable[[int], bool],

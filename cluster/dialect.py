@@ -1,5 +1,6 @@
 """How facts lie in a graph database, and the openCypher that writes and reads them: the part that FalkorDB and
-Neo4j share. Queries are fixed templates; values are parameters, relationship types allow-listed literal text.
+Neo4j share, with what differs from databases.py. Queries are fixed templates; values are parameters, relationship types
+allow-listed literal text. What a shard knows of itself is in dialect_shard.py.
 
 Layout (a name that begins with `_` is ours, all others are the source's properties):
 
@@ -33,6 +34,8 @@ writes nothing.
 
 from __future__ import annotations
 
+from cluster.databases import Dialect
+
 NEW, NEWER, DUPLICATE, STALE, OTHER = range(5)
 
 SEVERAL = "*"
@@ -60,12 +63,19 @@ INDEXES = (
 
 # Nothing is written unless the shard's raised epoch, the leases of every partition named and the ownership of
 # every bucket named are as the writer believes; a query that was refused returns no row.
-_GUARD = (
+_CHECK = (
     "MATCH (m:_Shard {_k: 'shard'}) "
     "WHERE m.raised = $epoch AND ALL(b IN $buckets WHERE m.owns[b]) "
     "MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
     "WITH count(l) AS held WHERE held = $held "
 )
+
+
+def guard(database: Dialect) -> str:
+    """What a write of facts begins with."""
+    return database.hold + _CHECK
+
+
 _STATUS = (
     f"CASE WHEN x._v IS NULL THEN {NEW} WHEN x._s <> r._s THEN {OTHER} WHEN x._v < r._v THEN {NEWER} "
     f"WHEN x._v = r._v THEN {DUPLICATE} ELSE {STALE} END AS st"
@@ -92,36 +102,37 @@ def _when(condition: str, action: str) -> str:
     return f" FOREACH (_ IN CASE WHEN {condition} THEN [1] ELSE [] END | {action})"
 
 
-def upsert_nodes(label: str) -> str:
+def upsert_nodes(database: Dialect, label: str) -> str:
     """Write rows `r` (whole property maps) under their keys, each only where it is newer than what is there."""
     return (
-        f"{_GUARD}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) WITH x, r, x._v AS old, {_STATUS}"
+        f"{guard(database)}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) WITH x, r, x._v AS old, {_STATUS}"
         f"{_when(f'st < {DUPLICATE}', 'SET x = r')}{_COUNTS}"
     )
 
 
-def create_nodes(label: str) -> str:
+def create_nodes(database: Dialect, label: str) -> str:
     """Write those of the rows under whose key there is no node."""
     return (
-        f"{_GUARD}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}) WITH x, r WHERE x IS NULL "
+        f"{guard(database)}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}) WITH x, r WHERE x IS NULL "
         f"CREATE (n:{label}) SET n = r{_MADE}"
     )
 
 
-def look_at_nodes(label: str) -> str:
+def look_at_nodes(database: Dialect, label: str) -> str:
     """Write nothing: the outcomes of those rows that change nothing, and which others there are."""
-    return f"{_GUARD}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}){_SETTLED}"
+    return f"{guard(database)}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}){_SETTLED}"
 
 
-def replace_nodes(label: str) -> str:
+def replace_nodes(database: Dialect, label: str) -> str:
     """Write rows whatever is there: the writer has folded the registers that it read."""
-    return f"{_GUARD}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) SET x = r RETURN count(*)"
+    return f"{guard(database)}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) SET x = r RETURN count(*)"
 
 
-def _relationships(status: str, result: str, type: str) -> str:
-    moves = "r._d IS NULL AND (ID(oa) <> ID(a) OR ID(ob) <> ID(b))"
+def _relationships(database: Dialect, status: str, result: str, type: str) -> str:
+    differ = database.differ
+    moves = f"r._d IS NULL AND ({differ.format('oa', 'a')} OR {differ.format('ob', 'b')})"
     return (
-        f"{_GUARD}UNWIND $rows AS w MERGE (a:Entity {{_k: w.a}}) ON CREATE SET a._c = w.c "
+        f"{guard(database)}UNWIND $rows AS w MERGE (a:Entity {{_k: w.a}}) ON CREATE SET a._c = w.c "
         f"MERGE (b:Entity {{_k: w.b}}) ON CREATE SET b._c = w.c WITH a, b, w.p AS r "
         f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob) "
         f"WITH a, b, oa, ob, x, r, x._v AS old, {status}"
@@ -131,29 +142,30 @@ def _relationships(status: str, result: str, type: str) -> str:
     )
 
 
-def upsert_relationships(type: str) -> str:
+def upsert_relationships(database: Dialect, type: str) -> str:
     """Write rows `{a, b, p}` of one type: found by key alone; newer ends remove the old edge; ends may still wait."""
     status = _STATUS.replace("x._v IS NULL", "x IS NULL")
-    return _relationships(status, _COUNTS, type)
+    return _relationships(database, status, _COUNTS, type)
 
 
-def create_relationships(type: str) -> str:
+def create_relationships(database: Dialect, type: str) -> str:
     """Write those of the rows under whose key there is no relationship, and whose ends are both there."""
     return (
-        f"{_GUARD}UNWIND $rows AS w MATCH (a:Entity {{_k: w.a}}) MATCH (b:Entity {{_k: w.b}}) WITH a, b, w.p AS r "
+        f"{guard(database)}UNWIND $rows AS w MATCH (a:Entity {{_k: w.a}}) MATCH (b:Entity {{_k: w.b}}) "
+        "WITH a, b, w.p AS r "
         f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob) WITH a, b, x, r WHERE x IS NULL "
         f"CREATE (a)-[n:`{type}`]->(b) SET n = r{_MADE}"
     )
 
 
-def look_at_relationships(type: str) -> str:
+def look_at_relationships(database: Dialect, type: str) -> str:
     """As `look_at_nodes`."""
-    return f"{_GUARD}UNWIND $rows AS w WITH w.p AS r OPTIONAL MATCH ()-[x:`{type}` {{_k: r._k}}]->(){_SETTLED}"
+    return f"{guard(database)}UNWIND $rows AS w WITH w.p AS r OPTIONAL MATCH ()-[x:`{type}` {{_k: r._k}}]->(){_SETTLED}"
 
 
-def replace_relationships(type: str) -> str:
+def replace_relationships(database: Dialect, type: str) -> str:
     """As `upsert_relationships`, whatever is there."""
-    return _relationships(f"CASE WHEN x IS NULL THEN {NEW} ELSE {NEWER} END AS st", " RETURN count(*)", type)
+    return _relationships(database, f"CASE WHEN x IS NULL THEN {NEW} ELSE {NEWER} END AS st", " RETURN count(*)", type)
 
 
 def read_nodes(label: str) -> str:
@@ -166,72 +178,25 @@ def read_relationships(type: str) -> str:
     return f"UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->() RETURN properties(x)"
 
 
-def forget_nodes(label: str) -> str:
+def forget_nodes(database: Dialect, label: str) -> str:
     """Take registers away: an entity keeps its node, which may be an end; others go."""
     action = "SET x = {_k: k, _c: x._c}" if label == ENTITY else "DELETE x"
-    return f"{_GUARD}UNWIND $keys AS k MATCH (x:{label} {{_k: k}}) {action} RETURN count(*)"
+    return f"{guard(database)}UNWIND $keys AS k MATCH (x:{label} {{_k: k}}) {action} RETURN count(*)"
 
 
-def forget_relationships(type: str) -> str:
+def forget_relationships(database: Dialect, type: str) -> str:
     """Take registers away, and their edges."""
-    return f"{_GUARD}UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->() DELETE x RETURN count(*)"
+    return f"{guard(database)}UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->() DELETE x RETURN count(*)"
 
 
-FORGET_OVERLAYS = (
-    f"{_GUARD}MATCH (x:Overlay) WHERE x._o = $owner AND x._v < $version AND ($type = '' OR x._type = $type) "
-    "WITH x LIMIT $limit DELETE x RETURN count(*)"
-)
-ADVANCE = (
-    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch UNWIND $moves AS v "
-    "MATCH (c:_Cursor {_k: v.partition}) WHERE c.lease = $lease AND c.at = v.from "
-    "WITH count(c) AS ready WHERE ready = $expected UNWIND $moves AS v MATCH (c:_Cursor {_k: v.partition}) "
-    "SET c.at = v.to, c.records = c.records + v.records, c.applied = c.applied + v.applied, "
-    "c.duplicate = c.duplicate + v.duplicate, c.stale = c.stale + v.stale WITH count(c) AS moved "
-    "WHERE moved = $expected "
-    "UNWIND $counts AS n MERGE (k:_Count {_k: n.key}) SET k.tenant = n.tenant, k.source = n.source, k.epoch = n.epoch, "
-    "k.applied = coalesce(k.applied, 0) + n.applied, k.duplicate = coalesce(k.duplicate, 0) + n.duplicate, "
-    "k.stale = coalesce(k.stale, 0) + n.stale RETURN max(moved)"
-)
-"""Moves cursors, all by compare-and-set or none, and adds to what each source's epoch counts; `counts` must not be
-empty. A writer that was refused moves nothing and counts nothing: the answer is null. An aggregate over no
-row is a row, hence the second comparison."""
+def forget_overlays(database: Dialect) -> str:
+    """Take an overlay's registers below a version away, some at a time."""
+    return (
+        f"{guard(database)}MATCH (x:Overlay) WHERE x._o = $owner AND x._v < $version "
+        "AND ($type = '' OR x._type = $type) WITH x LIMIT $limit DELETE x RETURN count(*)"
+    )
 
-COUNTS = "MATCH (k:_Count) RETURN k.tenant, k.source, k.epoch, k.applied, k.duplicate, k.stale"
 
-RAISE = (
-    "MERGE (m:_Shard {_k: 'shard'}) WITH m WHERE coalesce(m.raised, 0) < $epoch "
-    "SET m.raised = $epoch, m.epoch = 0, m.owned = coalesce(m.owned, $none), m.lacking = coalesce(m.lacking, $none) "
-    "RETURN m.owned"
-)
-"""A new epoch: writers of older ones are refused from here on, readers until `SERVE`."""
-
-SERVE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch SET m.epoch = $epoch RETURN m.epoch"
-OWN = (
-    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch "
-    "OPTIONAL MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
-    "WITH m, count(l) AS held WHERE held = $held SET m.owned = $owned, m.owns = $owns, m.lacking = $lacking "
-    "RETURN m.owned"
-)
-SHARD = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.raised, m.epoch, m.owned, coalesce(m.lacking, '')"
-LEASE = (
-    "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch UNWIND $partitions AS p MERGE (c:_Cursor {_k: p}) "
-    "WITH c WHERE coalesce(c.lease, 0) < $lease SET c.lease = $lease, c.at = coalesce(c.at, 0), "
-    "c.records = coalesce(c.records, 0), c.applied = coalesce(c.applied, 0), "
-    "c.duplicate = coalesce(c.duplicate, 0), c.stale = coalesce(c.stale, 0) RETURN count(c)"
-)
-CURSORS = "MATCH (c:_Cursor) RETURN c._k, c.at, c.lease, c.records, c.applied, c.duplicate, c.stale"
-CASES = "MATCH (c:_Case) RETURN c.tenant, c.case"
-SEE_CASES = f"{_GUARD}UNWIND $rows AS r MERGE (c:_Case {{_k: r._k}}) SET c = r RETURN count(*)"
-FLOORS = "MATCH (f:_Floor) RETURN f.tenant, f.source, f.type, f.version, f.done"
-SET_FLOOR = (
-    f"{_GUARD}MERGE (f:_Floor {{_k: $key}}) SET f.tenant = $tenant, f.source = $source, f.type = $type, "
-    "f.version = $version, f.done = $done RETURN count(*)"
-)
-PRIORITIES = "MATCH (p:_Priority) RETURN p.tenant, p.source, p.stamp, p.priority, p.done"
-SET_PRIORITY = (
-    f"{_GUARD}MERGE (p:_Priority {{_k: $key}}) SET p.tenant = $tenant, p.source = $source, p.stamp = $stamp, "
-    "p.priority = $priority, p.done = $done RETURN count(*)"
-)
 RELATIONSHIP_TYPES = "CALL db.relationshipTypes() YIELD relationshipType RETURN relationshipType"
 
 # Scans of one case. A tag may be shared by two cases: the key is compared too.
@@ -270,11 +235,3 @@ def touched_nodes(label: str) -> str:
 TOUCHED_RELATIONSHIPS = (
     f"MATCH (a:Entity) WHERE {_IN_CASE.format('a')} MATCH (a)-[x]->() WHERE {_TOUCHED} RETURN type(x), properties(x)"
 )
-
-
-def drop_bucket(label: str) -> str:
-    """Delete nodes of a bucket, with their relationships, some at a time."""
-    return (
-        "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch "
-        f"MATCH (x:{label}) WHERE x._c >= $low AND x._c < $high WITH x LIMIT $limit DETACH DELETE x RETURN count(*)"
-    )

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.stack import Stack
-from cluster import config, dialect
+from cluster import config, dialect_shard
 from cluster.config import Settings
+from cluster.databases import FALKORDB
 from cluster.embedded import HeldPorts, Port, Role, Running, ServerSpec, Watched, ensure, stack, stop, watch
 from cluster.embedded.passwords import write_private
 from cluster.embedded.paths import private_folder, ray_folder
@@ -114,7 +115,7 @@ def raise_epoch_before_serving(opened: Stack, spec: ServerSpec) -> BeforeServing
 
     def raise_it(running: Running, operator: Any) -> None:
         epoch = opened.control.shards.raise_epoch(running.spec.name)
-        text = header({"epoch": epoch, "none": "0" * BUCKETS}) + dialect.RAISE
+        text = header({"epoch": epoch, "none": "0" * BUCKETS}) + dialect_shard.raise_epoch(FALKORDB)
         operator.execute_command("GRAPH.QUERY", GRAPH, text)
         LOG.info("shard_epoch_raised", shard=running.spec.name, epoch=epoch)
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from cluster.databases import Dialect
 from cluster.dialect import VISIBLE_EDGE, VISIBLE_NODE
 from cluster.errors import Corrupt
 from cluster.ids import CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
@@ -33,18 +33,8 @@ class Statement(NamedTuple):
     parameters: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """The expressions that the databases write differently, as formats: a node's degree, in all and of some types."""
-
-    degree: str
-    typed_degree: str
-
-
 PAIRS_MAX = 1_000
 """Up to so many pairs of entities are looked up instead of expanding one side."""
-FALKORDB = Dialect("indegree({0}) + outdegree({0})", "indegree({0}, {1}) + outdegree({0}, {1})")
-NEO4J = Dialect("COUNT {{ ({0})--() }}", "COUNT {{ ({0})-[r]-() WHERE type(r) IN {1} }}")
 
 _ONE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND substring(m.owned, $bucket, 1) = '1' "
 _ALL = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND m.owned = $owned "
@@ -274,17 +264,17 @@ def search_tenant(query: SearchQuery, epoch: int, owned: str) -> Statement:
     return Statement(template, {**head, **parameters, "limit": query.limit + 1})
 
 
-def cases(query: CasesQuery, epoch: int, owned: str, after: str, limit: int) -> Statement:
+def cases(query: CasesQuery, epoch: int, owned: str, after: str, limit: int, dialect: Dialect) -> Statement:
     """Cases of the tenant in the buckets that the shard owns, by name.
 
     Rows: (case, whether an entity or a claim of it is visible). The first that is seen ends the look into a case.
     """
+    entity = f"OPTIONAL MATCH (x:Entity {{_c: c._c}}) WHERE {_SEEN} RETURN x AS e LIMIT 1"
+    claim = f"OPTIONAL MATCH (x:Claim {{_c: c._c}}) WHERE e IS NULL AND {_SEEN} RETURN x AS f LIMIT 1"
     template = (
         f"{_ALL}WITH m MATCH (c:_Case {{tenant: $tenant}}) WHERE {_OWNED} AND c.case > $after "
-        "WITH c ORDER BY c.case LIMIT $limit "
-        f"CALL {{ WITH c OPTIONAL MATCH (x:Entity {{_c: c._c}}) WHERE {_SEEN} RETURN x AS e LIMIT 1 }} "
-        f"CALL {{ WITH c, e OPTIONAL MATCH (x:Claim {{_c: c._c}}) WHERE e IS NULL AND {_SEEN} RETURN x AS f LIMIT 1 }} "
-        "RETURN c.case, e IS NOT NULL OR f IS NOT NULL"
+        f"WITH c ORDER BY c.case LIMIT $limit {dialect.per_row.format('c', entity)} "
+        f"{dialect.per_row.format('c, e', claim)} RETURN c.case, e IS NOT NULL OR f IS NOT NULL"
     )
     parameters = {"tenant": query.tenant, "after": after, "limit": limit}
     return Statement(template, {"epoch": epoch, "owned": owned, **parameters})

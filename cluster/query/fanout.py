@@ -15,7 +15,6 @@ from typing import Protocol, TypeVar
 
 from cluster.config import QuerySettings
 from cluster.errors import EpochMismatch, Fenced, IntelGraphError, Misrouted, Retryable, TooCostly, Unavailable
-from cluster.query.cypher import FALKORDB, Dialect
 from cluster.query.hot import Shard
 from cluster.query.lane import Asking, Connect, Lane, Shunned
 from cluster.routing import Deadline, Merged, Route, ShardState, delays, merge, next_delay, route_read
@@ -60,10 +59,9 @@ class FanOut:
         directory: Directory,
         connect: Connect,
         settings: QuerySettings,
-        dialect: Dialect = FALKORDB,
         seed: int | None = None,
     ) -> None:
-        self._directory, self._connect, self._settings, self._dialect = directory, connect, settings, dialect
+        self._directory, self._connect, self._settings = directory, connect, settings
         self._lanes: dict[str, Lane] = {}
         self._random = random.Random(seed)
         self._buckets: tuple[int, dict[str, tuple[int, ...]]] = (-1, {})
@@ -194,7 +192,7 @@ class FanOut:
             raise
 
     def _shard(self, read: Asking, route: Route, buckets: tuple[int, ...]) -> Shard:
-        return Shard(read, route.epoch, buckets, self._dialect, route.shard, read.at_once)
+        return Shard(read, route.epoch, buckets, read.dialect, route.shard, read.at_once)
 
     def _buckets_of(self, shard_map: ShardMap, shard: str) -> tuple[int, ...]:
         if self._buckets[0] != shard_map.revision:

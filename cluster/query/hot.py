@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.databases import FALKORDB, Dialect
 from cluster.errors import EpochMismatch, Fenced, Misrouted, NotFound
 from cluster.ids import BUCKETS, bucket_of
 from cluster.query import cypher
 from cluster.query.answers import CasesPage, EntityView, FoundPage, FoundView
-from cluster.query.cypher import FALKORDB, Dialect, Statement
+from cluster.query.cypher import Statement
 from cluster.query.decode import claim_view, is_of, overlay_view, properties, registers, sidecar
 from cluster.query.ir import CasesQuery, EntityQuery, SearchQuery
 
@@ -145,7 +146,7 @@ def list_cases(shard: Shard, query: CasesQuery) -> CasesPage:
     owned, meant = shard.owned(), frozenset(shard.buckets)
     after, found = query.after, list[str]()
     for _ in range(CASES_ROUNDS):
-        rows = _whole(shard, cypher.cases(query, shard.epoch, owned, after, query.limit + 1))
+        rows = _whole(shard, cypher.cases(query, shard.epoch, owned, after, query.limit + 1, shard.dialect))
         found += [case for case, seen in rows if seen and bucket_of(query.tenant, case) in meant]
         if len(found) > query.limit:
             return CasesPage(found[: query.limit], found[query.limit - 1])

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from cluster.config import QuerySettings
+from cluster.databases import Dialect
 from cluster.errors import ASK_FOR_LESS, IntelGraphError, Overloaded, TooCostly, Unavailable
 from cluster.query.cypher import Statement
 from cluster.query.hot import Rows
@@ -35,6 +36,9 @@ STORE_SHARE = 0.9
 
 class Reader(Protocol):
     """One connection to one shard, for one thread; `cluster.stores.falkor.FalkorClient` is one."""
+
+    dialect: Dialect
+    """Of the shard's database."""
 
     def read_all(self, queries: Sequence[tuple[str, dict[str, Any]]], timeout_s: float | None = None) -> list[Rows]:
         """Rows of each reading template, sent at once. Raises Unavailable, TooCostly after `timeout_s`, Overloaded,
@@ -90,6 +94,7 @@ class Asking:
 
     def __init__(self, reader: Reader, attempt: Attempt) -> None:
         self._reader, self._attempt = reader, attempt
+        self.dialect = reader.dialect
 
     def __call__(self, statement: Statement) -> Rows:
         """Rows of one statement."""

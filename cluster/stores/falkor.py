@@ -16,6 +16,7 @@ import redis
 from pydantic import SecretStr
 from redis.connection import Connection, UnixDomainSocketConnection
 
+from cluster.databases import FALKORDB
 from cluster.errors import (
     ASK_FOR_LESS,
     Corrupt,
@@ -122,6 +123,8 @@ class FalkorClient:
         graph: name of the graph on that server.
     """
 
+    dialect = FALKORDB
+
     def __init__(
         self,
         uri: str,
@@ -176,6 +179,10 @@ class FalkorClient:
         self._open -= 1
         _WRITE_SECONDS.observe(time.perf_counter() - began)
         return _rows(answer)
+
+    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: str, name: str = "rows") -> None:
+        """Send one query with rows, whose texts are joined by commas, as its parameter of that name."""
+        self.send([f"{header(parameters)}{name}=[{rows}] {template}"])
 
     def _check_idle(self) -> None:
         if self._open:

@@ -7,24 +7,15 @@ takes. Their texts are joined from columns; all others go one by one through `ro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import polars as pl
 
-from cluster import dialect
 from cluster.batch import Frame, frame_of, records_of
-from cluster.ids import case_key, case_tag, store_key, thing_keys
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
-from cluster.stores.falkor_text import PROPERTY_KEY, overlay_key, row
+from cluster.stores.falkor_text import PROPERTY_KEY, row
 from cluster.stores.graph import is_mixed
-
-Group = tuple[int, str]
-"""(kind, relationship type or label): the rows that one query takes. Entities sort first, then relationships, claims
-and overlays."""
-
-_LABELS = {int(Kind.ENTITY): dialect.ENTITY, int(Kind.CLAIM): dialect.CLAIM}
-_OVERLAYS: Group = (9, dialect.OVERLAY)
+from cluster.stores.shard_rows import Group, Page, cut, group_of, in_groups, key_of, things, with_cases
 
 _TO_ESCAPE = r'["\\\x00-\x1f]'
 # In canonical JSON: an escape, a list of numbers, a negative zero, a float that may be subnormal or ends in zeros.
@@ -42,39 +33,6 @@ _PLAIN = (
     & ~pl.concat_str(_TEXTS).str.contains(_TO_ESCAPE)
     & ~pl.col("props").str.contains(_TO_REWRITE)
 )
-
-
-class Page(NamedTuple):
-    """What one query writes: records of one group and the text of their rows."""
-
-    group: Group
-    rows: Frame
-    keys: pl.Series
-    """The rows' store keys."""
-    text: str
-    mixed: bool
-    """Whether the rows are of several (tenant, source, epoch)."""
-
-
-def label_of(kind: int) -> str:
-    """The label of an entity's or a claim's node."""
-    return _LABELS[kind]
-
-
-def group_of(record: Record) -> Group:
-    """Which query writes a record."""
-    if record.is_overlay:
-        return _OVERLAYS
-    if record.kind == Kind.RELATIONSHIP:
-        return Kind.RELATIONSHIP, record.type
-    return record.kind, _LABELS[record.kind]
-
-
-def key_of(record: Record) -> str:
-    """The store key under which a record's register lies."""
-    if record.is_overlay:
-        return overlay_key(record)
-    return store_key(record.tenant, record.case, record.type, record.id)
 
 
 def pages(rows: Frame, write_rows: int) -> list[Page]:
@@ -95,39 +53,12 @@ def pages(rows: Frame, write_rows: int) -> list[Page]:
 
 
 def _paged(plain: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, pl.Series, str]]:
-    entities = plain.filter(pl.col("kind") == Kind.ENTITY)
-    if entities.height:
-        yield from _cut((Kind.ENTITY, dialect.ENTITY), _with_texts(entities, _nodes), write_rows)
-    relationships = plain.filter(pl.col("kind") == Kind.RELATIONSHIP)
-    if relationships.height:
-        for rows in _with_texts(relationships, _edges).partition_by("type"):
-            yield from _cut((Kind.RELATIONSHIP, str(rows.item(0, "type"))), rows, write_rows)
-
-
-def _cut(group: Group, rows: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, pl.Series, str]]:
-    for at in range(0, rows.height, write_rows):
-        page = rows[at : at + write_rows]
-        yield group, page.select(Record._fields), page["_key"], ",".join(page["_text"].to_list())
-
-
-def _with_texts(rows: Frame, text: Callable[[Frame], pl.Expr]) -> Frame:
-    return _with_cases(rows).with_columns(text(rows).alias("_text"))
-
-
-def _with_cases(rows: Frame) -> Frame:
-    """With `_case` and `_tag` (ids.py), and `_key`, the store key of each row's own thing."""
-    cases = rows.select("tenant", "case").unique()
-    pairs = cases.rows()
-    cases = cases.with_columns(
-        pl.Series("_case", [case_key(*pair) for pair in pairs]),
-        pl.Series("_tag", [str(case_tag(*pair)) for pair in pairs]),
-    )
-    known = rows.join(cases, on=["tenant", "case"], how="left", maintain_order="left")
-    return known.with_columns(_key=pl.col("_case") + _things(rows, "type", "id"))
-
-
-def _things(rows: Frame, type_column: str, id_column: str) -> pl.Series:
-    return pl.Series(thing_keys(rows[type_column].to_list(), rows[id_column].to_list()), dtype=pl.String)
+    entities, relationships = plain.filter(pl.col("kind") == Kind.ENTITY), plain.filter(pl.col("kind") > Kind.ENTITY)
+    for rows, text in ((entities, _nodes), (relationships, _edges)):
+        if rows.height:
+            for group, of_group in in_groups(with_cases(rows).with_columns(text(rows).alias("_text"))):
+                for page in cut(of_group, write_rows):
+                    yield group, page.select(Record._fields), page["_key"], ",".join(page["_text"].to_list())
 
 
 def _nodes(_: Frame) -> pl.Expr:
@@ -135,7 +66,7 @@ def _nodes(_: Frame) -> pl.Expr:
 
 
 def _edges(rows: Frame) -> pl.Expr:
-    a, b = _things(rows, "a_type", "a_id"), _things(rows, "b_type", "b_id")
+    a, b = things(rows, "a_type", "a_id"), things(rows, "b_type", "b_id")
     return pl.concat_str(
         pl.lit('{a:"'), "_case", a, pl.lit('",b:"'), "_case", b, pl.lit('",c:'), "_tag", pl.lit(",p:"), _register(),
         pl.lit("}"),

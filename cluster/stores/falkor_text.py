@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 from cluster.errors import Rejected
-from cluster.ids import case_key, case_tag, store_key, thing_key, void_key
+from cluster.ids import case_tag, store_key
 from cluster.model import Kind, Op, Record
+from cluster.stores.shard_codec import sidecar
+from cluster.stores.shard_rows import ends_of, overlay_key, overlay_owner
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 PROPERTY_KEY = r'"([A-Za-z_][A-Za-z0-9_.-]*)":'
@@ -123,14 +125,6 @@ def properties(props: str) -> tuple[str, dict[str, Any] | None]:
 
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_encode = msgspec.json.Encoder().encode
-
-
-def sidecar(record: Record, exact: Mapping[str, Any] | None) -> str:
-    """JSON of what the database cannot hold as it is: see dialect.py."""
-    claim = msgspec.Raw(record.claim.encode()) if record.claim else None
-    ends = (record.a_type, record.a_id, record.b_type, record.b_id)
-    return _encode((record.event_time, record.partition, *ends, claim, exact)).decode()
 
 
 def _register(record: Record, key: str, marks: str) -> str:
@@ -142,36 +136,18 @@ def _register(record: Record, key: str, marks: str) -> str:
     )
 
 
-def overlay_key(record: Record) -> str:
-    """Store key of an overlay's register: one a (source, thing)."""
-    kind_and_type = f"{record.source}\n{record.kind}\n{record.type}"
-    return case_key(record.tenant, record.case) + thing_key(kind_and_type, record.id)
-
-
-def overlay_owner(tenant: str, source: str) -> str:
-    """The indexed text by which all values of one overlay of one tenant are found."""
-    return thing_key(tenant, source)
-
-
-def row(record: Record, extra: Mapping[str, Any] | None = None, source: str | None = None) -> str:
+def row(record: Record, registers: str | None = None) -> str:
     """The row that a write template takes for a record.
 
     Args:
         record: a register, or the merged view of several.
-        extra: more marks (`_m`).
-        source: what `_s` is, where it is not the record's own source.
+        registers: all of them (`_m`), where they are several.
     """
     tenant, case = record.tenant, record.case
-    marks = "".join(f",`{k}`:{literal(v)}" for k, v in extra.items()) if extra else ""
-    if source is not None:
-        record = record._replace(source=source)
+    marks = "" if registers is None else f",`_m`:{string(registers)}"
     if record.kind == Kind.RELATIONSHIP:
         inner = _register(record, store_key(tenant, case, record.type, record.id), marks)
-        if record.a_type:
-            prefix = case_key(tenant, case)
-            a, b = prefix + thing_key(record.a_type, record.a_id), prefix + thing_key(record.b_type, record.b_id)
-        else:
-            a = b = void_key(tenant, case)
+        a, b = ends_of(record)
         return f'{{a:"{a}",b:"{b}",c:{case_tag(tenant, case)},p:{inner}}}'
     marks += f",`_c`:{case_tag(tenant, case)},`_type`:{string(record.type)}"
     if record.is_overlay:

@@ -212,6 +212,33 @@ class GraphShard(Protocol):
     def cases(self) -> list[tuple[str, str]]:
         """(tenant, case) of every case that was ever written here."""
 
+    def shown(self, tenant: str, case: str) -> Iterable[Record]:
+        """Everything that is visible in a case, as the graph itself shows it."""
+
+    def outcomes(self) -> dict[tuple[str, str, int], Outcomes]:
+        """What became of every record that was ever applied here, by (tenant, source, epoch)."""
+
+    def floors(self) -> list[tuple[str, str, str, str, bool]]:
+        """(tenant, source, type, version, done) of every floor; one not done has to be applied again."""
+
+    def priorities(self) -> list[tuple[str, str, str, int, bool]]:
+        """(tenant, source, stamp, priority, done) of every priority."""
+
+    def set_floor(self, fence: Fence, floor: Record, done: bool) -> None:
+        """Keep a floor; `done` once every register below it is hidden. Safe to call twice."""
+
+    def set_priority(self, fence: Fence, record: Record, priority: int, done: bool) -> None:
+        """Keep a priority; `done` once every thing of several sources is merged anew. Safe to call twice."""
+
+    def touched(self, tenant: str, case: str, source: str, version: str) -> Iterable[StoredThing]:
+        """Things of a case that a floor may hide or a priority may order anew."""
+
+    def forget_overlays(self, fence: Fence, floor: Record) -> int:
+        """Delete an overlay's registers below its floor; returns how many."""
+
+    def drop_bucket(self, epoch: int, bucket: int) -> None:
+        """Delete everything of a bucket that this shard no longer owns. Safe to call twice."""
+
     def read(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> list[list[Any]]:
         """Run a fixed reading template."""
 

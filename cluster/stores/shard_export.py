@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cluster.fold import Floors, Merged, Priorities, export_line, floor_line, priority_line, state_line, thing_of
-from cluster.stores.falkor_shard import FalkorShard
+from cluster.stores.graph import GraphShard
 
 
-def export_lines(shards: Iterable[FalkorShard], tenant: str | None = None, case: str | None = None) -> list[str]:
+def export_lines(shards: Iterable[GraphShard], tenant: str | None = None, case: str | None = None) -> list[str]:
     """Sorted canonical lines of what is visible.
 
     Args:
@@ -24,7 +24,7 @@ def export_lines(shards: Iterable[FalkorShard], tenant: str | None = None, case:
     return sorted(lines)
 
 
-def state_lines(shards: Iterable[FalkorShard], tenant: str | None = None) -> list[str]:
+def state_lines(shards: Iterable[GraphShard], tenant: str | None = None) -> list[str]:
     """Sorted canonical lines of every register, tombstone, floor and priority; each once, wherever it is kept."""
     lines: set[str] = set()
     for shard in shards:

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from cluster.stores.falkor_shard import FalkorShard
-    from cluster.stores.graph import Cursor, Outcomes
+    from cluster.stores.graph import Cursor, GraphShard, Outcomes
     from cluster.stores.lake import Lake
     from cluster.stores.log import EventLog
     from serve_apps.cli.load_balance import LoadBalance
@@ -175,7 +174,7 @@ def together(parts: Iterable[Mapping[Epoch, Outcomes]]) -> dict[Epoch, Outcomes]
     return dict(total)
 
 
-def outcomes_of(shards: Iterable[FalkorShard]) -> dict[Epoch, Outcomes]:
+def outcomes_of(shards: Iterable[GraphShard]) -> dict[Epoch, Outcomes]:
     """What became of all records so far, by (tenant, source, epoch)."""
     return together(shard.outcomes() for shard in shards)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from actors.stack import Stack
     from cluster.config import Settings
     from cluster.stores.control import ControlStore
-    from cluster.stores.falkor_shard import FalkorShard
+    from cluster.stores.graph import GraphShard
     from cluster.stores.log import EventLog
     from serve_apps.node import NodeState
 
@@ -107,10 +107,10 @@ class Session:
         return log
 
     @cached_property
-    def shards(self) -> dict[str, FalkorShard]:
+    def shards(self) -> dict[str, GraphShard]:
         """A connection to each shard that owns buckets, by id. Raises NotUp, Unavailable."""
         self.require_node()
-        opened: dict[str, FalkorShard] = {}
+        opened: dict[str, GraphShard] = {}
         for shard_id in self.stack.current_map().shards:
             opened[shard_id] = self.stack.open_shard(shard_id)
             self._opened.callback(opened[shard_id].close)

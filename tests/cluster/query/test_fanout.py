@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.config import QuerySettings
+from cluster.databases import FALKORDB
 from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, TooCostly, Unavailable
 from cluster.query.cypher import probe
 from cluster.query.fanout import EVERY_SHARE, FanOut, Topology
@@ -54,6 +55,8 @@ class Fake:
         fake = self
 
         class Reader:
+            dialect = FALKORDB
+
             def read_all(self, queries: Sequence[Any], timeout_s: float | None = None) -> list[Rows]:
                 fake.calls += [shard] * len(queries)
                 return [fake.behaviour[shard]() for _ in queries]

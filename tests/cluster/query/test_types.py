@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import QuerySettings
+from cluster.databases import FALKORDB
 from cluster.errors import Corrupt, NotFound
-from cluster.query.cypher import FALKORDB, Statement, frontier
+from cluster.query.cypher import Statement, frontier
 from cluster.query.hot import Rows, Shard
 from cluster.query.ir import NeighboursQuery
 from cluster.query.neighbours import read_neighbours

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from cluster.batch import frame_of, records_of
 from cluster.errors import Rejected
 from cluster.model import Kind, Op, Record
-from cluster.stores.falkor_rows import _PLAIN, group_of, pages
+from cluster.stores.falkor_rows import _PLAIN, pages
 from cluster.stores.falkor_text import row
+from cluster.stores.shard_rows import group_of
 from cluster.values import canonical_json
 from tests.strategies import facts, make, names
 
@@ -68,7 +69,7 @@ def test_texts_by_the_column_are_those_by_the_record(rows: list[Record], write_r
         of_page = records_of(page.rows)
         assert 0 < len(of_page) <= write_rows
         assert {group_of(record) for record in of_page} == {page.group}
-        assert page.text == ",".join(map(row, of_page))
+        assert page.body == ",".join(map(row, of_page))
         seen += of_page
     assert sorted(seen) == sorted(rows)
 
@@ -81,13 +82,13 @@ def test_ordinary_records_are_made_by_the_column() -> None:
     gone = make("t", "c", Kind.ENTITY, "person", "p-2", "crm", 9, op=Op.DELETE)
     frame = frame_of([entity, edge, gone])
     assert frame.select(_PLAIN).to_series().all()
-    assert {page.text for page in pages(frame, 1)} == {row(entity), row(edge), row(gone)}
+    assert {page.body for page in pages(frame, 1)} == {row(entity), row(edge), row(gone)}
 
 
 @pytest.mark.parametrize("value", [-0.0, 5e-324, -2.5e-308, 1e17, 123456789012345680.0, [0.1, 2.0], "a\\b"])
 def test_values_that_the_parser_does_not_take_are_rewritten(value: object) -> None:
     record = make("t", "c", Kind.ENTITY, "person", "p", "crm", 1, props=canonical_json({"v": value}))
-    assert [page.text for page in pages(frame_of([record]), 10)] == [row(record)]
+    assert [page.body for page in pages(frame_of([record]), 10)] == [row(record)]
 
 
 def test_what_the_store_cannot_take_is_refused_as_by_the_record() -> None:

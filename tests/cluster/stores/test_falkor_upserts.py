@@ -18,9 +18,9 @@ from cluster.ids import BUCKETS
 from cluster.model import Op, Record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.falkor_upserts import Way, suits
 from cluster.stores.graph import Fence, WriteCounts
 from cluster.stores.shard_export import state_lines
+from cluster.stores.upserts import Way, suits
 from tests.strategies import facts, make
 
 FENCE = Fence(1, 1, (0,))

@@ -1,4 +1,4 @@
-"""Registers to and from what FalkorDB stores: rows out (falkor_text.py), whole property maps in."""
+"""Registers to and from what a shard stores: sidecars and packed registers out, whole property maps in."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ import msgspec
 from cluster.dialect import SEVERAL
 from cluster.errors import Corrupt
 from cluster.model import Op, Record
-from cluster.stores.falkor_text import row
 from cluster.stores.graph import StoredThing
 from cluster.values import canonical_json
 
 _PACKED = ("source", "stamp", "op", "event_time", "partition", "a_type", "a_id", "b_type", "b_id", "props", "claim")
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def sidecar(record: Record, exact: Mapping[str, Any] | None) -> str:
+    """JSON of what the database cannot hold as it is: see dialect.py."""
+    claim = msgspec.Raw(record.claim.encode()) if record.claim else None
+    ends = (record.a_type, record.a_id, record.b_type, record.b_id)
+    return _encode((record.event_time, record.partition, *ends, claim, exact)).decode()
 
 
 def sidecar_of(stored: Mapping[str, Any]) -> list[Any]:
@@ -85,15 +94,16 @@ def stored_thing(tenant: str, case: str, bucket: int, kind: int, type: str, stor
     return StoredThing(kind, tenant, case, type, id, {record.source: record})
 
 
-def whole_row(thing: StoredThing, merged: Record | None) -> str:
-    """The row that replaces a thing: plain for one register, else the merged view with every register packed.
+def whole(thing: StoredThing, merged: Record | None) -> tuple[Record, str | None]:
+    """What replaces a thing: (record, text of `_m`). One register is itself, without `_m`; several are the merged view
+    with every register packed, and their source is `SEVERAL`.
 
     Args:
         merged: the merged view's fields; None where no register of a fact source lives.
     """
     registers = list(thing.registers.values())
     if len(registers) == 1:
-        return row(registers[0])
+        return registers[0], None
     newest = max(registers, key=lambda r: r.stamp)
     shown = merged if merged is not None else newest._replace(op=Op.DELETE, props="{}", claim="", a_type="", a_id="")
-    return row(shown._replace(stamp=newest.stamp), {"_m": pack(thing.registers)}, source=SEVERAL)
+    return shown._replace(stamp=newest.stamp, source=SEVERAL), pack(thing.registers)

@@ -8,21 +8,20 @@ goes first by the query that suits what most rows of its group were last time, a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
 from cluster import dialect
 from cluster.batch import Frame, records_of
+from cluster.databases import Dialect
 from cluster.errors import Corrupt, Fenced
 from cluster.fold import Outcome
 from cluster.model import Kind
-from cluster.stores.falkor import FalkorClient
-from cluster.stores.falkor_rows import Group, Page, pages
-from cluster.stores.falkor_text import header
 from cluster.stores.graph import WriteCounts
+from cluster.stores.shard_rows import Group, Page
 
 REFUSED = "the shard refused the write: its epoch, owned buckets or a partition's lease is another"
 
@@ -34,14 +33,29 @@ class Way(Enum):
     LOOK = (dialect.look_at_nodes, dialect.look_at_relationships)
     UPSERT = (dialect.upsert_nodes, dialect.upsert_relationships)
 
-    def template(self, group: Group) -> str:
+    def template(self, database: Dialect, group: Group) -> str:
         """The query for a group's rows."""
         kind, name = group
-        return self.value[kind == Kind.RELATIONSHIP](name)
+        return self.value[kind == Kind.RELATIONSHIP](database, name)
+
+
+class RowClient(Protocol):
+    """A connection to a shard that takes rows. For one thread."""
+
+    dialect: Dialect
+
+    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: Any, name: str = "rows") -> None:
+        """Send a query with rows as its parameter of that name. Does not wait; `receive` once for each, in order."""
+
+    def receive(self) -> list[list[Any]]:
+        """The oldest query's rows. Raises OutcomeUnknown, Unavailable."""
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
 
 
 class Sent(NamedTuple):
-    """A page whose answer was not received yet. Its text is not kept: what is left over is written out anew."""
+    """A page whose answer was not received yet. Its body is not kept: what is left over is made anew."""
 
     page: Page
     fence: Mapping[str, Any]
@@ -62,12 +76,12 @@ class Upserts:
 
     Args:
         client: a connection of its own.
-        write_rows: rows of one query at most.
+        paged: rows in pages, as the database takes them.
     """
 
-    def __init__(self, client: FalkorClient, write_rows: int) -> None:
+    def __init__(self, client: RowClient, paged: Callable[[Frame], list[Page]]) -> None:
         self._client = client
-        self._write_rows = write_rows
+        self._paged = paged
         self._ways: dict[Group, Way] = {}
         self._votes: defaultdict[Group, Counter[Way]] = defaultdict(Counter)
         self._sent: list[Sent] = []
@@ -77,9 +91,9 @@ class Upserts:
         self._send(page, fence, self._ways.get(page.group, Way.CREATE), created=False)
 
     def _send(self, page: Page, fence: Mapping[str, Any], way: Way, created: bool) -> None:
-        parameters = header({**fence, "named": page.mixed, "number": page.rows.height})
-        self._client.send([f"{parameters}rows=[{page.text}] {way.template(page.group)}"])
-        self._sent.append(Sent(page._replace(text=""), fence, way, created))
+        parameters = {**fence, "named": page.mixed, "number": page.rows.height}
+        self._client.send_rows(way.template(self._client.dialect, page.group), parameters, page.body)
+        self._sent.append(Sent(page._replace(body=None), fence, way, created))
 
     def finish(self) -> WriteCounts:
         """Wait for what was sent; send what that leaves, and wait for it too.
@@ -93,7 +107,7 @@ class Upserts:
                 sent, self._sent = self._sent, []
                 left = [(one, self._take(counts, one)) for one in sent]
                 for one, rows in left:
-                    for page in pages(rows, self._write_rows) if rows.height else ():
+                    for page in self._paged(rows) if rows.height else ():
                         self._send(page, one.fence, Way.UPSERT, one.way is Way.CREATE)
         except BaseException:
             self._sent = []

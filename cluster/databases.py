@@ -1,0 +1,59 @@
+"""What the graph databases write differently: the one value that the templates take for each of them.
+
+Everything else in `dialect.py` and `query/cypher.py` is text that both take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Expressions and clauses of one database, as formats for names of variables.
+
+    Args:
+        name: of the database, as metrics show it.
+        degree, typed_degree: a node's degree, in all, and counting the types of a list.
+        differ: whether two nodes are not the same.
+        per_row: a subquery for each row, given the variables that it takes and its text.
+        hold: what a write begins with: the cursors of its partitions ($partitions) are its own until it is committed.
+        hold_all: likewise the shard's node and every cursor, for a change of the epoch, of leases or of ownership.
+    """
+
+    name: str
+    degree: str
+    typed_degree: str
+    differ: str
+    per_row: str
+    hold: str = ""
+    hold_all: str = ""
+
+
+FALKORDB = Dialect(
+    name="falkordb",
+    degree="indegree({0}) + outdegree({0})",
+    typed_degree="indegree({0}, {1}) + outdegree({0}, {1})",
+    differ="ID({0}) <> ID({1})",
+    per_row="CALL {{ WITH {0} {1} }}",
+)
+"""Its writes are serial, so that what a query's beginning sees holds to its end: it holds nothing."""
+
+NEO4J = Dialect(
+    name="neo4j",
+    degree="COUNT {{ ({0})--() }}",
+    typed_degree="COUNT {{ ({0})-[r]-() WHERE type(r) IN {1} }}",
+    differ="{0} <> {1}",
+    per_row="CALL ({0}) {{ {1} }}",
+    hold=(
+        "UNWIND $partitions AS p WITH p ORDER BY p "
+        "MATCH (l:_Cursor {_k: p}) SET l._held = true WITH count(l) AS holding "
+    ),
+    hold_all=(
+        "OPTIONAL MATCH (m:_Shard {_k: 'shard'}) SET m._held = true WITH count(m) AS holding "
+        "OPTIONAL MATCH (l:_Cursor) WITH l ORDER BY l._k SET l._held = true WITH count(l) AS holding "
+    ),
+)
+"""Its transactions see what others have committed meanwhile. To set a property locks the node until the commit, and
+what is compared is read after that; so a writer that lost its lease or epoch is refused whenever that happens. Locks
+are taken in one order (shard, cursors by key, then data, which no two partitions share): nobody waits in a circle."""
