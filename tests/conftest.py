@@ -3,7 +3,7 @@
 `start_server(role)` gives a server of one's own; `log_server`, `cache_server`, `falkor_server` are one each for the
 whole run, so that a test uses names of its own: `unique` makes them, and what they prefix is removed after the test.
 `connect(running)` opens an application's connection. `service(name)` gives a server of `services/`, one for the whole
-run too; tests that ask for one are marked `production`.
+run too; tests that ask for one are marked `production`. `graph_store` is a server of each graph database in turn.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from services.catalogue import CATALOGUE
 from services.runner import Services
 from services.spec import NotInstallable
 from services.spec import Running as Service
+from tests.graph_stores import ADDRESS, LOGIN, FalkorStore, GraphStore, Neo4jStore, neo4j_of_environment
 
 TEST_MEMORY_BYTES = 512 << 20
 
@@ -135,6 +136,24 @@ def unique(request: pytest.FixtureRequest) -> Iterator[str]:
     for name in ("log_server", "cache_server", "falkor_server"):
         if name in request.fixturenames:
             _remove(request.getfixturevalue(name), prefix)
+
+
+@pytest.fixture(scope="session")
+def neo4j_store() -> Neo4jStore:
+    """The run's Neo4j server; skips the test where there is none."""
+    found = neo4j_of_environment()
+    if found is None:
+        pytest.skip(f"there is no Neo4j server: set {ADDRESS} to its bolt address and {LOGIN} to user:password")
+    return found
+
+
+@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+def graph_store(request: pytest.FixtureRequest, unique: str) -> GraphStore:
+    """A server of each graph database in turn."""
+    if request.param == "neo4j":
+        found: Neo4jStore = request.getfixturevalue("neo4j_store")
+        return found
+    return FalkorStore(request.getfixturevalue("falkor_server"), unique)
 
 
 @pytest.fixture(scope="session")

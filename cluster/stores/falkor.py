@@ -28,6 +28,7 @@ from cluster.errors import (
     Unavailable,
 )
 from cluster.stores.falkor_text import header
+from cluster.stores.graph import QueryFailed
 from cluster.telemetry import metrics
 
 GRAPH = "intelgraph"
@@ -68,10 +69,6 @@ def _values(cells: Any) -> list[Any]:
 
 def _rows(answer: Any) -> list[list[Any]]:
     return [] if len(answer) < 3 else list(map(_values, answer[1]))
-
-
-class QueryFailed(Corrupt):
-    """The shard refused a query text as wrong: a defect of ours or damage there, never a bad record's fault."""
 
 
 def translate(error: Exception, wrote: bool, given_s: float | None = None) -> IntelGraphError:

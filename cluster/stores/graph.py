@@ -11,8 +11,13 @@ import polars as pl
 
 from cluster import versions
 from cluster.batch import Frame
+from cluster.errors import Corrupt
 from cluster.fold import Outcome, Priorities, merge
 from cluster.model import Op, Record
+
+
+class QueryFailed(Corrupt):
+    """The shard refused a query text as wrong: a defect of ours or damage there, never a bad record's fault."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ STALE = _counter("stale", "Records older than what a register had.", "shard", "p
 FENCED = _counter("fenced", "Batches that a shard or lease refused, nothing written.", "shard")
 EPOCH_MISMATCH = _counter("epoch_mismatch", "Calls that named another epoch than the shard has.", "shard")
 MISROUTE_REFUSED = _counter("misroute_refused", "Calls for a bucket that the shard does not own.", "shard")
+DEADLOCKS = _counter("deadlocks", "Transactions that a database ended because they waited in a circle; expected: 0.")
 READ_RECORDS = _counter("stage_records", "Records that a stage has taken in.", "stage")
 
 LAG_RECORDS = _gauge("lag_records", "Records in the log that a consumer has not applied.", "consumer", "partition")

@@ -1,9 +1,8 @@
-"""Real FalkorDB shards against the fold: any order, batches and repetition give the same graph."""
+"""Real shards against the fold: any order, batches and repetition give the same graph."""
 
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,18 +14,17 @@ from actors import shard_start
 from actors.shard_start import Start, start_writer
 from actors.shard_writer import ShardWriter
 from cluster import batch, versions
-from cluster.embedded import Running
 from cluster.errors import Fenced
 from cluster.fold import Fold, Outcome
 from cluster.ids import BUCKETS
 from cluster.model import Kind, Op, Record, floor_record
 from cluster.shard_map import initial
-from cluster.stores.falkor import FalkorClient
-from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import CursorMove, Fence, WriteCounts
 from cluster.stores.lake import Lake
 from cluster.stores.log import Entry, EventLog, LogLostTail
+from cluster.stores.shard import StoredShard
 from cluster.stores.shard_export import export_lines, state_lines
+from tests.graph_stores import GraphStore
 from tests.strategies import histories, make
 
 
@@ -51,37 +49,36 @@ class Tape:
         return {0: len(self.entries)}
 
 
-MakeShard = Callable[..., FalkorShard]
-
-
-def _drop(shard: FalkorShard) -> None:
-    shard.close()
-    shard._client._connection.send_command("DEL", shard.graph)  # type: ignore[attr-defined]
-    shard._client._connection.read_response()
-    shard.close()
+MakeShard = Callable[..., StoredShard]
 
 
 @pytest.fixture
-def make_shard(falkor_server: Running, unique: str) -> Iterator[MakeShard]:
-    opened: list[FalkorShard] = []
+def make_shard(graph_store: GraphStore) -> Iterator[MakeShard]:
+    """`make_shard()`: a shard on an empty graph, and those before are gone; `make_shard(graph)`: another connection."""
+    opened: list[Any] = []
+    graphs: set[str] = set()
 
-    def make_one(graph: str = "") -> FalkorShard:
+    def clear() -> None:
+        while opened:
+            opened.pop().close()
+        while graphs:
+            graph_store.drop(graphs.pop())
+
+    def make_one(graph: str = "") -> StoredShard:
         if not graph:
-            while opened:
-                _drop(opened.pop())
-        graph = graph or f"{unique}-{uuid.uuid4().hex[:6]}"
-        client = FalkorClient(f"unix://{falkor_server.socket}", falkor_server.password, graph=graph)
-        shard = FalkorShard(client, write_rows=7)
+            clear()
+        graph = graph or graph_store.fresh()
+        shard = graph_store.shard(graph_store.client(graph), write_rows=7)
         shard.graph = graph  # type: ignore[attr-defined]
         opened.append(shard)
+        graphs.add(graph)
         return shard
 
     yield make_one
-    for shard in opened:
-        _drop(shard)
+    clear()
 
 
-def open_writer(shard: FalkorShard, log: Any, lease: int = 1, entries: int = 3) -> ShardWriter:
+def open_writer(shard: StoredShard, log: Any, lease: int = 1, entries: int = 3) -> ShardWriter:
     if shard.state() is None:
         shard.prepare()
         shard.raise_epoch(1)
@@ -91,14 +88,14 @@ def open_writer(shard: FalkorShard, log: Any, lease: int = 1, entries: int = 3) 
     return ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=entries, block_ms=0)
 
 
-def drive(shard: FalkorShard, batches: Sequence[Sequence[Record]], lease: int = 1) -> ShardWriter:
+def drive(shard: StoredShard, batches: Sequence[Sequence[Record]], lease: int = 1) -> ShardWriter:
     writer = open_writer(shard, Tape(batches), lease)
     while writer.positions != {0: len(batches)}:  # a turn over floors alone has no records and is not the last
         writer.step()
     return writer
 
 
-def check(shard: FalkorShard, records: Sequence[Record]) -> None:
+def check(shard: StoredShard, records: Sequence[Record]) -> None:
     oracle = Fold().apply_all(records)
     assert state_lines([shard]) == oracle.state_lines()
     assert export_lines([shard]) == oracle.export_lines()

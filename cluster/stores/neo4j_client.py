@@ -1,0 +1,216 @@
+"""Neo4j over bolt: fixed query templates in, rows out, errors translated.
+
+    send(template, parameters) ─► a thread of this client's own ─► one transaction a query ─► receive() -> rows
+
+The driver blocks, and waits for an answer for as long as the connection seems to stand. So it works on a thread of the
+client's own: `send` does not wait, and who waits gives up in time; the connection is then closed under the thread.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import neo4j
+from neo4j.exceptions import DriverError, Neo4jError
+from pydantic import SecretStr
+
+from cluster.databases import NEO4J
+from cluster.errors import IntelGraphError, OutcomeUnknown, Overloaded, Rejected, TooCostly, Unavailable
+from cluster.stores.graph import QueryFailed
+from cluster.stores.neo4j_errors import DEADLOCK, may_succeed, translate
+from cluster.telemetry import metrics
+from cluster.telemetry.logs import Log
+
+LOG = Log("intelgraph.neo4j")
+SCHEMES = ("bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc")
+ATTEMPTS = 5
+"""Of a transaction that the server has rolled back for a reason that passes."""
+FIRST_WAIT_S = 0.02
+CONNECT_S = 5.0
+GRACE_S = 1.0
+"""How much longer than the server's own bound a client waits: so long its refusal may be on its way."""
+_READ_SECONDS = metrics.STORE_QUERY_SECONDS.labels("neo4j", "read")
+_WRITE_SECONDS = metrics.STORE_QUERY_SECONDS.labels("neo4j", "write")
+Rows = list[list[Any]]
+
+
+class Neo4jClient:
+    """A connection to one shard. For one thread.
+
+    Args:
+        uri: `bolt://host:port` or `neo4j://host:port`; `bolt+s`, `neo4j+s` over TLS with a certificate that the
+            system trusts, `bolt+ssc`, `neo4j+ssc` over TLS with any. User and password are no part of it.
+        user: of the database.
+        password: of that user; None where the server asks for none.
+        timeout_s: longest time for one query, at the server.
+        database: name of the database on that server.
+
+    Raises:
+        Rejected: the address is none of these.
+    """
+
+    dialect = NEO4J
+
+    def __init__(
+        self,
+        uri: str,
+        user: str,
+        password: SecretStr | None,
+        timeout_s: float = 30.0,
+        database: str = "neo4j",
+    ) -> None:
+        parts = urlsplit(uri)
+        if parts.scheme not in SCHEMES or not parts.hostname or parts.username or parts.password:
+            raise Rejected("a Neo4j shard's address is bolt://host:port, without user and password; see the settings")
+        self._uri, self._user, self._password, self._database = uri, user, password, database
+        self._timeout_s = timeout_s
+        self._driver: neo4j.Driver | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._sent: deque[Future[Rows]] = deque()
+
+    def _opened(self) -> tuple[neo4j.Driver, ThreadPoolExecutor]:
+        if self._driver is None or self._thread is None:
+            secret = self._password.get_secret_value() if self._password else ""
+            self._driver = neo4j.GraphDatabase.driver(
+                self._uri,
+                auth=(self._user, secret),
+                connection_timeout=min(self._timeout_s, CONNECT_S),
+                connection_acquisition_timeout=self._timeout_s,
+                notifications_min_severity=neo4j.NotificationMinimumSeverity.OFF,
+            )
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="neo4j")
+        return self._driver, self._thread
+
+    # --- writing
+
+    def send(self, template: str, parameters: Mapping[str, Any]) -> None:
+        """Send a writing query without waiting; `receive` has to be called once for each, in order."""
+        driver, thread = self._opened()
+        self._sent.append(thread.submit(self._write, driver, template, parameters))
+
+    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: Sequence[Any], name: str = "rows") -> None:
+        """Send a writing query with rows as its parameter of that name."""
+        self.send(template, {**parameters, name: rows})
+
+    def receive(self) -> Rows:
+        """Rows of the oldest query whose answer was not received yet; it is committed.
+
+        Raises:
+            OutcomeUnknown: the connection broke; what was sent may have been done. Unavailable: nothing was sent.
+            QueryFailed, Overloaded: this query was refused; the following answers can still be received.
+        """
+        with _WRITE_SECONDS.time():
+            return self._await(self._sent.popleft(), self._timeout_s, True)
+
+    def write(self, template: str, parameters: Mapping[str, Any]) -> Rows:
+        """Run one writing template and wait until it is committed."""
+        self._check_idle()
+        self.send(template, parameters)
+        return self.receive()
+
+    def _write(self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any]) -> Rows:
+        """One transaction; again where the server has rolled it back for a reason that passes."""
+        until, wait_s, left = time.monotonic() + self._timeout_s, FIRST_WAIT_S, ATTEMPTS
+        while True:
+            try:
+                return self._transact(driver, template, parameters)
+            except Neo4jError as error:
+                left -= 1
+                if error.code == DEADLOCK:
+                    metrics.DEADLOCKS.inc()
+                if not left or not may_succeed(error) or time.monotonic() + wait_s > until:
+                    raise translate(error, True) from error
+                LOG.warning("transaction_again", code=error.code, attempts_left=left)
+            time.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s *= 2
+
+    def _transact(self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any]) -> Rows:
+        sent = False
+        try:
+            with (
+                driver.session(database=self._database) as session,
+                session.begin_transaction(timeout=self._timeout_s) as transaction,
+            ):
+                sent = True
+                rows = transaction.run(template, dict(parameters)).values()
+                transaction.commit()
+                return rows
+        except (DriverError, OSError) as error:
+            raise translate(error, sent) from error
+
+    # --- reading
+
+    def read(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> Rows:
+        """Run one reading template and wait.
+
+        Args:
+            timeout_s: the server gives up after this; None for this client's own bound.
+
+        Raises:
+            TooCostly: it gave up after `timeout_s`. Overloaded: after this client's own bound. Unavailable.
+        """
+        return self.read_all([(template, parameters)], timeout_s)[0]
+
+    def read_all(self, queries: Sequence[tuple[str, Mapping[str, Any]]], timeout_s: float | None = None) -> list[Rows]:
+        """Run several reading templates and wait for all: rows of each. See `read`; the time is for each of them."""
+        self._check_idle()
+        driver, thread = self._opened()
+        with _READ_SECONDS.time():
+            asked = [thread.submit(self._read, driver, *query, timeout_s) for query in queries]
+            try:
+                return [self._await(one, timeout_s or self._timeout_s, False) for one in asked]
+            except BaseException:
+                for one in asked:
+                    one.cancel()
+                raise
+
+    def _read(
+        self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any], timeout_s: float | None
+    ) -> Rows:
+        query = neo4j.Query(template, timeout=max(0.001, timeout_s or self._timeout_s))
+        try:
+            with driver.session(database=self._database, default_access_mode=neo4j.READ_ACCESS) as session:
+                return session.run(query, dict(parameters)).values()
+        except (Neo4jError, DriverError, OSError) as error:
+            raise translate(error, False, timeout_s) from error
+
+    def answers(self) -> bool:
+        """Whether the server answers, however many queries run or wait."""
+        try:
+            return self.read("RETURN 1", {}) == [[1]]
+        except (Unavailable, Overloaded, Rejected):
+            return False
+
+    def _await(self, future: Future[Rows], timeout_s: float, wrote: bool) -> Rows:
+        try:
+            return future.result(timeout_s + GRACE_S)
+        except TimeoutError as error:
+            self.close()
+            if wrote:
+                raise OutcomeUnknown("the shard did not answer a write in time", 0.5) from error
+            raise Unavailable("the shard does not answer in time", 1.0) from error
+        except (QueryFailed, Overloaded, TooCostly):
+            raise
+        except IntelGraphError:
+            self.close()
+            raise
+
+    def _check_idle(self) -> None:
+        if self._sent:
+            raise RuntimeError(f"{len(self._sent)} answers of this connection were not received yet")
+
+    def close(self) -> None:
+        """Close the connection, also under a query that runs; the next call opens a new one."""
+        driver, thread = self._driver, self._thread
+        self._driver = self._thread = None
+        self._sent.clear()
+        if thread is not None:
+            thread.shutdown(wait=False, cancel_futures=True)
+        if driver is not None:
+            driver.close()

@@ -1,0 +1,54 @@
+"""A hot shard in Neo4j: rows are parameters, indexes are waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.batch import Frame
+from cluster.model import Record
+from cluster.stores import neo4j_schema
+from cluster.stores.neo4j_client import Neo4jClient
+from cluster.stores.neo4j_rows import Row, pages, row
+from cluster.stores.shard import StoredShard
+from cluster.stores.shard_rows import Page
+
+INDEX_WAIT_S = 300.0
+
+
+class Neo4jShard(StoredShard):
+    """See `graph.GraphShard`.
+
+    Args:
+        index_wait_s: longest wait for an index that is being filled.
+    """
+
+    _client: Neo4jClient
+
+    def __init__(self, client: Neo4jClient, write_rows: int = 1_000, index_wait_s: float = INDEX_WAIT_S) -> None:
+        super().__init__(client, write_rows)
+        self._index_wait_s = index_wait_s
+
+    def _index_labels(self) -> None:
+        self._indexed |= self._apply(neo4j_schema.LABELS)
+
+    def _index_type(self, type_: str) -> None:
+        if type_ not in self._indexed:
+            self._indexed |= self._apply(frozenset({neo4j_schema.index_of(type_)}))
+
+    def _apply(self, wanted: frozenset[neo4j_schema.Index]) -> set[str]:
+        """Relationship types that are indexed."""
+        online = neo4j_schema.apply(self._client, wanted, self._index_wait_s)
+        return {index.name for index in online if index == neo4j_schema.index_of(index.name)}
+
+    def encode(self, rows: Frame) -> list[Page]:
+        return pages(rows, self._write_rows)
+
+    def _row(self, record: Record, registers: str | None) -> Row:
+        return row(record, registers)
+
+    def _key(self, key: str) -> str:
+        return key
+
+    def _joined(self, items: Sequence[Any]) -> Sequence[Any]:
+        return items
