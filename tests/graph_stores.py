@@ -87,9 +87,12 @@ class Neo4jStore:
         return Neo4jShard(client, write_rows)
 
     def drop(self, graph: str) -> None:
-        login = (self.user, self.password.get_secret_value())
-        with neo4j.GraphDatabase.driver(self.uri, auth=login) as driver, driver.session(database=graph) as session:
+        with self.driver() as driver, driver.session(database=graph) as session:
             session.run("MATCH (n) DETACH DELETE n").consume()
+
+    def driver(self) -> neo4j.Driver:
+        """The official driver, for what our client does not do."""
+        return neo4j.GraphDatabase.driver(self.uri, auth=(self.user, self.password.get_secret_value()))
 
 
 def neo4j_of_environment() -> Neo4jStore | None:

@@ -26,10 +26,9 @@ class FalkorShard(StoredShard):
         for label, name in dialect.INDEXES:
             self._client.create_index(f"(x:{label})", name)
 
-    def _index_type(self, type_: str) -> None:
-        if type_ not in self._indexed:
+    def _create_indexes(self, types: Sequence[str]) -> None:
+        for type_ in types:
             self._client.create_index(f"()-[x:`{type_}`]-()", "_k")
-            self._indexed.add(type_)
 
     def encode(self, rows: Frame) -> list[Page]:
         return pages(rows, self._write_rows)

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,8 +34,9 @@ ATTEMPTS = 5
 """Of a transaction that the server has rolled back for a reason that passes."""
 FIRST_WAIT_S = 0.02
 CONNECT_S = 5.0
-GRACE_S = 1.0
-"""How much longer than the server's own bound a client waits: so long its refusal may be on its way."""
+GRACE_S = 3.0
+"""How much longer than the server's own bound a client waits: a server looks for what is over time every 2 s unless its
+`db.transaction.monitor.check.interval` says otherwise."""
 _READ_SECONDS = metrics.STORE_QUERY_SECONDS.labels("neo4j", "read")
 _WRITE_SECONDS = metrics.STORE_QUERY_SECONDS.labels("neo4j", "write")
 Rows = list[list[Any]]
@@ -72,7 +74,8 @@ class Neo4jClient:
         self._timeout_s = timeout_s
         self._driver: neo4j.Driver | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._sent: deque[Future[Rows]] = deque()
+        self._sent: deque[tuple[Future[Rows], float]] = deque()
+        """With the time that each may take, seconds."""
 
     def _opened(self) -> tuple[neo4j.Driver, ThreadPoolExecutor]:
         if self._driver is None or self._thread is None:
@@ -89,10 +92,11 @@ class Neo4jClient:
 
     # --- writing
 
-    def send(self, template: str, parameters: Mapping[str, Any]) -> None:
+    def send(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> None:
         """Send a writing query without waiting; `receive` has to be called once for each, in order."""
         driver, thread = self._opened()
-        self._sent.append(thread.submit(self._write, driver, template, parameters))
+        within_s = timeout_s or self._timeout_s
+        self._sent.append((thread.submit(self._write, driver, template, parameters, within_s), within_s))
 
     def send_rows(self, template: str, parameters: Mapping[str, Any], rows: Sequence[Any], name: str = "rows") -> None:
         """Send a writing query with rows as its parameter of that name."""
@@ -106,20 +110,24 @@ class Neo4jClient:
             QueryFailed, Overloaded: this query was refused; the following answers can still be received.
         """
         with _WRITE_SECONDS.time():
-            return self._await(self._sent.popleft(), self._timeout_s, True)
+            return self._await(*self._sent.popleft(), wrote=True)
 
-    def write(self, template: str, parameters: Mapping[str, Any]) -> Rows:
-        """Run one writing template and wait until it is committed."""
+    def write(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> Rows:
+        """Run one writing template and wait until it is committed.
+
+        Args:
+            timeout_s: the server gives up after this; None for this client's own bound.
+        """
         self._check_idle()
-        self.send(template, parameters)
+        self.send(template, parameters, timeout_s)
         return self.receive()
 
-    def _write(self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any]) -> Rows:
+    def _write(self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any], within_s: float) -> Rows:
         """One transaction; again where the server has rolled it back for a reason that passes."""
-        until, wait_s, left = time.monotonic() + self._timeout_s, FIRST_WAIT_S, ATTEMPTS
+        until, wait_s, left = time.monotonic() + within_s, FIRST_WAIT_S, ATTEMPTS
         while True:
             try:
-                return self._transact(driver, template, parameters)
+                return self._transact(driver, template, parameters, until - time.monotonic())
             except Neo4jError as error:
                 left -= 1
                 if error.code == DEADLOCK:
@@ -130,12 +138,12 @@ class Neo4jClient:
             time.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s *= 2
 
-    def _transact(self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any]) -> Rows:
+    def _transact(self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any], left_s: float) -> Rows:
         sent = False
         try:
             with (
                 driver.session(database=self._database) as session,
-                session.begin_transaction(timeout=self._timeout_s) as transaction,
+                session.begin_transaction(timeout=max(0.001, left_s)) as transaction,
             ):
                 sent = True
                 rows = transaction.run(template, dict(parameters)).values()
@@ -164,7 +172,7 @@ class Neo4jClient:
         with _READ_SECONDS.time():
             asked = [thread.submit(self._read, driver, *query, timeout_s) for query in queries]
             try:
-                return [self._await(one, timeout_s or self._timeout_s, False) for one in asked]
+                return [self._await(one, timeout_s or self._timeout_s, wrote=False) for one in asked]
             except BaseException:
                 for one in asked:
                     one.cancel()
@@ -187,11 +195,11 @@ class Neo4jClient:
         except (Unavailable, Overloaded, Rejected):
             return False
 
-    def _await(self, future: Future[Rows], timeout_s: float, wrote: bool) -> Rows:
+    def _await(self, future: Future[Rows], timeout_s: float, *, wrote: bool) -> Rows:
         try:
             return future.result(timeout_s + GRACE_S)
         except TimeoutError as error:
-            self.close()
+            self._cut()
             if wrote:
                 raise OutcomeUnknown("the shard did not answer a write in time", 0.5) from error
             raise Unavailable("the shard does not answer in time", 1.0) from error
@@ -206,11 +214,24 @@ class Neo4jClient:
             raise RuntimeError(f"{len(self._sent)} answers of this connection were not received yet")
 
     def close(self) -> None:
-        """Close the connection, also under a query that runs; the next call opens a new one."""
+        """Close the connection once the query that runs has ended, and drop those that wait; the next call opens a new
+        one. Does not block."""
+        driver, thread = self._forget()
+        if driver is not None and thread is not None:
+            thread.submit(driver.close)  # by the thread that uses it
+            thread.shutdown(wait=False)
+
+    def _cut(self) -> None:
+        """Close the connection under a query that does not end."""
+        driver, thread = self._forget()
+        if driver is not None and thread is not None:
+            thread.shutdown(wait=False)
+            with suppress(DriverError, OSError, BufferError):
+                driver.close()
+
+    def _forget(self) -> tuple[neo4j.Driver | None, ThreadPoolExecutor | None]:
         driver, thread = self._driver, self._thread
         self._driver = self._thread = None
-        self._sent.clear()
-        if thread is not None:
-            thread.shutdown(wait=False, cancel_futures=True)
-        if driver is not None:
-            driver.close()
+        while self._sent:
+            self._sent.pop()[0].cancel()
+        return driver, thread

@@ -14,6 +14,7 @@ from neo4j.exceptions import (
 
 from cluster.errors import (
     ASK_FOR_LESS,
+    Corrupt,
     IntelGraphError,
     OutcomeUnknown,
     Overloaded,
@@ -39,7 +40,25 @@ _TAKES_NO_WRITES = (
     "Neo.TransientError.General.DatabaseUnavailable",
 )
 _NO_SUCH_DATABASE = "Neo.ClientError.Database.DatabaseNotFound"
+_BREAKS_ITS_SCHEMA = (
+    "Neo.DatabaseError.Schema.ConstraintCreationFailed",
+    "Neo.DatabaseError.Schema.IndexCreationFailed",
+)
+_IS_THERE = (
+    "Neo.ClientError.Schema.EquivalentSchemaRuleAlreadyExists",
+    "Neo.ClientError.Schema.ConstraintAlreadyExists",
+)
 _TOO_MANY_LOGINS = "Neo.ClientError.Security.AuthenticationRateLimit"
+
+
+class IsThere(QueryFailed):
+    """Another has made the same index or constraint meanwhile; `IF NOT EXISTS` looks before it waits for the lock."""
+
+
+def _told(error: Exception) -> str:
+    """The error's text in one line."""
+    text = error.message if isinstance(error, Neo4jError) else str(error)
+    return " ".join(text.split())[:500]
 
 
 def may_succeed(error: Neo4jError) -> bool:
@@ -58,13 +77,13 @@ def translate(error: Exception, wrote: bool, given_s: float | None = None) -> In
     if isinstance(error, AuthError) or (isinstance(error, Neo4jError) and error.code == _TOO_MANY_LOGINS):
         return Unavailable("the shard does not let our user in; check the user and the password of Neo4j shards", 5.0)
     if isinstance(error, Forbidden):
-        return Rejected(f"the shard does not let our user do this: {error.message}")
+        return Rejected(f"the shard does not let our user do this: {_told(error)}")
     if isinstance(error, ConfigurationError):
-        return Rejected(f"the shard cannot be used with these settings: {error}")
+        return Rejected(f"the shard cannot be used with these settings: {_told(error)}")
     if isinstance(error, DriverError | OSError):
         if wrote:
-            return OutcomeUnknown(f"the shard's connection broke during a write: {error}", 0.5)
-        return Unavailable(f"the shard does not answer: {error}", 1.0)
+            return OutcomeUnknown(f"the shard's connection broke during a write: {_told(error)}", 0.5)
+        return Unavailable(f"the shard does not answer: {_told(error)}", 1.0)
     if isinstance(error, Neo4jError):
         return _refused(error, wrote, given_s)
     raise error
@@ -80,12 +99,16 @@ def _refused(error: Neo4jError, wrote: bool, given_s: float | None) -> IntelGrap
             return Overloaded("the shard is overloaded: it has no memory left for this write", 1.0)
         return TooCostly(f"the question took more of the shard's memory than one may; {ASK_FOR_LESS}")
     if error.code in _TAKES_NO_WRITES:
-        return Unavailable(f"the shard is not available: {error.message}", 2.0)
+        return Unavailable(f"the shard is not available: {_told(error)}", 2.0)
+    if error.code in _IS_THERE:
+        return IsThere(f"the shard has it already: {_told(error)}")
+    if error.code in _BREAKS_ITS_SCHEMA:
+        return Corrupt(f"what the shard holds breaks a constraint; rebuild the shard: {_told(error)}")
     if error.code == _NO_SUCH_DATABASE:
-        return Rejected(f"{error.message} Name one that the server has")
+        return Rejected(f"{_told(error)} Name one that the server has")
     if isinstance(error, TransientError):
-        return Overloaded(f"the shard is overloaded: {error.message}", 1.0)
+        return Overloaded(f"the shard is overloaded: {_told(error)}", 1.0)
     if isinstance(error, DatabaseError):
         kind = OutcomeUnknown if wrote else Unavailable
-        return kind(f"the shard failed: {error.message[:500]}", 2.0)
-    return QueryFailed(f"the shard refused a query: {error.message[:500]}")
+        return kind(f"the shard failed: {_told(error)}", 2.0)
+    return QueryFailed(f"the shard refused a query: {_told(error)}")

@@ -5,12 +5,14 @@ A key's uniqueness constraint is its index, and what lets two writers `MERGE` it
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from cluster import dialect
 from cluster.errors import Corrupt, Unavailable
 from cluster.stores.graph import QueryFailed
 from cluster.stores.neo4j_client import Neo4jClient
+from cluster.stores.neo4j_errors import IsThere
 
 KEYED = (
     *dialect.NODE_LABELS, "_Case", "_Count", "_Shard", "_Cursor", "_Floor", "_Priority",
@@ -74,7 +76,8 @@ def apply(client: Neo4jClient, wanted: frozenset[Index], wait_s: float) -> froze
     states = _there(client)
     missing = sorted(wanted - states.keys())
     for index in missing:
-        client.write(_create(index), {})
+        with suppress(IsThere):
+            client.write(_create(index), {}, wait_s)
     if missing or any(states[index] != "ONLINE" for index in wanted & states.keys()):
         _wait(client, wait_s)
         states = _there(client)

@@ -30,16 +30,11 @@ class Neo4jShard(StoredShard):
         self._index_wait_s = index_wait_s
 
     def _index_labels(self) -> None:
-        self._indexed |= self._apply(neo4j_schema.LABELS)
+        online = neo4j_schema.apply(self._client, neo4j_schema.LABELS, self._index_wait_s)
+        self._indexed |= {index.name for index in online if index == neo4j_schema.index_of(index.name)}
 
-    def _index_type(self, type_: str) -> None:
-        if type_ not in self._indexed:
-            self._indexed |= self._apply(frozenset({neo4j_schema.index_of(type_)}))
-
-    def _apply(self, wanted: frozenset[neo4j_schema.Index]) -> set[str]:
-        """Relationship types that are indexed."""
-        online = neo4j_schema.apply(self._client, wanted, self._index_wait_s)
-        return {index.name for index in online if index == neo4j_schema.index_of(index.name)}
+    def _create_indexes(self, types: Sequence[str]) -> None:
+        neo4j_schema.apply(self._client, frozenset(map(neo4j_schema.index_of, types)), self._index_wait_s)
 
     def encode(self, rows: Frame) -> list[Page]:
         return pages(rows, self._write_rows)

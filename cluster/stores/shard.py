@@ -57,11 +57,11 @@ class StoredShard(ABC):
 
     @abstractmethod
     def _index_labels(self) -> None:
-        """Create indexes of nodes. Safe to call twice."""
+        """Create indexes of nodes, where they are not there; may note in `_indexed` which types have theirs."""
 
     @abstractmethod
-    def _index_type(self, type_: str) -> None:
-        """Create the index of a relationship type, if this connection has not yet. Safe to call twice."""
+    def _create_indexes(self, types: Sequence[str]) -> None:
+        """Create the indexes of relationship types, where they are not there. Safe to call twice."""
 
     @abstractmethod
     def encode(self, rows: Frame) -> list[Page]:
@@ -86,8 +86,13 @@ class StoredShard(ABC):
         self._indexed.clear()
         self._known_cases.clear()
         self._index_labels()
-        for (type_,) in self._client.read(dialect.RELATIONSHIP_TYPES, {}):
-            self._index_type(type_)
+        self._index_types([type_ for (type_,) in self._client.read(dialect.RELATIONSHIP_TYPES, {})])
+
+    def _index_types(self, types: Iterable[str]) -> None:
+        unknown = sorted(set(types) - self._indexed)
+        if unknown:
+            self._create_indexes(unknown)
+            self._indexed |= set(unknown)
 
     def state(self) -> ShardState | None:
         rows = self._client.read(dialect_shard.SHARD, {})
@@ -125,9 +130,7 @@ class StoredShard(ABC):
     # --- writing
 
     def begin(self, fence: Fence, encoded: Sequence[Page]) -> None:
-        for kind, name in {page.group for page in encoded}:
-            if kind == Kind.RELATIONSHIP:
-                self._index_type(name)
+        self._index_types(name for kind, name in {page.group for page in encoded} if kind == Kind.RELATIONSHIP)
         for page in encoded:
             self._upserts.send(fenced(fence, page.rows["bucket"].unique()), page)
 
@@ -186,11 +189,9 @@ class StoredShard(ABC):
             else:
                 key = store_key(thing.tenant, thing.case, thing.type, thing.id)
                 gone[group].append((bucket, self._key(key)))
+        self._index_types(name for kind, name in rows if kind == Kind.RELATIONSHIP)
         for (kind, name), whole_rows in rows.items():
-            edge = kind == Kind.RELATIONSHIP
-            if edge:
-                self._index_type(name)
-            replaces = dialect.replace_relationships if edge else dialect.replace_nodes
+            replaces = dialect.replace_relationships if kind == Kind.RELATIONSHIP else dialect.replace_nodes
             self._pages(fence, whole_rows, "rows", replaces(self._database, name))
         for (kind, name), keys in gone.items():
             forgets = dialect.forget_relationships if kind == Kind.RELATIONSHIP else dialect.forget_nodes

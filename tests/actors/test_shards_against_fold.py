@@ -8,9 +8,8 @@ fail before it was done, or after.
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,16 +17,15 @@ from hypothesis import strategies as st
 
 from actors.shard_writer import ShardWriter
 from cluster import batch, versions
-from cluster.embedded import Running, operator
 from cluster.errors import OutcomeUnknown, Retryable, Unavailable
 from cluster.fold import Fold
 from cluster.ids import BUCKETS
 from cluster.model import Kind, Op, Record, floor_record, priority_record
-from cluster.stores.falkor import FalkorClient
-from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence
 from cluster.stores.log import Entry
+from cluster.stores.shard import StoredShard
 from cluster.stores.shard_export import export_lines, state_lines
+from tests.graph_stores import FalkorStore, GraphStore
 from tests.strategies import crowd, make
 
 pytestmark = pytest.mark.services
@@ -95,39 +93,40 @@ def at_call(number: int) -> Breaks:
     return breaks
 
 
-class Breaking(FalkorClient):
+class Breaking:
     """A connection that `breaks` when it says so: before a query is sent, or before its answer is had."""
 
     breaks: Breaks = staticmethod(never)
 
-    def send(self, texts: Sequence[str], read_only: bool = False) -> None:
+    def send(self, *query: Any, **options: Any) -> None:
         if self.breaks():
-            self.close()
+            self.close()  # type: ignore[attr-defined]
             raise Unavailable("cut before it was sent", 0.01)
-        super().send(texts, read_only)
+        super().send(*query, **options)  # type: ignore[misc]
 
-    def receive(self, read_only: bool = False) -> list[list[Any]]:
-        answer = super().receive(read_only)
+    def receive(self, **options: Any) -> list[list[Any]]:
+        answer = super().receive(**options)  # type: ignore[misc]
         if self.breaks():
-            self.close()
+            self.close()  # type: ignore[attr-defined]
             raise OutcomeUnknown("the answer was cut", 0.01)
-        return answer
+        return cast("list[list[Any]]", answer)
 
 
 class Pair:
     """Two shards: one owns the even buckets, one the odd ones, so that each has a part of every partition."""
 
-    def __init__(self, running: Running, prefix: str) -> None:
-        self._running, self._prefix = running, f"{prefix}-{uuid.uuid4().hex[:6]}"
-        self._clients: list[FalkorClient] = []
+    def __init__(self, stores: Sequence[GraphStore]) -> None:
+        self._stores = dict(zip(NAMES, stores, strict=True))
+        self._graphs = {name: store.fresh() for name, store in self._stores.items()}
+        self._clients: list[Any] = []
         self.leases = 0
 
-    def connect(self, name: str, breaks: Breaks = never) -> FalkorShard:
-        uri, password = f"unix://{self._running.socket}", self._running.password
-        client = Breaking(uri, password, graph=f"{self._prefix}-{name}")
+    def connect(self, name: str, breaks: Breaks = never) -> StoredShard:
+        store = self._stores[name]
+        client = store.client(self._graphs[name], Breaking)
         client.breaks = breaks
         self._clients.append(client)
-        return FalkorShard(client, write_rows=5)
+        return store.shard(client, write_rows=5)
 
     def writer(self, name: str, tapes: Tapes, breaks: Breaks) -> ShardWriter:
         """Takes the shard over, as a writer that starts does. Raises Retryable."""
@@ -165,23 +164,25 @@ class Pair:
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        with operator(self._running.spec) as server:
-            for name in NAMES:
-                server.delete(f"{self._prefix}-{name}")
+        for name, store in self._stores.items():
+            store.drop(self._graphs[name])
 
 
 MakePair = Callable[[], Pair]
 
 
-@pytest.fixture
-def make_pair(falkor_server: Running, unique: str) -> Iterator[MakePair]:
-    """`make_pair()`: two empty shards; those made before are removed."""
+@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+def make_pair(request: pytest.FixtureRequest, unique: str) -> Iterator[MakePair]:
+    """`make_pair()`: two empty shards; those made before are removed. A Neo4j server has one graph: the other shard is
+    in FalkorDB."""
+    falkor = FalkorStore(request.getfixturevalue("falkor_server"), unique)
+    first: GraphStore = request.getfixturevalue("neo4j_store") if request.param == "neo4j" else falkor
     there: list[Pair] = []
 
     def make_one() -> Pair:
         while there:
             there.pop().close()
-        there.append(Pair(falkor_server, unique))
+        there.append(Pair((first, falkor)))
         return there[0]
 
     yield make_one

@@ -23,6 +23,7 @@ import pytest
 from serve_apps.tokens import TokenAuthority
 from tests.cluster.query.facts import EPOCH, Graph, entity, relationship
 from tests.conftest import Running
+from tests.graph_stores import FalkorStore
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ class Api:
 def api(falkor_server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """Started once for this module."""
     state_dir = tmp_path_factory.mktemp("state")
-    graph = Graph(falkor_server, "tserve")
+    graph = Graph(FalkorStore(falkor_server, "tserve"), "tserve")
     password = falkor_server.password.get_secret_value()
     shard = {"uri": f"unix://{falkor_server.socket}", "password": password, "graph": "tserve", "epoch": EPOCH}
     with tempfile.TemporaryDirectory(prefix="igs-", ignore_cleanup_errors=True) as ray_dir:

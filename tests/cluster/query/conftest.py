@@ -1,4 +1,4 @@
-"""A graph of one's own on the run's FalkorDB shard."""
+"""A graph of one's own on the run's server of each graph database."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.query.facts import Graph
-from tests.conftest import Running
+from tests.graph_stores import GraphStore
 
 
 @pytest.fixture
-def graph(falkor_server: Running, unique: str) -> Iterator[Graph]:
+def graph(graph_store: GraphStore) -> Iterator[Graph]:
     """An empty graph that serves every bucket."""
-    made = Graph(falkor_server, unique)
+    made = Graph(graph_store, graph_store.fresh())
     yield made
     made.close()

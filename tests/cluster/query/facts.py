@@ -7,17 +7,14 @@ from typing import Any
 
 from cluster import versions
 from cluster.batch import frame_of
-from cluster.embedded import operator
 from cluster.fold import Fold, Priorities, merge, thing_of
 from cluster.ids import BUCKETS, bucket_of
 from cluster.model import Kind, Op, Record, stamp_of
 from cluster.query.hot import Shard
 from cluster.query.ir import Direction, EntityQuery
-from cluster.stores.falkor import FalkorClient
-from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence, StoredThing
 from cluster.values import canonical_json
-from tests.conftest import Running
+from tests.graph_stores import GraphStore
 
 EPOCH = 3
 FENCE = Fence(EPOCH, 1, (0,))
@@ -61,12 +58,12 @@ def relationship(
 
 
 class Graph:
-    """One graph on a FalkorDB server, with everything owned and served under EPOCH."""
+    """One graph on a server, with everything owned and served under EPOCH."""
 
-    def __init__(self, running: Running, name: str) -> None:
-        self._running, self._name = running, name
-        self.client = FalkorClient(f"unix://{running.socket}", running.password, timeout_s=10.0, graph=name)
-        self.shard = FalkorShard(self.client)
+    def __init__(self, store: GraphStore, name: str) -> None:
+        self._store, self._name = store, name
+        self.client = store.client(name)
+        self.shard = store.shard(self.client)
         self.shard.prepare()
         self.shard.raise_epoch(EPOCH)
         self.shard.own(EPOCH, ALL)
@@ -97,15 +94,14 @@ class Graph:
     def seen(self, epoch: int = EPOCH, buckets: tuple[int, ...] = ALL) -> Shard:
         """The shard as a question sees it."""
         return Shard(
-            lambda s: self.client.read(s.template, s.parameters, 10.0), epoch, buckets,
+            lambda s: self.client.read(s.template, s.parameters, 10.0), epoch, buckets, self.client.dialect,
             at_once=lambda statements: self.client.read_all(statements, 10.0),
         )  # fmt: skip
 
     def close(self) -> None:
-        """Remove the graph, on the server's main thread: freeing it beside the making of another crashes FalkorDB."""
+        """Remove the graph."""
         self.client.close()
-        with operator(self._running.spec) as server:
-            server.delete(self._name)
+        self._store.drop(self._name)
 
 
 def _whole(thing: Any, by: dict[str, Record]) -> tuple[StoredThing, Record | None]:

@@ -23,6 +23,7 @@ from serve_apps.api.services import Json, Services
 from serve_apps.tokens import TokenAuthority
 from tests.cluster.query.facts import EPOCH, Graph
 from tests.conftest import Running
+from tests.graph_stores import FalkorStore
 
 NAMES = ("shard-0", "shard-1")
 
@@ -91,7 +92,7 @@ class Stand:
     def __init__(self, running: Running, prefix: str, state_dir: Path, **settings: Any) -> None:
         self.map: ShardMap = initial(NAMES, 8)
         self.settings = Settings.model_validate({"state_dir": state_dir, **settings})
-        self.graphs = {name: Graph(running, f"{prefix}-{name}") for name in NAMES}
+        self.graphs = {name: Graph(FalkorStore(running, prefix), f"{prefix}-{name}") for name in NAMES}
         self.running, self.prefix = running, prefix
         self.down: set[str] = set()
         self.epoch = EPOCH

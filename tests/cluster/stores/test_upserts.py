@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.batch import frame_of
-from cluster.embedded import Running
 from cluster.errors import Fenced
 from cluster.fold import Outcome
 from cluster.ids import BUCKETS
 from cluster.model import Op, Record
-from cluster.stores.falkor import FalkorClient
-from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence, WriteCounts
+from cluster.stores.shard import StoredShard
 from cluster.stores.shard_export import state_lines
 from cluster.stores.upserts import Way, suits
+from tests.graph_stores import GraphStore
 from tests.strategies import facts, make
 
 FENCE = Fence(1, 1, (0,))
 
 
 class Shards:
-    """Fresh shards on one server, each in a graph of its own."""
+    """Fresh shards on one server, each in a graph of its own; where a server has one graph, the last is there."""
 
-    def __init__(self, server: Running, prefix: str) -> None:
-        self._server, self._prefix = server, prefix
-        self._clients: list[tuple[FalkorClient, str]] = []
+    def __init__(self, store: GraphStore) -> None:
+        self._store = store
+        self._clients: list[tuple[Any, str]] = []
 
-    def fresh(self, write_rows: int = 3) -> FalkorShard:
-        graph = f"{self._prefix}-{uuid.uuid4().hex[:6]}"
-        client = FalkorClient(f"unix://{self._server.socket}", self._server.password, graph=graph)
+    def fresh(self, write_rows: int = 3) -> StoredShard:
+        graph = self._store.fresh()
+        client = self._store.client(graph)
         self._clients.append((client, graph))
-        shard = FalkorShard(client, write_rows)
+        shard = self._store.shard(client, write_rows)
         shard.prepare()
         shard.raise_epoch(1)
         shard.own(1, range(BUCKETS))
@@ -47,19 +46,18 @@ class Shards:
     def drop(self) -> None:
         while self._clients:
             client, graph = self._clients.pop()
-            client._connection.send_command("DEL", graph)
-            client._connection.read_response()
             client.close()
+            self._store.drop(graph)
 
 
 @pytest.fixture
-def shards(falkor_server: Running, unique: str) -> Iterator[Shards]:
-    found = Shards(falkor_server, unique)
+def shards(graph_store: GraphStore) -> Iterator[Shards]:
+    found = Shards(graph_store)
     yield found
     found.drop()
 
 
-def write(shard: FalkorShard, rows: Sequence[Record]) -> WriteCounts:
+def write(shard: StoredShard, rows: Sequence[Record]) -> WriteCounts:
     """One folded batch, without what the writer does about things of several sources."""
     shard.see_cases(FENCE, {(r.tenant, r.case) for r in rows})
     shard.begin(FENCE, shard.encode(frame_of(rows)))
@@ -76,7 +74,7 @@ def told(counts: WriteCounts) -> tuple[object, ...]:
     return dict(counts.by_source), sorted(counts.others), counts.conflicts
 
 
-def first_by(shard: FalkorShard, way: Way) -> None:
+def first_by(shard: StoredShard, way: Way) -> None:
     """Whatever the last rows were."""
 
     class Always(dict[object, Way]):
@@ -120,7 +118,7 @@ def ties(positions: Sequence[int], at: int = 0, op: int = Op.UPSERT) -> list[Rec
     ]
 
 
-def ways(shard: FalkorShard) -> dict[str, Way]:
+def ways(shard: StoredShard) -> dict[str, Way]:
     return {name: way for (_, name), way in shard._upserts._ways.items()}
 
 

@@ -1,0 +1,190 @@
+"""What the Neo4j client says when things go wrong, on a real server and through a proxy that fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import neo4j
+import pytest
+from neo4j.exceptions import AuthError, ClientError, Neo4jError
+from pydantic import SecretStr
+
+from cluster.errors import OutcomeUnknown, Overloaded, TooCostly, Unavailable
+from cluster.stores.graph import QueryFailed
+from cluster.stores.neo4j_client import Neo4jClient
+from cluster.telemetry import metrics
+from tests.fault_proxy import HALF_OPEN, Direction, FaultProxy, Faults
+from tests.graph_stores import Neo4jStore
+
+pytestmark = [pytest.mark.services, pytest.mark.neo4j]
+SECRET = "pass-phrase-7"
+COMMIT = b"\x00\x02\xb0\x12\x00\x00"
+"""The message of bolt that commits."""
+SLOW = "UNWIND range(1, 50000) AS a UNWIND range(1, 50000) AS b WITH a, b WHERE a * b = 0 RETURN count(a)"
+
+
+@pytest.fixture
+def client(neo4j_store: Neo4jStore) -> Iterator[Neo4jClient]:
+    """A connection to an empty graph."""
+    made: Neo4jClient = neo4j_store.client(neo4j_store.fresh())
+    yield made
+    made.close()
+    neo4j_store.fresh()
+
+
+@pytest.fixture
+def proxy(neo4j_store: Neo4jStore) -> Iterator[FaultProxy]:
+    """In front of the server."""
+    address = urlsplit(neo4j_store.uri)
+    with FaultProxy.tcp((address.hostname or "", address.port or 7687)) as made:
+        yield made
+
+
+def behind(proxy: FaultProxy, store: Neo4jStore, timeout_s: float = 5.0) -> Neo4jClient:
+    host, port = proxy.address
+    return Neo4jClient(f"bolt://{host}:{port}", store.user, store.password, timeout_s)
+
+
+def test_a_wrong_password_is_a_matter_of_settings_and_no_secret_is_told(neo4j_store: Neo4jStore) -> None:
+    client = Neo4jClient(neo4j_store.uri, "nobody", SecretStr(SECRET))
+    if client.answers():
+        client.close()
+        pytest.skip("this server asks for no password")
+    with pytest.raises(Unavailable, match="the password of Neo4j shards") as refused:
+        client.read("RETURN 1", {})
+    assert isinstance(refused.value.__cause__, AuthError)
+    assert SECRET not in f"{refused.value} {refused.value.__cause__}"
+    client.close()
+
+
+def test_queries_sent_at_once_answer_in_order_and_a_refused_one_takes_nobodys_answer(client: Neo4jClient) -> None:
+    for number in range(3):
+        client.send("CREATE (x:X {n: $n}) RETURN x.n", {"n": number})
+    client.send("RETURN nothing", {})
+    client.send("MATCH (x:X) RETURN count(x)", {})
+    assert [client.receive() for _ in range(3)] == [[[0]], [[1]], [[2]]]
+    with pytest.raises(QueryFailed):
+        client.receive()
+    assert client.receive() == [[3]]
+    one = ("RETURN $n", {"n": 1})
+    assert client.read_all([one, ("MATCH (x:X) RETURN count(x)", {}), one], 5.0) == [[[1]], [[3]], [[1]]]
+
+
+def test_a_reading_writes_nothing(client: Neo4jClient) -> None:
+    with pytest.raises(QueryFailed):
+        client.read("CREATE (x:X)", {})
+    assert client.read("MATCH (x) RETURN count(x)", {}) == [[0]]
+
+
+def test_answers_that_were_not_received_are_not_taken_for_others(client: Neo4jClient) -> None:
+    client.send("RETURN 1", {})
+    for call in (client.read, client.write):
+        with pytest.raises(RuntimeError, match="not received"):
+            call("RETURN 2", {})
+    assert client.receive() == [[1]]
+
+
+def test_a_query_that_outlasts_what_it_was_given_is_too_costly(client: Neo4jClient) -> None:
+    for given_s in (0.05, 0.0004):
+        with pytest.raises(TooCostly, match="ask for less"):
+            client.read(SLOW, {}, given_s)
+    assert client.answers()
+
+
+def test_over_the_clients_own_bound_nothing_is_known_of_the_query(neo4j_store: Neo4jStore) -> None:
+    short = neo4j_store.client("neo4j", timeout_s=2.0)
+    with pytest.raises(Overloaded):
+        short.read(SLOW, {})
+    with pytest.raises(Overloaded):
+        short.write(SLOW, {})
+    short.close()
+
+
+def test_where_nobody_listens_nothing_was_sent() -> None:
+    client = Neo4jClient("bolt://127.0.0.1:1", "neo4j", SecretStr(SECRET), 1.0)
+    for call in (client.read, client.write):
+        with pytest.raises(Unavailable) as told:
+            call("RETURN 1", {})
+        assert SECRET not in str(told.value) and "\n" not in str(told.value)
+    assert not client.answers()
+    client.close()
+
+
+def test_the_answer_to_a_commit_that_is_lost_leaves_the_outcome_unknown(
+    client: Neo4jClient, proxy: FaultProxy, neo4j_store: Neo4jStore
+) -> None:
+    writer = behind(proxy, neo4j_store)
+    assert writer.read("RETURN 1", {}) == [[1]]
+    proxy.set(Faults(lose_answer_to=COMMIT))
+    with pytest.raises(OutcomeUnknown):
+        writer.write("MERGE (x:X {n: 1})", {})
+    proxy.set(Faults())
+    assert client.read("MATCH (x:X) RETURN count(x)", {}) == [[1]]  # it was done
+    writer.write("MERGE (x:X {n: 1})", {})
+    assert client.read("MATCH (x:X) RETURN count(x)", {}) == [[1]]
+    writer.close()
+
+
+def test_a_write_is_done_or_not_wherever_its_connection_is_cut(
+    client: Neo4jClient, proxy: FaultProxy, neo4j_store: Neo4jStore
+) -> None:
+    kinds: list[type] = []
+    for cut in range(0, 400, 20):
+        writer = behind(proxy, neo4j_store)
+        writer.read("RETURN 1", {})
+        proxy.set(Faults(to_client=Direction(cut_after_bytes=cut)))
+        try:
+            writer.write("CREATE (x:X {n: $n}) RETURN x.n", {"n": cut})
+            kinds.append(type(None))
+        except (OutcomeUnknown, Unavailable) as error:
+            kinds.append(type(error))
+        proxy.set(Faults())
+        writer.close()
+        there = client.read("MATCH (x:X {n: $n}) RETURN count(x)", {"n": cut}) == [[1]]
+        assert there or kinds[-1] is not type(None)
+        assert not there or kinds[-1] is not Unavailable
+    assert OutcomeUnknown in kinds and kinds[-1] is type(None)
+
+
+def test_a_half_open_connection_is_given_up(proxy: FaultProxy, neo4j_store: Neo4jStore) -> None:
+    writer = behind(proxy, neo4j_store, timeout_s=0.5)
+    assert writer.read("RETURN 1", {}) == [[1]]
+    proxy.set(HALF_OPEN)
+    with pytest.raises(OutcomeUnknown):
+        writer.write("RETURN 1", {})
+    with pytest.raises(Unavailable):
+        writer.read("RETURN 1", {})
+    assert not writer.answers()
+    proxy.set(Faults())
+    assert writer.answers()
+    writer.close()
+
+
+def test_a_deadlock_is_counted_and_the_transaction_done_again(client: Neo4jClient, neo4j_store: Neo4jStore) -> None:
+    client.write("CREATE (:A {n: 0}), (:B {n: 0})", {})
+    before = metrics.DEADLOCKS._value.get()
+    lost: list[ClientError | Neo4jError] = []
+
+    def cross(driver: neo4j.Driver) -> None:
+        with driver.session() as session, session.begin_transaction() as other:
+            other.run("MATCH (a:A) SET a.n = a.n + 1").consume()
+            held.set()
+            time.sleep(0.5)
+            try:
+                other.run("MATCH (b:B) SET b.n = b.n + 1").consume()
+                other.commit()
+            except Neo4jError as error:  # it may be the one that is ended
+                lost.append(error)
+
+    held = threading.Event()
+    with neo4j_store.driver() as driver:
+        thread = threading.Thread(target=cross, args=(driver,))
+        thread.start()
+        held.wait()
+        client.write("MATCH (b:B) SET b.n = b.n + 1 WITH b MATCH (a:A) SET a.n = a.n + 1", {})
+        thread.join()
+    assert metrics.DEADLOCKS._value.get() - before + len(lost) == 1
+    assert client.read("MATCH (x) RETURN x.n", {}) == [[2 - len(lost)]] * 2

@@ -1,0 +1,228 @@
+"""What only Neo4j needs: locks where FalkorDB's writes are serial, indexes that are waited for, values as they are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+
+from cluster import dialect, dialect_shard
+from cluster.batch import frame_of
+from cluster.databases import NEO4J
+from cluster.errors import Corrupt, Fenced
+from cluster.ids import BUCKETS, bucket_of
+from cluster.model import Kind, Record
+from cluster.stores import neo4j_schema
+from cluster.stores.graph import Fence, WriteCounts
+from cluster.stores.neo4j_client import Neo4jClient, Rows
+from cluster.stores.neo4j_rows import row
+from cluster.stores.neo4j_shard import Neo4jShard
+from cluster.stores.shard_parameters import fenced, owning
+from cluster.values import canonical_json
+from tests.graph_stores import Neo4jStore
+from tests.strategies import make
+
+pytestmark = [pytest.mark.services, pytest.mark.neo4j]
+FENCE = Fence(1, 1, (0, 1))
+HELD_S = 0.5
+ANN = make("t", "c", Kind.ENTITY, "person", "ann", "crm", 1)
+
+
+@pytest.fixture
+def shard(neo4j_store: Neo4jStore) -> Iterator[Neo4jShard]:
+    """A shard on an empty graph, taken over by a writer."""
+    client = neo4j_store.client(neo4j_store.fresh())
+    made = neo4j_store.shard(client)
+    made.prepare()
+    made.raise_epoch(1)
+    made.own(1, range(BUCKETS))
+    made.take_lease(FENCE)
+    yield made
+    made.close()
+    neo4j_store.fresh()
+
+
+Begun = Callable[[str, Mapping[str, Any]], AbstractContextManager[Rows]]
+
+
+@pytest.fixture
+def begun(neo4j_store: Neo4jStore) -> Iterator[Begun]:
+    """`with begun(template, parameters) as rows:` a transaction that is not committed before the block's end."""
+    with neo4j_store.driver() as driver:
+
+        @contextmanager
+        def begin(template: str, parameters: Mapping[str, Any]) -> Iterator[Rows]:
+            with driver.session() as session, session.begin_transaction() as transaction:
+                yield transaction.run(template, dict(parameters)).values()
+                transaction.commit()
+
+        yield begin
+
+
+def meanwhile(call: Callable[[], object]) -> Callable[[], Exception | None]:
+    """Begins a call that has to wait; what is returned waits for its end and gives what it raised."""
+    raised: list[Exception | None] = []
+
+    def run() -> None:
+        try:
+            call()
+            raised.append(None)
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(HELD_S)
+    assert thread.is_alive(), "it did not wait"
+
+    def end() -> Exception | None:
+        thread.join(20)
+        return raised[0]
+
+    return end
+
+
+def write(shard: Neo4jShard, record: Record, fence: Fence = FENCE) -> WriteCounts:
+    shard.see_cases(fence, {(record.tenant, record.case)})
+    shard.begin(fence, shard.encode(frame_of([record])))
+    return shard.finish()
+
+
+def writing(record: Record) -> dict[str, Any]:
+    return {**fenced(FENCE, [record.bucket]), "rows": [row(record)], "named": False, "number": 1}
+
+
+CHANGES: dict[str, Callable[[Neo4jShard], object]] = {
+    "the epoch is raised": lambda shard: shard.raise_epoch(2),
+    "a lease is taken": lambda shard: shard.take_lease(Fence(1, 2, (1,))),
+    "a bucket is given up": lambda shard: shard.own(1, set(range(BUCKETS)) - {ANN.bucket}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_write_that_passed_the_guard_is_over_before_the_guard_changes(
+    shard: Neo4jShard, begun: Begun, neo4j_store: Neo4jStore, change: str
+) -> None:
+    with begun(dialect.upsert_nodes(NEO4J, "Entity"), writing(ANN)) as rows:
+        assert rows[0][0] == [dialect.NEW]
+        end = meanwhile(lambda: CHANGES[change](shard))
+    assert end() is None
+    assert len(list(shard.things("t", "c"))) == 1
+    later = neo4j_store.shard(neo4j_store.client("neo4j"))
+    with pytest.raises(Fenced):
+        write(later, ANN)
+    later.close()
+
+
+CHANGING: dict[str, tuple[str, dict[str, Any]]] = {
+    "the epoch is raised": (dialect_shard.raise_epoch(NEO4J), {"epoch": 2, "none": "0" * BUCKETS}),
+    "a lease is taken": (dialect_shard.lease(NEO4J), {"epoch": 1, "lease": 2, "partitions": ["1"]}),
+    "a bucket is given up": (
+        dialect_shard.own(NEO4J), owning(Fence(1, 0, ()), set(range(BUCKETS)) - {ANN.bucket}, ())
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGING)
+def test_a_write_that_comes_while_the_guard_changes_waits_and_is_refused(
+    shard: Neo4jShard, begun: Begun, change: str
+) -> None:
+    shard.see_cases(FENCE, {("t", "c")})
+    with begun(*CHANGING[change]) as rows:
+        assert rows
+        end = meanwhile(lambda: write(shard, ANN))
+    assert isinstance(end(), Fenced)
+    assert list(shard.things("t", "c")) == []
+
+
+def test_of_two_leases_taken_at_once_the_later_one_holds(shard: Neo4jShard, begun: Begun) -> None:
+    later = {"epoch": 1, "lease": 9, "partitions": ["0", "1"]}
+    with begun(dialect_shard.lease(NEO4J), later) as rows:
+        assert rows == [[2]]
+        end = meanwhile(lambda: shard.take_lease(Fence(1, 5, (0, 1))))
+    assert isinstance(end(), Fenced)
+    assert {cursor.lease for cursor in shard.cursors().values()} == {9}
+
+
+def test_writers_of_other_partitions_do_not_wait_for_each_other(shard: Neo4jShard, begun: Begun) -> None:
+    other = next(make("t", f"c{n}", 0, "person", "x", "crm", 1) for n in range(99) if bucket_of("t", f"c{n}") % 2)
+    mine, theirs = Fence(1, 1, (0,)), Fence(1, 1, (1,))
+    parameters = {**fenced(theirs, [other.bucket]), "rows": [row(other)], "named": False, "number": 1}
+    with begun(dialect.upsert_nodes(NEO4J, "Entity"), parameters) as rows:
+        assert rows[0][0] == [dialect.NEW]
+        assert write(shard, ANN, mine).all.applied == 1
+
+
+def test_constraints_and_indexes_are_made_once_and_online(shard: Neo4jShard, monkeypatch: pytest.MonkeyPatch) -> None:
+    types = neo4j_schema.index_of("KNOWS"), neo4j_schema.index_of("owns-1")
+    online = neo4j_schema.apply(shard._client, frozenset(types), 60.0)
+    assert online >= neo4j_schema.LABELS | set(types)
+    written: list[str] = []
+    monkeypatch.setattr(Neo4jClient, "write", lambda self, template, *_: written.append(template))
+    shard.prepare()
+    shard._index_types(["KNOWS", "owns-1"])
+    assert written == []
+
+
+def test_indexes_may_be_made_by_several_at_once(neo4j_store: Neo4jStore) -> None:
+    wanted = frozenset(neo4j_schema.Index("NODE", f"Made{n}", "_k", n % 2 == 0) for n in range(4))
+    indexes = wanted | {neo4j_schema.index_of(f"MADE_{n}") for n in range(3)}
+    online: list[bool] = []
+
+    def make_them() -> None:
+        client = neo4j_store.client("neo4j")
+        online.append(neo4j_schema.apply(client, indexes, 60.0) >= indexes)
+        client.close()
+
+    threads = [threading.Thread(target=make_them) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with neo4j_store.driver() as driver, driver.session() as session:
+        for name in session.run("SHOW CONSTRAINTS YIELD name, labelsOrTypes AS l WHERE l[0] STARTS WITH 'Made'"):
+            session.run(f"DROP CONSTRAINT {name['name']}").consume()
+        for name in session.run("SHOW INDEXES YIELD name, labelsOrTypes AS l WHERE l[0] =~ 'M(ade|ADE_).*'"):
+            session.run(f"DROP INDEX {name['name']}").consume()
+    assert online == [True] * 4
+
+
+def test_keys_are_unique_whoever_makes_them_at_once(shard: Neo4jShard, neo4j_store: Neo4jStore) -> None:
+    def merge() -> None:
+        client = neo4j_store.client("neo4j")
+        for number in range(30):
+            client.write("MERGE (x:Entity {_k: $key})", {"key": f"k{number}"})
+        client.close()
+
+    threads = [threading.Thread(target=merge) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shard.read("MATCH (x:Entity) RETURN count(x)", {}) == [[30]]
+
+
+def test_a_graph_that_breaks_a_constraint_is_corrupt(neo4j_store: Neo4jStore) -> None:
+    client = neo4j_store.client(neo4j_store.fresh())
+    twice = neo4j_schema.Index("NODE", "Twice", "_k", True)
+    client.write("CREATE (:Twice {_k: 'a'}), (:Twice {_k: 'a'})", {})
+    with pytest.raises(Corrupt):
+        neo4j_schema.apply(client, frozenset({twice}), 20.0)
+    client.close()
+    neo4j_store.fresh()
+
+
+def test_values_come_back_as_they_were_sent(shard: Neo4jShard) -> None:
+    props = {
+        "float": 0.1 + 0.2, "whole": 1.0, "zero": -0.0, "tiny": 5e-324, "huge": 1.7976931348623157e308,
+        "least": -(2**63), "most": 2**63 - 1, "odd": 2**53 + 1, "yes": True, "empty": "", "none": [],
+        "text": "a'\"\\\n\u2028\U0001f600`{}$", "texts": ["", "b"], "floats": [0.1 + 0.2, -0.0, 1.0],
+        "integers": [2**63 - 1, -1], "flags": [True, False], "json": '[1,"a"]', "a.b": 1, "x-y": 2,
+    }  # fmt: skip
+    record = make("t", "c", Kind.ENTITY, "person", "values", "crm", 1, props=canonical_json(props))
+    write(shard, record)
+    (thing,) = shard.things("t", "c")
+    assert thing.registers == {"crm": record}
