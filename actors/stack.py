@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -25,12 +25,16 @@ from cluster.errors import Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.falkor import FalkorClient
-from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.lake import Lake
 from cluster.stores.log import EventLog
 from cluster.stores.open_log import open_log
+from cluster.stores.open_shard import open_client, open_shard
 from cluster.stores.redis_address import RedisAddress
+from cluster.stores.shard import StoredShard
 from cluster.telemetry.logs import NODE_LOG, append_to
+
+if TYPE_CHECKING:
+    from cluster.stores.neo4j_client import Neo4jClient
 
 
 @dataclass
@@ -64,14 +68,14 @@ class Stack:
         spec = server_spec(self.state_dir, Role.LOG, "log", 0)
         return open_log(self.settings.log, RedisAddress(socket=str(spec.socket), password=self.password))
 
-    def open_client(self, shard_id: str, timeout_s: float | None = None) -> FalkorClient:
+    def open_client(self, shard_id: str, timeout_s: float | None = None) -> FalkorClient | Neo4jClient:
         """A connection to a registered shard."""
-        uri = self.control.shards.get(shard_id).uri
-        return FalkorClient(uri, self.password, timeout_s=timeout_s or self.settings.shards.timeout_s)
+        settings, uri = self.settings.shards, self.control.shards.get(shard_id).uri
+        return open_client(uri, settings, self.password, timeout_s or settings.timeout_s)
 
-    def open_shard(self, shard_id: str, timeout_s: float | None = None) -> FalkorShard:
+    def open_shard(self, shard_id: str, timeout_s: float | None = None) -> StoredShard:
         """A shard, on a connection of its own."""
-        return FalkorShard(self.open_client(shard_id, timeout_s), self.settings.shards.write_rows)
+        return open_shard(self.open_client(shard_id, timeout_s), self.settings.shards)
 
     def open_lake(self) -> Lake:
         """The lake; created where there is none."""

@@ -21,9 +21,9 @@ from cluster.config import Settings
 from cluster.errors import IntelGraphError, NotFound, Rejected
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
+from cluster.query.lane import Reader
 from cluster.query.types import TypeTotals
 from cluster.routing import ShardState
-from cluster.stores.falkor import FalkorClient
 from cluster.telemetry import exposition, merge_expositions, metrics
 from overlays.reader import OverlayValues
 from serve_apps.api.services import Json, Services
@@ -278,7 +278,7 @@ def make_services(settings: Settings) -> Services:
     stack.log_as("query-api")
     directory, catalogs = ControlDirectory(stack), Catalogs(stack)
 
-    def connect(shard: str) -> FalkorClient:
+    def connect(shard: str) -> Reader:
         return stack.open_client(shard, settings.shards.read_timeout_s)
 
     return Services(
