@@ -6,7 +6,7 @@ The way of a fact through this package:
       → versions.encode    where it stands in its source's order  (versions)
       → batch.encode       columns that travel through the log    (batch, Arrow IPC)
       → fold.fold          one register per source, newest wins   (fold: the oracle, pure)
-      → stores.graph       the same rule, in a graph database     (dialect, stores.falkor)
+      → stores.graph       the same rule, in a graph database     (dialect, stores.shard)
 
 `shard_map` says which shard owns a bucket, `routing` where a read may go. `stores` holds everything with a
 client library: graph, log, lake, control, cache. `embedded` runs the default servers. `errors` is the one tree

@@ -1,6 +1,6 @@
 """Neo4j over bolt: fixed query templates in, rows out, errors translated.
 
-    send(template, parameters) ─► a thread of this client's own ─► one transaction a query ─► receive() -> rows
+    send(template, parameters) ─► a thread of this client's own ─► one query, one transaction ─► receive() -> rows
 
 The driver blocks, and waits for an answer for as long as the connection seems to stand. So it works on a thread of the
 client's own: `send` does not wait, and who waits gives up in time; the connection is then closed under the thread.
@@ -86,6 +86,7 @@ class Neo4jClient:
                 connection_timeout=min(self._timeout_s, CONNECT_S),
                 connection_acquisition_timeout=self._timeout_s,
                 notifications_min_severity=neo4j.NotificationMinimumSeverity.OFF,
+                telemetry_disabled=True,
             )
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="neo4j")
         return self._driver, self._thread
@@ -106,7 +107,7 @@ class Neo4jClient:
         """Rows of the oldest query whose answer was not received yet; it is committed.
 
         Raises:
-            OutcomeUnknown: the connection broke; what was sent may have been done. Unavailable: nothing was sent.
+            OutcomeUnknown: the connection broke; what was sent may have been done. Unavailable: it was not.
             QueryFailed, Overloaded: this query was refused; the following answers can still be received.
         """
         with _WRITE_SECONDS.time():
@@ -127,7 +128,9 @@ class Neo4jClient:
         until, wait_s, left = time.monotonic() + within_s, FIRST_WAIT_S, ATTEMPTS
         while True:
             try:
-                return self._transact(driver, template, parameters, until - time.monotonic())
+                return self._run(driver, neo4j.WRITE_ACCESS, template, parameters, until - time.monotonic())
+            except (DriverError, OSError) as error:
+                raise translate(error, True) from error
             except Neo4jError as error:
                 left -= 1
                 if error.code == DEADLOCK:
@@ -138,19 +141,16 @@ class Neo4jClient:
             time.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s *= 2
 
-    def _transact(self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any], left_s: float) -> Rows:
-        sent = False
-        try:
-            with (
-                driver.session(database=self._database) as session,
-                session.begin_transaction(timeout=max(0.001, left_s)) as transaction,
-            ):
-                sent = True
-                rows = transaction.run(template, dict(parameters)).values()
-                transaction.commit()
-                return rows
-        except (DriverError, OSError) as error:
-            raise translate(error, sent) from error
+    def _run(
+        self, driver: neo4j.Driver, access: str, template: str, parameters: Mapping[str, Any], timeout_s: float
+    ) -> Rows:
+        """One query, which is a transaction: the server commits it before it says that it is done.
+
+        A transaction over several messages would hold its locks for as long as a client stands still between two.
+        """
+        query = neo4j.Query(template, timeout=max(0.001, timeout_s))
+        with driver.session(database=self._database, default_access_mode=access, fetch_size=-1) as session:
+            return session.run(query, dict(parameters)).values()
 
     # --- reading
 
@@ -181,10 +181,8 @@ class Neo4jClient:
     def _read(
         self, driver: neo4j.Driver, template: str, parameters: Mapping[str, Any], timeout_s: float | None
     ) -> Rows:
-        query = neo4j.Query(template, timeout=max(0.001, timeout_s or self._timeout_s))
         try:
-            with driver.session(database=self._database, default_access_mode=neo4j.READ_ACCESS) as session:
-                return session.run(query, dict(parameters)).values()
+            return self._run(driver, neo4j.READ_ACCESS, template, parameters, timeout_s or self._timeout_s)
         except (Neo4jError, DriverError, OSError) as error:
             raise translate(error, False, timeout_s) from error
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.config import QuerySettings
-from cluster.databases import FALKORDB
+from cluster.databases import FALKORDB, NEO4J
 from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, TooCostly, Unavailable
 from cluster.query.cypher import probe
 from cluster.query.fanout import EVERY_SHARE, FanOut, Topology
@@ -37,6 +37,7 @@ class Fake:
         self.calls: list[str] = []
         self.pings: list[str] = []
         self.silent: set[str] = set()
+        self.in_neo4j: set[str] = set()
         self.reloads = 0
         self.epoch = 1
         self.replicas: dict[str, ShardState] = {}
@@ -55,7 +56,7 @@ class Fake:
         fake = self
 
         class Reader:
-            dialect = FALKORDB
+            dialect = NEO4J if shard in fake.in_neo4j else FALKORDB
 
             def read_all(self, queries: Sequence[Any], timeout_s: float | None = None) -> list[Rows]:
                 fake.calls += [shard] * len(queries)
@@ -141,6 +142,13 @@ def test_every_asks_all_with_their_epoch_and_buckets() -> None:
     merged = run(Fake(), lambda f: f.every(lambda s: (ask(s), s.epoch, s.buckets), f.deadline()))
     assert merged.answers == tuple((name, 1, MAP.buckets_of(name)) for name in NAMES)
     assert merged.complete
+
+
+def test_each_shard_is_asked_in_its_own_dialect() -> None:
+    fake = Fake()
+    fake.in_neo4j.add("shard-1")
+    merged = run(fake, lambda f: f.every(lambda s: s.dialect.name, f.deadline()))
+    assert merged.answers == ("falkordb", "neo4j", "falkordb")
 
 
 def test_retryable_failures_are_tried_again() -> None:
