@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import redis
+from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -30,7 +31,7 @@ from services.catalogue import CATALOGUE
 from services.runner import Services
 from services.spec import NotInstallable
 from services.spec import Running as Service
-from tests.graph_stores import ADDRESS, LOGIN, FalkorStore, GraphStore, Neo4jStore, neo4j_of_environment
+from tests.graph_stores import FalkorStore, GraphStore, Neo4jStore
 
 TEST_MEMORY_BYTES = 512 << 20
 
@@ -139,15 +140,13 @@ def unique(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def neo4j_store() -> Neo4jStore:
-    """The run's Neo4j server; skips the test where there is none."""
-    found = neo4j_of_environment()
-    if found is None:
-        pytest.skip(f"there is no Neo4j server: set {ADDRESS} to its bolt address and {LOGIN} to user:password")
-    return found
+def neo4j_store(service: Callable[[str], Service]) -> Neo4jStore:
+    """The run's Neo4j server; skips the test where none can be installed."""
+    server = service("neo4j-0")
+    return Neo4jStore(server.address, server.details["user"], SecretStr(server.details["password"]))
 
 
-@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.production)])
 def graph_store(request: pytest.FixtureRequest, unique: str) -> GraphStore:
     """A server of each graph database in turn."""
     if request.param == "neo4j":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,8 +15,6 @@ from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.neo4j_client import Neo4jClient
 from cluster.stores.neo4j_shard import Neo4jShard
 from cluster.stores.shard import StoredShard
-
-ADDRESS, LOGIN = "INTELGRAPH_TEST_NEO4J", "INTELGRAPH_TEST_NEO4J_AUTH"
 
 
 class GraphStore(Protocol):
@@ -93,12 +90,3 @@ class Neo4jStore:
     def driver(self) -> neo4j.Driver:
         """The official driver, for what our client does not do."""
         return neo4j.GraphDatabase.driver(self.uri, auth=(self.user, self.password.get_secret_value()))
-
-
-def neo4j_of_environment() -> Neo4jStore | None:
-    """The server that the environment names; None where it names none."""
-    uri = os.environ.get(ADDRESS)
-    if not uri:
-        return None
-    user, _, password = os.environ.get(LOGIN, "neo4j:").partition(":")
-    return Neo4jStore(uri, user, SecretStr(password))

@@ -1,6 +1,6 @@
 """Real Kafka brokers on loopback, small ones (KRaft); the first of a cluster is its controller, too.
 
-INTELGRAPH_TEST_KAFKA_HOME names a folder whose lib/ holds the jars of `kafka_2.13` and all that it needs.
+For tests that kill brokers, want several, or listen in ways that the one of `services/` does not.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import itertools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-HOME = "INTELGRAPH_TEST_KAFKA_HOME"
+from services.machine import java
 
 USER, PASSWORD = "intel", "right-and-secret"
 
@@ -38,25 +37,9 @@ _FIXED = {
     "log.retention.check.interval.ms": "500",
     "log.segment.delete.delay.ms": "100",
 }
-_LOW = ("nice", "-n", "19")
 _HEAP = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:CICompilerCount=1")
 _START_S, _STOP_S = 90.0, 30.0
 _STARTED = "Kafka Server started"
-
-
-def classpath() -> str | None:
-    """The broker's jars; None where there are none."""
-    home = os.environ.get(HOME, "")
-    return f"{home}/lib/*" if home and list(Path(home).glob("lib/kafka_2.13-*.jar")) else None
-
-
-def why_not() -> str | None:
-    """Why no broker can be started here, for a skip; None if one can be."""
-    if shutil.which("java") is None:
-        return "no Java is installed, which a Kafka broker needs"
-    if classpath() is None:
-        return f"no Kafka: {HOME} has to name a folder with its jars in lib/"
-    return None
 
 
 def free_port() -> int:
@@ -74,6 +57,7 @@ class KafkaBroker:
     """One broker with files and ports of its own; `start` after `kill` or `stop` goes on with the same ones.
 
     Args:
+        jars: folder of Kafka's.
         folder: for its files; made.
         secured: it listens with passwords, too, and with passwords over TLS.
         first: the cluster's first broker, which has to run before this one can; none: it is the first itself.
@@ -88,12 +72,13 @@ class KafkaBroker:
 
     def __init__(
         self,
+        jars: Path,
         folder: Path,
         secured: bool = False,
         first: KafkaBroker | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, self._jars, self._keytool = folder, jars, str(Path(java()).with_name("keytool"))
         clients, self.proxied_port, self.proxy_port, controller, locked, sealed = (free_port() for _ in range(6))
         self._cluster = first._cluster if first else base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self._controller = first._controller if first else f"127.0.0.1:{controller}"
@@ -133,8 +118,8 @@ class KafkaBroker:
         store = ["-alias", "broker", "-keystore", str(self.folder / "key.p12"), "-storepass", PASSWORD]
         key = ["-genkeypair", "-keyalg", "RSA", "-dname", "CN=127.0.0.1", "-ext", "SAN=IP:127.0.0.1"]
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run([*_LOW, "keytool", *key, "-storetype", "PKCS12", *store], **quiet)
-        subprocess.run([*_LOW, "keytool", "-exportcert", "-rfc", "-file", str(self.ca_file), *store], **quiet)
+        subprocess.run([self._keytool, *key, "-storetype", "PKCS12", *store], **quiet)
+        subprocess.run([self._keytool, "-exportcert", "-rfc", "-file", str(self.ca_file), *store], **quiet)
         plain = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         found = {"ssl.keystore.location": str(self.folder / "key.p12"), "ssl.keystore.password": PASSWORD}
@@ -161,7 +146,7 @@ class KafkaBroker:
 
     def _java(self, main: str) -> list[str]:
         logged = "-Dorg.slf4j.simpleLogger.logFile=System.out"
-        return [*_LOW, "java", *_HEAP, logged, "-cp", classpath() or "", main]
+        return [java(), *_HEAP, logged, "-cp", f"{self._jars}/*", main]
 
     def start(self) -> None:
         """Starts it and waits until it serves."""

@@ -171,7 +171,7 @@ class Pair:
 MakePair = Callable[[], Pair]
 
 
-@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.production)])
 def make_pair(request: pytest.FixtureRequest, unique: str) -> Iterator[MakePair]:
     """`make_pair()`: two empty shards; those made before are removed. A Neo4j server has one graph: the other shard is
     in FalkorDB."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from cluster import dialect
+from cluster import dialect_shard
+from cluster.databases import FALKORDB
 from cluster.errors import OutcomeUnknown
 from cluster.ids import BUCKETS
 from cluster.stores.falkor import FalkorClient
@@ -169,7 +170,7 @@ def test_answer_lost_after_the_commit(server_root: Path, seed: int) -> None:
             system.stop_loops()
 
 
-COMMIT = dialect.ADVANCE[-60:].encode()
+COMMIT = dialect_shard.advance(FALKORDB)[-60:].encode()
 """What only the query that moves cursors holds."""
 
 

@@ -54,7 +54,7 @@ class ShardProcess:
         self.up = True
 
     def guard(self, fence: Fence, buckets: Iterable[int]) -> None:
-        """As `dialect._GUARD`."""
+        """As `dialect.guard`."""
         m = self.memory
         leases = [c.lease for p, c in m.cursors.items() if p in fence.partitions]
         held = sum(lease == fence.lease for lease in leases) == len(fence.partitions)

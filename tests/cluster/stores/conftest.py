@@ -12,10 +12,13 @@ import pytest
 
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.lake import Lake
+from services import kafka
+from services.runner import Services
+from services.spec import NotInstallable
 from tests.cluster.stores.logs import KafkaPlace, Place, RedisPlace
-from tests.kafka_broker import KafkaBroker, why_not
+from tests.kafka_broker import KafkaBroker
 
-KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.kafka)]
+KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.production)]
 
 StartKafka = Callable[..., KafkaBroker]
 
@@ -51,13 +54,16 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 
 
 @pytest.fixture(scope="session")
-def _start_kafka(server_root: Path) -> Iterator[StartKafka]:
+def _start_kafka(server_root: Path, production: Services) -> Iterator[StartKafka]:
     started: list[KafkaBroker] = []
+    jars = production.artifacts / "kafka"
 
     def make(*arguments: Any, **named: Any) -> KafkaBroker:
-        if reason := why_not():
-            pytest.skip(reason)
-        started.append(KafkaBroker(server_root / f"kafka-{uuid.uuid4().hex[:8]}", *arguments, **named))
+        try:
+            kafka.install(production.artifacts)
+        except NotInstallable as error:
+            pytest.skip(f"kafka: {error}")
+        started.append(KafkaBroker(jars, server_root / f"kafka-{uuid.uuid4().hex[:8]}", *arguments, **named))
         started[-1].start()
         return started[-1]
 

@@ -13,7 +13,7 @@ from cluster.stores.log import Append, EventLog
 from tests.cluster.stores.logs import MANY, MB, KafkaPlace
 from tests.kafka_broker import KafkaBroker
 
-pytestmark = [pytest.mark.services, pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.services, pytest.mark.production, pytest.mark.slow]
 
 WITHIN_S = 60.0
 

@@ -27,7 +27,7 @@ from tests.cluster.stores.logs import MANY, MB, SETTINGS, KafkaPlace, fill
 from tests.fault_proxy import HALF_OPEN, FaultProxy, Faults
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
 
-pytestmark = [pytest.mark.services, pytest.mark.kafka]
+pytestmark = [pytest.mark.services, pytest.mark.production]
 
 Do = Callable[[AIOKafkaAdminClient], Awaitable[Any]]
 

@@ -17,7 +17,7 @@ from cluster.telemetry import metrics
 from tests.fault_proxy import ANSWER_LOST, HALF_OPEN, Direction, FaultProxy, Faults
 from tests.graph_stores import Neo4jStore
 
-pytestmark = [pytest.mark.services, pytest.mark.neo4j]
+pytestmark = [pytest.mark.services, pytest.mark.production]
 SECRET = "pass-phrase-7"
 SLOW = "UNWIND range(1, 50000) AS a UNWIND range(1, 50000) AS b WITH a, b WHERE a * b = 0 RETURN count(a)"
 

@@ -25,7 +25,7 @@ from cluster.values import canonical_json
 from tests.graph_stores import Neo4jStore
 from tests.strategies import make
 
-pytestmark = [pytest.mark.services, pytest.mark.neo4j]
+pytestmark = [pytest.mark.services, pytest.mark.production]
 FENCE = Fence(1, 1, (0, 1))
 HELD_S = 0.5
 ANN = make("t", "c", Kind.ENTITY, "person", "ann", "crm", 1)
