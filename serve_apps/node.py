@@ -241,10 +241,12 @@ class Node:
             self._thread(f"checkpoint-{name}", partial(self._checkpoint, name))
 
     def _specs(self) -> dict[str, ServerSpec]:
-        """Every server that has to run: log, cache, and the shards but those that were drained."""
+        """Every server that has to run: the log unless it is elsewhere, cache, and the shards but those drained."""
         known, owners = self._opened.embedded_shards(), set(self._opened.current_map().shards)
-        drained = {s.id for s in self._opened.control.shards.list() if s.state == "draining" and s.id not in owners}
-        return {name: spec for name, spec in stack(self.state_dir, len(known)).items() if name not in drained}
+        without = {s.id for s in self._opened.control.shards.list() if s.state == "draining" and s.id not in owners}
+        if self.settings.log.kind != "redis":
+            without.add("log")
+        return {name: spec for name, spec in stack(self.state_dir, len(known)).items() if name not in without}
 
     def _start_new_shards(self) -> None:
         """Start servers of shards that were registered while the node is up."""

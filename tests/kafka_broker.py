@@ -31,7 +31,7 @@ _FIXED = {
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "1",
     "broker.heartbeat.interval.ms": "500",
-    "broker.session.timeout.ms": "2000",  # or a broker that was killed waits for its old session to end
+    "broker.session.timeout.ms": "5000",  # a broker that was killed waits for its old session to end
     "log.index.size.max.bytes": "1048576",
     "log.initial.task.delay.ms": "500",
     "log.retention.check.interval.ms": "500",

@@ -37,7 +37,7 @@ from cluster.stores.kafka_wire import Produce
 
 CODECS = {"none": 0, "lz4": 3, "zstd": 4}
 
-_MAGIC, _NO_TRANSACTION_MS = 2, (1 << 31) - 1
+_MAGIC, _NO_TRANSACTION_MS, _SEQUENCE_MAX = 2, (1 << 31) - 1, (1 << 31) - 1
 _OVERHEAD_BYTES = 128
 """Of a message in a batch: its headers and lengths, at most."""
 _AGAIN_S = 0.1
@@ -119,17 +119,17 @@ class KafkaAppender:
                 await producer.lock.acquire()
         except TimeoutError as error:
             raise Unavailable(f"{WHAT}: earlier appends to partition {partition} still wait; try again") from error
+        offsets: list[int] = []
         try:
-            offsets: list[int] = []
             for batch in batches(messages, self._batch_bytes):
-                try:
-                    first = await self._batch(partition, producer, batch, deadline)
-                except Unavailable as error:
-                    if offsets:
-                        raise OutcomeUnknown(str(error), error.retry_after_s) from error
-                    raise
+                first = await self._batch(partition, producer, batch, deadline)
                 offsets.extend(range(first, first + len(batch)))
             return offsets
+        except BaseException as error:
+            producer.forget()  # another batch under a number that was used would be taken for that one, and dropped
+            if offsets and isinstance(error, Unavailable):
+                raise OutcomeUnknown(str(error), error.retry_after_s) from error
+            raise
         finally:
             producer.lock.release()
 
@@ -137,13 +137,14 @@ class KafkaAppender:
         """The batch's first offset; it is sent again until it is acknowledged or the deadline passes."""
         now_s = asyncio.get_running_loop().time
         maybe, attempt = False, 1
+        if producer.sequence + len(batch) > _SEQUENCE_MAX:
+            producer.forget()
         while not isinstance(result := await self._once(partition, producer, batch, deadline), int):
             maybe = maybe or result.maybe
             useless = result.final or (result.away and not maybe and attempt >= _TRIES_AWAY)
             if useless or (maybe and producer.id is None) or now_s() + _AGAIN_S >= deadline:
                 if not maybe:
                     raise result.error
-                producer.forget()
                 raise OutcomeUnknown(f"{result.error}. It may have been appended: append the same again", 1.0)
             attempt += 1
             await asyncio.sleep(_AGAIN_S)
@@ -215,6 +216,7 @@ def worst(failed: Sequence[BaseException], some_appended: bool) -> BaseException
 
 
 def batches(messages: Sequence[Message], most_bytes: int) -> Iterator[list[Message]]:
+    """The messages in order, as many in one batch as fit; one that is too large by itself goes alone."""
     batch: list[Message] = []
     total = 0
     for message in messages:

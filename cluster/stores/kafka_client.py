@@ -194,21 +194,19 @@ class KafkaClient:
         return int(first)
 
     async def disk_bytes(self, topic: Topic) -> int:
-        """What one copy of the topic takes on the brokers' disks: the largest replica of each partition."""
-        nodes = sorted({node for nodes in topic.replicas.values() for node in nodes})
-        sizes: dict[int, int] = {}
-        answers = await asyncio.gather(*(self._sizes(node, topic) for node in nodes), return_exceptions=True)
+        """What the partitions take on the disks of their leaders. Those without one are left out, if not all are."""
+        asked = [self._sizes(node, topic, mine) for node, mine in by_leader(topic, topic.leaders).items()]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        sizes = [answer for answer in answers if isinstance(answer, int)]
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
-        if len(failed) == len(nodes):
+        if failed and not sizes:
             raise failed[0]
-        for partition, size in (row for answer in answers if isinstance(answer, list) for row in answer):
-            sizes[partition] = max(size, sizes.get(partition, 0))
-        return sum(sizes.values())
+        return sum(sizes)
 
-    async def _sizes(self, node: int, topic: Topic) -> list[tuple[int, int]]:
-        answer = await self.send(node, LogDirs(topic.name, list(topic.replicas)))
-        found: list[tuple[int, int]] = []
+    async def _sizes(self, node: int, topic: Topic, partitions: list[int]) -> int:
+        answer = await self.send(node, LogDirs(topic.name, partitions))
+        size_bytes = 0
         for code, _, topics in answer.dirs:
             check_code(code)
-            found.extend((row[0], row[1]) for _, rows in topics for row in rows)
-        return found
+            size_bytes += sum(row[1] for _, rows in topics for row in rows)
+        return size_bytes

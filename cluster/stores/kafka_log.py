@@ -14,41 +14,43 @@ Threads may share an instance. A child process has to open its own.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from cluster.config import LogSettings
 from cluster.errors import Overloaded, Rejected, Unavailable
-from cluster.stores import kafka_log_setup as setup
 from cluster.stores.kafka_append import KafkaAppender
-from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient, connection_options
+from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient
 from cluster.stores.kafka_counts import RecordCounts
 from cluster.stores.kafka_entry import Message, encoded, total_of
 from cluster.stores.kafka_errors import CAUGHT, MOVED, OFFSET_OUT_OF_RANGE, WHAT, translate
 from cluster.stores.kafka_fetch import Part, ReadAhead, Unread, fetch
+from cluster.stores.kafka_log_setup import Opened
 from cluster.stores.kafka_loop import LoopThread
 from cluster.stores.kafka_topic import CurrentTopic, TopicGone
 from cluster.stores.log import Append, Entry, LogIdentity, LogLostTail, check_continuity, check_range
 
 _USED_FOR_S = 1.0
 """How long a reading of the bytes used is believed; what is appended meanwhile is added to it."""
-_REQUEST_SHARE = 0.75
-"""Of `timeout_s`, for one request: a connection that died unnoticed leaves time to try another."""
+_CALL_TIMES = 1.5
+"""Of `timeout_s`, for one call: a reading waits up to half of it, too."""
 
 T = TypeVar("T")
 
 
 class KafkaEventLog:
-    """`EventLog` on Kafka; made by `open_kafka_log`."""
+    """`EventLog` on Kafka; made by `cluster.stores.kafka_log_open.open_kafka_log`."""
 
     def __init__(
         self,
         thread: LoopThread,
         client: KafkaClient,
         settings: LogSettings,
-        opened: setup.Opened,
+        opened: Opened,
         clock_ms: Callable[[], int],
     ) -> None:
         self._thread, self._client, self._settings, self._clock_ms = thread, client, settings, clock_ms
@@ -140,7 +142,7 @@ class KafkaEventLog:
         return {partition: self._counts.estimate(partition, end) for partition, end in ends.items() if end}
 
     def bytes_used(self) -> int:
-        """What one copy of the log takes on the brokers' disks, bytes, as compressed.
+        """What one copy of the log takes on the brokers' disks, compressed, bytes.
 
         After a trim it falls when the brokers remove whole files, up to `log.retention.check.interval.ms` later.
         """
@@ -242,9 +244,11 @@ class KafkaEventLog:
     def _run(self, work: Coroutine[Any, Any, T], sent: bool = False) -> T:
         if self._closed:
             work.close()
-            raise Unavailable("this connection to the event log is closed; open another")
+            raise _closed()
         try:
-            return self._thread.run(work)
+            return self._thread.run(asyncio.wait_for(work, self._settings.timeout_s * _CALL_TIMES))
+        except CancelledError as error:
+            raise _closed() from error
         except CAUGHT as error:
             self._thread.soon(self._current.refresh_soon)
             raise translate(error, sent) from error
@@ -260,39 +264,5 @@ class KafkaEventLog:
             raise ValueError(f"partition {partition} of {self._identity.partitions}")
 
 
-def open_kafka_log(
-    settings: LogSettings, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-) -> KafkaEventLog:
-    """Opens the log that `settings.kafka` names, creating it where there is none; safe to call from several processes.
-
-    Args:
-        clock_ms: the time that entries are stamped with, ms since 1970.
-
-    Raises:
-        Rejected: the brokers or the topic are not fit, or the log has another number of partitions.
-        Corrupt: the log's topic is gone.
-        Unavailable: the brokers do not answer, or refuse the password.
-    """
-    options = connection_options(settings.kafka, settings.timeout_s * _REQUEST_SHARE)
-    thread = LoopThread("kafka-log")
-    try:
-        return thread.run(_opened(thread, options, settings, clock_ms))
-    except BaseException as error:
-        thread.stop()
-        if isinstance(error, CAUGHT):
-            raise translate(error) from error
-        raise
-
-
-async def _opened(
-    thread: LoopThread, options: Mapping[str, Any], settings: LogSettings, clock_ms: Callable[[], int]
-) -> KafkaEventLog:
-    client = KafkaClient(settings.kafka.bootstrap, options)
-    try:
-        await client.start()
-        opened = await setup.open_topics(client, settings)
-        await client.disk_bytes(opened.topic)  # what may not be asked is better known now
-    except BaseException:
-        await client.close()
-        raise
-    return KafkaEventLog(thread, client, settings, opened, clock_ms)
+def _closed() -> Unavailable:
+    return Unavailable("this connection to the event log is closed; open another")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.config import LogSettings
-from cluster.stores.kafka_log import open_kafka_log
+from cluster.stores.kafka_log_open import open_kafka_log
 from cluster.stores.log import EventLog
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log

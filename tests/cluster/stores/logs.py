@@ -15,7 +15,7 @@ from cluster.stores.open_log import open_log
 from cluster.stores.redis_address import RedisAddress
 from tests.kafka_broker import KafkaBroker
 
-SETTINGS = LogSettings(partitions=4, entry_bytes=1 << 20, timeout_s=2.0, block_ms=100)
+SETTINGS = LogSettings(partitions=4, entry_bytes=1 << 20, timeout_s=5.0, block_ms=100)
 MANY, MB = 1000, 1 << 20
 
 

@@ -186,7 +186,7 @@ def test_several_partitions_wake_one_reader(log: EventLog) -> None:
     assert 0.05 < waited_s < 0.8
     assert log.read_many({}, MANY, MB) == {}
     with pytest.raises(ValueError, match="block_ms"):
-        log.read(0, 2, MANY, MB, block_ms=1500)
+        log.read(0, 2, MANY, MB, block_ms=2600)
 
 
 def test_waiting_for_a_number(log: EventLog) -> None:

@@ -15,13 +15,16 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.new_topic import NewTopic
+from aiokafka.protocol.produce import ProduceRequest_v8
 from pydantic import SecretStr
 
 from cluster.config_kafka import KafkaSettings
 from cluster.errors import Corrupt, OutcomeUnknown, Rejected, Unavailable
-from cluster.stores.kafka_log import open_kafka_log
+from cluster.stores.kafka_entry import encoded
+from cluster.stores.kafka_log_open import open_kafka_log
 from cluster.stores.kafka_log_setup import topic_config
 from cluster.stores.kafka_topic import TopicGone
+from cluster.stores.kafka_wire import Produce
 from cluster.stores.log import Append, LogGap, LogLostTail, check_tails
 from tests.cluster.stores.logs import MANY, MB, SETTINGS, KafkaPlace, fill
 from tests.fault_proxy import HALF_OPEN, FaultProxy, Faults
@@ -144,7 +147,7 @@ def test_an_append_that_is_never_answered_has_an_unknown_outcome(through: KafkaP
 
 
 def test_a_connection_that_died_unnoticed_costs_no_entry(through: KafkaPlace, proxy: FaultProxy) -> None:
-    log = through.open(timeout_s=2.0)
+    log = through.open(timeout_s=4.0)
     fill(log, 1)
     proxy.set(HALF_OPEN)
     healer = threading.Timer(0.5, proxy.heal)
@@ -181,6 +184,54 @@ def test_a_topic_that_was_made_again_is_not_the_log(kafka_place: KafkaPlace) -> 
             fill(log, 1, partition)
     with pytest.raises(TopicGone, match="another log"):
         kafka_place.open()
+
+
+def test_a_broker_that_takes_only_names_is_found_out_by_its_numbers(
+    kafka_place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Produce, "_CLASSES", (ProduceRequest_v8,))
+    log = kafka_place.open()
+    assert fill(log, 3) == [1, 2, 3]
+    recreate(kafka_place)
+    produce(kafka_place, b"another log's")
+    with pytest.raises(LogLostTail):
+        fill(log, 1)
+    with pytest.raises(TopicGone):
+        fill(log, 1, partition=1)
+
+
+def test_an_append_that_was_broken_off_does_not_swallow_the_next(through: KafkaPlace, proxy: FaultProxy) -> None:
+    log = through.open(timeout_s=10.0)
+    fill(log, 1)
+    proxy.set(HALF_OPEN)
+    work = log._appender.append({0: [encoded(Append(0, b"broken off", 1), 0, 0)]})  # type: ignore[attr-defined]
+    broken = asyncio.run_coroutine_threadsafe(work, log._thread._loop)  # type: ignore[attr-defined]
+    until = time.monotonic() + 10
+    while kafka_ends(through) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    broken.cancel()
+    proxy.heal()
+    assert log.append([Append(0, b"next", 1)]) == [3]
+    assert [entry.data for entry in log.read(0, 1, MANY, MB)] == [b"broken off", b"next"]
+
+
+def kafka_ends(place: KafkaPlace) -> int:
+    """Where partition 0 ends, asked past the proxy."""
+    direct = KafkaPlace(place.broker, place.name)
+    end = direct.open().ends()[0]
+    direct.close()
+    return end
+
+
+def test_calls_of_a_closed_log_say_so(kafka_place: KafkaPlace) -> None:
+    log = kafka_place.open()
+    waiting = threading.Timer(0.2, log.close)
+    waiting.start()
+    with pytest.raises(Unavailable, match="closed"):
+        log.read(0, 0, 1, MB, block_ms=900)
+    waiting.join()
+    with pytest.raises(Unavailable, match="closed"):
+        log.ends()
 
 
 def test_a_topic_that_is_gone_is_a_lost_tail(kafka_place: KafkaPlace) -> None:
