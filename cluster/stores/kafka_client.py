@@ -81,7 +81,7 @@ class KafkaClient:
 
     def __init__(self, bootstrap: str, options: Mapping[str, Any]) -> None:
         self._hosts, self._options = [host for host in bootstrap.replace(" ", "").split(",") if host], dict(options)
-        logging.getLogger("aiokafka.client").setLevel(logging.CRITICAL)  # a line at each try; what it says is raised
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a line at each try; what it says is raised
         self._client = _Client(bootstrap_servers=self._hosts, client_id="intelgraph", **self._options)
         self._lanes, self._free = itertools.count(_DEFAULT + 1), list[int]()
 

@@ -1,0 +1,60 @@
+"""Coroutines run for threads that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from cluster.stores.kafka_loop import LoopThread
+
+
+async def answer(value: int) -> int:
+    await asyncio.sleep(0)
+    return value
+
+
+async def fail() -> None:
+    raise KeyError("it")
+
+
+def test_results_and_errors_come_back_and_stopping_twice_is_fine() -> None:
+    thread = LoopThread("loop-test")
+    assert thread.run(answer(7)) == 7
+    with pytest.raises(KeyError, match="it"):
+        thread.run(fail())
+    called = threading.Event()
+    thread.soon(called.set)
+    assert called.wait(5)
+    thread.stop()
+    thread.stop()
+    assert "loop-test" not in {running.name for running in threading.enumerate()}
+    with pytest.raises(RuntimeError):
+        thread.run(answer(7))
+
+
+def test_what_still_runs_is_cancelled_when_it_stops() -> None:
+    thread, seen, begun = LoopThread("loop-test"), list[str](), threading.Event()
+
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    def run() -> None:
+        with pytest.raises(CancelledError):
+            thread.run(wait())
+        seen.append("told")
+
+    waiting = threading.Thread(target=run)
+    waiting.start()
+    assert begun.wait(5)
+    thread.stop()
+    waiting.join(5)
+    assert sorted(seen) == ["cancelled", "told"]
+    assert not waiting.is_alive()
