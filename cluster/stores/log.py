@@ -4,7 +4,8 @@
 
 Numbers count the entries of one partition: the first is 1, and there are no gaps within a generation of the log. A
 position is the number of the last entry that was taken, so a consumer that has read nothing stands at 0.
-This module holds no client; `cluster.stores.redis_log` is the implementation on Redis Streams.
+This module holds no client. `cluster.stores.redis_log` is the implementation on Redis Streams, and
+`cluster.stores.kafka_log` the one on Kafka; `cluster.stores.open_log` opens the one that is configured.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class EventLog(Protocol):
         ...
 
     def bytes_used(self) -> int:
-        """Memory that the log's entries take, bytes."""
+        """Memory or disk that the log's entries take, bytes; what is trimmed may count for some minutes."""
         ...
 
     def trim(self, partition: int, below: int) -> int:
