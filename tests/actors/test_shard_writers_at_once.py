@@ -23,13 +23,14 @@ from tests.strategies import make
 
 pytestmark = pytest.mark.services
 CASES = tuple(f"c{n}" for n in range(12))
+SOURCES = tuple(f"s{n}" for n in range(8))
 
 
 def facts(rnd: random.Random, number: int) -> list[Record]:
-    """Entities and relationships of a few cases that meet all the time, of two sources that every case has."""
+    """Entities and relationships of a few cases that meet all the time, of sources that every case has."""
     found = []
     for position in range(1, number):
-        case, source = rnd.choice(CASES), rnd.choice(("crm", "feed"))
+        case, source = rnd.choice(CASES), rnd.choice(SOURCES)
         op = Op.DELETE if rnd.random() < 0.1 else Op.UPSERT
         a, b = (("person", f"p{rnd.randrange(5)}") for _ in "ab")
         if rnd.random() < 0.5:
@@ -42,7 +43,7 @@ def facts(rnd: random.Random, number: int) -> list[Record]:
 
 def test_writers_of_one_shard_at_once_equal_the_fold(graph_store: GraphStore) -> None:
     rnd, graph = random.Random(7), graph_store.fresh()
-    records = facts(rnd, 400)
+    records = facts(rnd, 600)
     tapes = Tapes(rnd, records)
     first = graph_store.shard(graph_store.client(graph))
     first.prepare()
