@@ -203,6 +203,34 @@ def test_a_bucket_that_is_not_owned_is_refused(make_shard: MakeShard) -> None:
     assert shard.cursors()[0].at == 0
 
 
+def test_a_bucket_that_is_dropped_is_gone_whole_and_comes_back(make_shard: MakeShard) -> None:
+    ends = ("person", "p", "person", "waits")
+    kept, gone = (
+        [
+            make("t", case, 0, "person", "p", "s", 1),
+            make("t", case, 1, "KNOWS", "r", "s", 1, ends=ends),
+            make("t", case, 2, "note", "n", "s", 1, ends=(*ends[:2], "", ""), claim='["said",1,null]'),
+            make("t", case, 0, "person", "p", "overlay/pagerank", 1, props='{"rank":1}'),
+        ]
+        for case in ("c", "d")
+    )
+    shard = make_shard()
+    writer = drive(shard, [kept + gone])
+    for _ in range(2):
+        shard.drop_bucket(1, gone[0].bucket)
+        check(shard, kept)
+    assert shard.cases() == [("t", "c")]
+    shard.raise_epoch(2)
+    shard.drop_bucket(1, kept[0].bucket)  # of a writer of the epoch before
+    check(shard, kept)
+    with pytest.raises(Fenced):
+        writer.apply(gone)
+    shard.own(2, range(BUCKETS))
+    shard.take_lease(Fence(2, 2, (0,)))
+    ShardWriter(shard, Tape([]), Fence(2, 2, (0,)), lambda bucket: True, block_ms=0).apply(gone)
+    check(shard, kept + gone)
+
+
 def test_an_overlay_revives_nothing(make_shard: MakeShard) -> None:
     entity = make("t", "c", 0, "person", "p", "s", 1)
     gone = make("t", "c", 0, "person", "p", "s", 2, op=Op.DELETE)
