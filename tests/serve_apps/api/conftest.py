@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Running
+from tests.graph_stores import FalkorStore, GraphStore
 from tests.serve_apps.api.stand import Stand
 
 
-@pytest.fixture
-def stand(falkor_server: Running, unique: str, tmp_path: Path) -> Iterator[Stand]:
-    """Two shards, small services, the application."""
-    made = Stand(falkor_server, unique, tmp_path)
+@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+def stand(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> Iterator[Stand]:
+    """Two shards, small services, the application; one shard may be in Neo4j, the other is in FalkorDB."""
+    falkor = FalkorStore(request.getfixturevalue("falkor_server"), unique)
+    first: GraphStore = request.getfixturevalue("neo4j_store") if request.param == "neo4j" else falkor
+    made = Stand((first, falkor), tmp_path)
     yield made
     made.close()

@@ -17,13 +17,11 @@ from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
 from cluster.routing import ShardState
 from cluster.shard_map import ShardMap, initial
-from cluster.stores.falkor import FalkorClient
 from serve_apps.api.app import build
 from serve_apps.api.services import Json, Services
 from serve_apps.tokens import TokenAuthority
 from tests.cluster.query.facts import EPOCH, Graph
-from tests.conftest import Running
-from tests.graph_stores import FalkorStore
+from tests.graph_stores import GraphStore
 
 NAMES = ("shard-0", "shard-1")
 
@@ -89,11 +87,12 @@ class Parts:
 class Stand:
     """Two shards, their directory, and the application."""
 
-    def __init__(self, running: Running, prefix: str, state_dir: Path, **settings: Any) -> None:
+    def __init__(self, stores: Sequence[GraphStore], state_dir: Path, **settings: Any) -> None:
         self.map: ShardMap = initial(NAMES, 8)
         self.settings = Settings.model_validate({"state_dir": state_dir, **settings})
-        self.graphs = {name: Graph(FalkorStore(running, prefix), f"{prefix}-{name}") for name in NAMES}
-        self.running, self.prefix = running, prefix
+        self.stores = dict(zip(NAMES, stores, strict=True))
+        self.names = {name: store.fresh() for name, store in self.stores.items()}
+        self.graphs = {name: Graph(store, self.names[name]) for name, store in self.stores.items()}
         self.down: set[str] = set()
         self.epoch = EPOCH
         self.gateway, self.parts = Gateway(), Parts()
@@ -115,10 +114,8 @@ class Stand:
     def reload(self) -> None:
         self.epoch = EPOCH
 
-    def connect(self, shard: str) -> FalkorClient:
-        return FalkorClient(
-            f"unix://{self.running.socket}", self.running.password, timeout_s=5.0, graph=f"{self.prefix}-{shard}"
-        )
+    def connect(self, shard: str) -> Any:
+        return self.stores[shard].client(self.names[shard], timeout_s=5.0)
 
     def write(self, records: Sequence[Record]) -> None:
         for name, graph in self.graphs.items():

@@ -18,6 +18,7 @@ from serve_apps.api.app import build
 from tests.cluster.query.facts import entity, record, relationship
 from tests.cluster.stores.test_falkor import SLOW
 from tests.conftest import StartServer
+from tests.graph_stores import FalkorStore
 from tests.serve_apps.api.stand import Stand
 
 pytestmark = pytest.mark.services
@@ -176,7 +177,8 @@ def test_a_question_that_is_too_costly_says_what_to_do(stand: Stand, monkeypatch
 def test_a_question_that_takes_too_much_memory_is_too_costly(
     start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand = Stand(start_server("shard", query_memory_bytes=4 << 20), "m", tmp_path)
+    small = FalkorStore(start_server("shard", query_memory_bytes=4 << 20), "m")
+    stand = Stand((small, small), tmp_path)
     try:
         stand.write([entity("a", "c", "T", "x")])
         with monkeypatch.context() as patch:
