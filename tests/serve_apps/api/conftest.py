@@ -11,7 +11,7 @@ from tests.graph_stores import FalkorStore, GraphStore
 from tests.serve_apps.api.stand import Stand
 
 
-@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+@pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.production)])
 def stand(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> Iterator[Stand]:
     """Two shards, small services, the application; one shard may be in Neo4j, the other is in FalkorDB."""
     falkor = FalkorStore(request.getfixturevalue("falkor_server"), unique)
