@@ -41,7 +41,7 @@ def proxy(neo4j_store: Neo4jStore) -> Iterator[FaultProxy]:
 
 def behind(proxy: FaultProxy, store: Neo4jStore, timeout_s: float = 5.0) -> Neo4jClient:
     host, port = proxy.address
-    return Neo4jClient(f"bolt://{host}:{port}", store.user, store.password, timeout_s)
+    return Neo4jClient(f"{urlsplit(store.uri).scheme}://{host}:{port}", store.user, store.password, timeout_s)
 
 
 def test_a_wrong_password_is_a_matter_of_settings_and_no_secret_is_told(neo4j_store: Neo4jStore) -> None:
