@@ -88,6 +88,9 @@ def _start(name: str, own: Path, launch: Launch) -> Running:
     log = own / LOG
     pid = _spawn(launch, own, log)
     ticks = process.start_ticks(pid)
+    running = Running(name, pid, ticks or 0, launch.address, dict(launch.details), launch.stop_signal)
+    # noted before it answers: `down` finds it also where whoever starts it is killed meanwhile
+    write_private(own / FILE, msgspec.json.encode(running).decode())
     end = time.monotonic() + launch.start_s
     while not launch.answers():
         if process.start_ticks(pid) != ticks or ticks is None:
@@ -95,11 +98,9 @@ def _start(name: str, own: Path, launch: Launch) -> Running:
             raise RuntimeError(f"{name} has ended; the end of {log}:\n{_tail(log)}")
         if time.monotonic() >= end:
             process.send(pid, ticks, signal.SIGKILL)
-            _reap(pid)
+            _wait_gone(running, _KILL_S)
             raise RuntimeError(f"{name} does not answer after {launch.start_s:.0f} s; the end of {log}:\n{_tail(log)}")
         time.sleep(_POLL_S)
-    running = Running(name, pid, ticks or 0, launch.address, dict(launch.details), launch.stop_signal)
-    write_private(own / FILE, msgspec.json.encode(running).decode())
     return running
 
 

@@ -15,7 +15,7 @@ class NotInstallable(Exception):
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A service that answers. Lies in `service.json`, which only its owner can read.
+    """A service that was started. Lies in `service.json`, which only its owner can read.
 
     Args:
         pid, start_ticks: its process; the second tells it from a later owner of the pid.

@@ -6,11 +6,13 @@ import os
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from cluster.embedded import process
 from services import artifacts, certificates, machine
 from services.catalogue import CATALOGUE, LOCKED
 from services.launching import listens
@@ -39,6 +41,10 @@ def hangs(own: Path, _: Path, __: Mapping[str, Running]) -> Launch:
     return Launch(command, "", lambda: False, start_s=0.5)
 
 
+def slow(own: Path, _: Path, __: Mapping[str, Running]) -> Launch:
+    return Launch([sys.executable, "-I", "-c", "import time; time.sleep(600)"], "", lambda: False)
+
+
 def nothing(_: Path) -> None:
     return
 
@@ -52,6 +58,7 @@ TRIALS = {
     "beside": Service("beside", "", nothing, web, needs=("web",)),
     "fails": Service("fails", "", nothing, fails),
     "hangs": Service("hangs", "", nothing, hangs),
+    "slow": Service("slow", "", nothing, slow),
     "impossible": Service("impossible", "", impossible, web),
 }
 
@@ -98,6 +105,23 @@ def test_what_does_not_come_up_is_said_with_its_last_words(here: Services, name:
     with pytest.raises(RuntimeError, match=message):
         here.start(name)
     assert here.find(name) is None
+
+
+def test_a_service_whose_starter_is_killed_is_found_and_stopped(tmp_path: Path) -> None:
+    """Before it answers: the starter waits for that when it dies."""
+    script = (
+        "from pathlib import Path; from services.runner import Services; from tests.services.test_runner import TRIALS;"
+        f"Services(Path({str(tmp_path)!r}), {{'hangs': TRIALS['slow']}}).start('hangs')"
+    )
+    here = Services(tmp_path, {"hangs": TRIALS["slow"]})
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as starter:
+        end = time.monotonic() + 60
+        while (running := here.find("hangs")) is None and time.monotonic() < end:
+            time.sleep(0.05)
+        starter.kill()
+    assert running is not None
+    assert here.stop_all() == ["hangs"]
+    assert process.start_ticks(running.pid) != running.start_ticks
 
 
 def test_what_cannot_be_installed_says_what_to_do(here: Services) -> None:
