@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +15,8 @@ from cluster.errors import OutcomeUnknown, Overloaded, TooCostly, Unavailable
 from cluster.stores.graph import QueryFailed
 from cluster.stores.neo4j_client import Neo4jClient
 from cluster.telemetry import metrics
-from tests.fault_proxy import ANSWER_LOST, HALF_OPEN, Direction, FaultProxy, Faults
+from tests.fault_proxy import HALF_OPEN, Direction, FaultProxy, Faults
+from tests.faults.harness import wait_until
 from tests.graph_stores import Neo4jStore
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
@@ -115,11 +117,14 @@ def test_a_commit_whose_answer_is_lost_leaves_the_outcome_unknown(
 ) -> None:
     writer = behind(proxy, neo4j_store)
     assert writer.read("RETURN 1", {}) == [[1]]
-    proxy.set(ANSWER_LOST)
-    with pytest.raises(OutcomeUnknown):
-        writer.write("MERGE (x:X {n: 1})", {})
-    proxy.set(Faults())
-    assert client.read("MATCH (x:X) RETURN count(x)", {}) == [[1]]  # it was done
+    proxy.set(HALF_OPEN)
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(writer.write, "MERGE (x:X {n: 1})", {})
+        wait_until(lambda: client.read("MATCH (x:X) RETURN count(x)", {}) == [[1]], 4.0, "it is done")
+        proxy.cut()
+        with pytest.raises(OutcomeUnknown):
+            told.result()
+    proxy.heal()
     writer.write("MERGE (x:X {n: 1})", {})
     assert client.read("MATCH (x:X) RETURN count(x)", {}) == [[1]]
     writer.close()
