@@ -1,4 +1,4 @@
-"""What the event log asks of a Kafka cluster, one coroutine a question, on one event loop.
+"""What log and streams ask of a Kafka cluster, one coroutine a question, on one event loop.
 
 A broker answers the requests of one connection one after the other, and a fetch may wait for entries. So what may take
 long runs on a connection that nobody else uses meanwhile, a `lane`; lanes are kept and used again.
@@ -28,9 +28,9 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DeleteRecordsRequest, D
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.offset import OffsetRequest
 
-from cluster.config_kafka import KafkaSettings
+from cluster.config_kafka import KafkaConnection
 from cluster.errors import Rejected
-from cluster.stores.kafka_errors import CAUGHT, OTHER_TOPIC, check_code
+from cluster.stores.kafka_errors import CAUGHT, LOG, OTHER_TOPIC, Named, check_code
 from cluster.stores.kafka_topic import Topic, by_leader
 from cluster.stores.kafka_wire_topics import NO_ID, LogDirs, TopicMetadata
 
@@ -42,11 +42,12 @@ _TOPIC_RESOURCE = 2
 _ALREADY_EXISTS = 36
 
 
-def connection_options(settings: KafkaSettings, timeout_s: float) -> dict[str, Any]:
+def connection_options(settings: KafkaConnection, timeout_s: float, named: Named = LOG) -> dict[str, Any]:
     """How the client connects.
 
     Args:
         timeout_s: of one request.
+        named: the cluster.
 
     Raises:
         Rejected: `ca_file` is not readable.
@@ -56,7 +57,7 @@ def connection_options(settings: KafkaSettings, timeout_s: float) -> dict[str, A
         try:
             context = ssl.create_default_context(cafile=settings.ca_file)
         except OSError as error:
-            raise Rejected(f"log.kafka.ca_file {settings.ca_file}: {error}") from error
+            raise Rejected(f"{named.settings}.ca_file {settings.ca_file}: {error}") from error
     return {
         "request_timeout_ms": max(1, int(timeout_s * 1000)),
         "security_protocol": settings.security,
@@ -172,12 +173,18 @@ class KafkaClient:
         check_code(code, said)
         return {entry[0]: entry[1] for entry in entries}
 
-    async def offsets(self, topic: Topic, partitions: Iterable[int], which: int) -> dict[int, int]:
-        """`FIRST` or `NEXT` offset, by partition."""
+    async def offsets(
+        self, topic: Topic, partitions: Iterable[int], which: int, committed: bool = False
+    ) -> dict[int, int]:
+        """`FIRST` or `NEXT` offset, by partition.
+
+        Args:
+            committed: the next one is the first that an open transaction holds back.
+        """
         found: dict[int, int] = {}
         for node, mine in by_leader(topic, partitions).items():
             asked = [(topic.name, [(partition, which) for partition in mine])]
-            answer = await self.send(node, OffsetRequest(-1, 0, asked))
+            answer = await self.send(node, OffsetRequest(-1, int(committed), asked))
             for _, rows in answer.topics:
                 for partition, code, _, offset in rows:
                     check_code(code)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from aiokafka.record.memory_records import MemoryRecords
 
 from cluster.errors import Corrupt
+from cluster.stores.kafka_unread import Unread
 from cluster.stores.log import Append, Entry
 
 _RECORDS, _APPENDED_MS, _TOTAL = "n", "t", "c"
@@ -41,6 +42,30 @@ def decoded(partition: int, record: Any) -> Entry:
         return Entry(record.offset + 1, record.value, int(headers[_RECORDS]), int(headers[_APPENDED_MS]))
     except (KeyError, ValueError, TypeError) as error:
         raise _foreign(partition, record.offset + 1) from error
+
+
+class UnreadEntries(Unread[Entry]):
+    """Entries of the log that were fetched and not taken yet.
+
+    Args:
+        after: entries up to this number are left out: a batch comes whole even if only its end was asked for.
+    """
+
+    def __init__(self, partition: int, records: bytes, after: int) -> None:
+        super().__init__(records)
+        self._partition, self._after = partition, after
+
+    def _decoded(self, batch: Any) -> list[Entry]:
+        if not batch.validate_crc():
+            raise Corrupt(
+                f"log partition {self._partition}: entry {batch.base_offset + 1} is damaged; restore its files"
+            )
+        if batch.is_control_batch:
+            return []  # it takes a number, so what follows it is found to be no continuation
+        return [decoded(self._partition, record) for record in batch if record.offset >= self._after]
+
+    def _item_bytes(self, item: Entry) -> int:
+        return len(item.data)
 
 
 def total_of(partition: int, records: bytes) -> tuple[int, int]:

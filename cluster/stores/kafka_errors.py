@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import ssl
+from typing import NamedTuple
 
 from aiokafka import errors as kafka
 
 from cluster.errors import IntelGraphError, OutcomeUnknown, Rejected, Unavailable
 
-WHAT = "the event log (Kafka)"
+
+class Named(NamedTuple):
+    """How messages name a Kafka cluster.
+
+    Args:
+        what: what it is to us.
+        settings: where the configuration says how it is reached.
+    """
+
+    what: str
+    settings: str
+
+
+LOG = Named("the event log (Kafka)", "log.kafka")
+WHAT = LOG.what
 
 CAUGHT = (kafka.KafkaError, OSError, TimeoutError)
 """What the client raises: its own errors, and those of sockets, TLS and clocks."""
@@ -72,28 +87,33 @@ def check_code(code: int, said: str | None = None) -> None:
     raise error(said or error.message)
 
 
-def translate(error: BaseException, sent: bool = False) -> IntelGraphError:
+def translate(error: BaseException, sent: bool = False, named: Named = LOG) -> IntelGraphError:
     """The error of our tree for one of the client's.
 
     Args:
         sent: the request changes something and may have reached the broker.
+        named: the cluster that it came from.
     """
+    what, settings = named
     if isinstance(error, _REFUSED):
-        return Unavailable(f"{WHAT} refuses log.kafka.user, its password or log.kafka.mechanism: {_said(error)}", 5.0)
+        refused = f"{what} refuses {settings}.user, its password or {settings}.mechanism: {_said(error)}"
+        return Unavailable(refused, 5.0)
     if isinstance(error, _FORBIDDEN):
-        return Rejected(f"{WHAT} forbids it to log.kafka.user: grant it what docs/operations.md lists ({_said(error)})")
+        return Rejected(
+            f"{what} forbids it to {settings}.user: grant it what docs/operations.md lists ({_said(error)})"
+        )
     if isinstance(error, _TOO_OLD):
-        return Rejected(f"{WHAT} needs brokers that know topic ids, Kafka 3.1 or newer ({_said(error)})")
+        return Rejected(f"{what} needs brokers that know topic ids, Kafka 3.1 or newer ({_said(error)})")
     if isinstance(error, _UNFIT):
-        return Rejected(f"{WHAT} refuses the log's settings: {_said(error)}")
+        return Rejected(f"{what} refuses what it is asked for by the settings under {settings}: {_said(error)}")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Rejected(f"{WHAT}'s certificate is not one that log.kafka.ca_file vouches for ({_said(error)})")
+        return Rejected(f"{what}'s certificate is not one that {settings}.ca_file vouches for ({_said(error)})")
     if isinstance(error, kafka.KafkaStorageError):
-        return Unavailable(f"{WHAT} cannot write to its disk: free space, restart the broker", 5.0)
-    reason = f"{WHAT} does not answer ({_said(error)})"
+        return Unavailable(f"{what} cannot use its disk: free space, restart the broker", 5.0)
+    reason = f"{what} does not answer ({_said(error)})"
     if sent:
         return OutcomeUnknown(f"{reason}; the request may have taken effect: send the same again")
-    return Unavailable(f"{reason}; see that its brokers run and that log.kafka.bootstrap names them")
+    return Unavailable(f"{reason}; see that its brokers run and that {settings}.bootstrap names them")
 
 
 def _said(error: BaseException) -> str:

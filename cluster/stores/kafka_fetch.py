@@ -1,29 +1,20 @@
-"""Reading a topic by position: fetches that carry their offsets, and what they brought and nobody has taken yet.
+"""Reading a topic by position: fetches that carry their offsets.
 
-    fetch(…) ─► records of each partition, compressed as they came ─► Unread.take(limits) ─► entries
-                                                      what is left ─► ReadAhead, until a reader comes to that position
-
-A fetch brings whole batches, mostly more than a reader takes at once. The rest waits under the position that its reader
-will ask for next, so a sequential reader fetches nothing twice; readers at other positions do not disturb it.
+fetch(…) ─► records of each partition, compressed as they came ─► Unread.take(limits) ─► entries, or a stream's records
+                                                  what is left ─► ReadAhead, until a reader comes to that position
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aiokafka.record.memory_records import MemoryRecords
-
-from cluster.errors import Corrupt
+from cluster.errors import Unavailable
 from cluster.stores.kafka_client import KafkaClient
-from cluster.stores.kafka_entry import decoded
-from cluster.stores.kafka_errors import CAUGHT, check_code
+from cluster.stores.kafka_errors import CAUGHT, Named, check_code
 from cluster.stores.kafka_topic import CurrentTopic, Topic, by_leader
 from cluster.stores.kafka_wire import FetchById
-from cluster.stores.log import Entry
 
 
 class Part(NamedTuple):
@@ -31,17 +22,33 @@ class Part(NamedTuple):
 
     Args:
         code: error code; 0 for none.
-        end: offset that the next entry will have, as the leader knows it.
+        end: offset behind the last entry that this reader may see, as the leader knows it.
         records: batches as they are stored; the last may be cut off.
+        aborted: of transactions whose entries are among them: producer id, first offset; empty unless `committed`.
     """
 
     code: int
     end: int
     records: bytes
+    aborted: Sequence[tuple[int, int]] = ()
+
+
+class _Fetch(NamedTuple):
+    """What all the requests of one fetch have in common."""
+
+    client: KafkaClient
+    topic: Topic
+    partition_bytes: int
+    committed: bool
 
 
 async def fetch(
-    client: KafkaClient, current: CurrentTopic, offsets: Mapping[int, int], partition_bytes: int, wait_ms: int
+    client: KafkaClient,
+    current: CurrentTopic,
+    offsets: Mapping[int, int],
+    partition_bytes: int,
+    wait_ms: int,
+    committed: bool = False,
 ) -> dict[int, Part]:
     """What there is from some offsets on, waiting up to `wait_ms` until there is something.
 
@@ -50,14 +57,15 @@ async def fetch(
     Args:
         offsets: of the first entry wanted, by partition.
         partition_bytes: of each partition; more where its first batch is larger.
+        committed: nothing from the first open transaction on, and which transactions were aborted.
     """
-    topic = current.topic
-    nodes = by_leader(topic, offsets)
+    one = _Fetch(client, current.topic, partition_bytes, committed)
+    nodes = by_leader(current.topic, offsets)
     wants = [(node, {partition: offsets[partition] for partition in mine}) for node, mine in nodes.items()]
     at_once = wait_ms == 0 or len(wants) > 1
-    found, failed = await _answers(client, topic, wants, partition_bytes, 0 if at_once else wait_ms)
+    found, failed = await _answers(one, wants, 0 if at_once else wait_ms)
     if at_once and wait_ms and not found and not failed:
-        found, failed = await _answers(client, topic, wants, partition_bytes, wait_ms)
+        found, failed = await _answers(one, wants, wait_ms)
     if failed:
         current.refresh_soon()
         if not found:
@@ -66,12 +74,10 @@ async def fetch(
 
 
 async def _answers(
-    client: KafkaClient, topic: Topic, wants: list[tuple[int, dict[int, int]]], partition_bytes: int, wait_ms: int
+    one: _Fetch, wants: list[tuple[int, dict[int, int]]], wait_ms: int
 ) -> tuple[dict[int, Part], list[BaseException]]:
     """Of the brokers that have answered when the first of them has something; the others' answers are let go."""
-    pending = {
-        asyncio.ensure_future(_from_one(client, topic, node, mine, partition_bytes, wait_ms)) for node, mine in wants
-    }
+    pending = {asyncio.ensure_future(_from_one(one, node, mine, wait_ms)) for node, mine in wants}
     found: dict[int, Part] = {}
     failed: list[BaseException] = []
     while pending and not (found and wait_ms):
@@ -94,109 +100,34 @@ def _let_go(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-async def _from_one(
-    client: KafkaClient, topic: Topic, node: int, offsets: dict[int, int], partition_bytes: int, wait_ms: int
-) -> dict[int, Part]:
+async def _from_one(one: _Fetch, node: int, offsets: dict[int, int], wait_ms: int) -> dict[int, Part]:
     found: dict[int, Part] = {}
-    async with client.lane() as lane:
+    async with one.client.lane() as lane:
         asked = [(offsets, wait_ms)]
         while asked:
             some, wait = asked.pop()
-            answer = await client.send(node, FetchById(topic.id, some, partition_bytes, wait), lane)
+            request = FetchById(one.topic.id, some, one.partition_bytes, wait, one.committed)
+            answer = await one.client.send(node, request, lane)
             check_code(answer.error_code)
             for _, rows, _ in answer.topics:
-                for partition, code, end, _, _, _, _, records, _ in rows:
+                for partition, code, high, stable, _, aborted, _, records, _ in rows:
+                    end = stable if one.committed else high
                     if code or records:
-                        found[partition] = Part(code, end, records or b"")
+                        gone = [(producer, first) for producer, first, _ in aborted or ()]
+                        found[partition] = Part(code, end, records or b"", gone)
                     elif end > some[partition] and len(some) > 1:  # its first batch is too large to come in company
                         asked.append(({partition: some[partition]}, 0))
     return found
 
 
-class Unread:
-    """What a fetch brought of one partition and nobody has taken yet, decoded batch by batch as it is taken.
+def without_errors(found: Mapping[int, Part], named: Named) -> dict[int, Part]:
+    """The parts that have no error code.
 
-    Args:
-        after: entries up to this number are left out: a batch comes whole even if only its end was asked for.
+    Raises:
+        Unavailable: all of them have one.
     """
-
-    def __init__(self, partition: int, records: bytes, after: int) -> None:
-        self._partition, self._after = partition, after
-        self._packed_bytes = len(records)
-        self._batches = MemoryRecords(records)
-        self._held: deque[Entry] = deque()
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory that it takes: all that was fetched, and the entries of the batch that is being taken."""
-        return self._packed_bytes + sum(len(entry.data) for entry in self._held)
-
-    def empty(self) -> bool:
-        """Whether all of it is taken.
-
-        Raises:
-            Corrupt: a batch or an entry is damaged, or not one of ours.
-        """
-        while not self._held and self._batches.has_next():
-            self._held.extend(self._decoded(self._batches.next_batch()))
-        return not self._held
-
-    def take(self, limit_entries: int, limit_bytes: int) -> list[Entry]:
-        """The next entries; at least one if there is one, otherwise up to the limits. Raises as `empty` does."""
-        taken: list[Entry] = []
-        total = 0
-        while len(taken) < max(1, limit_entries) and not self.empty():
-            total += len(self._held[0].data)
-            if taken and total > limit_bytes:
-                break
-            taken.append(self._held.popleft())
-        return taken
-
-    def _decoded(self, batch: Any) -> list[Entry]:
-        if not batch.validate_crc():
-            raise Corrupt(
-                f"log partition {self._partition}: entry {batch.base_offset + 1} is damaged; restore its files"
-            )
-        if batch.is_control_batch:
-            return []  # it takes a number, so what follows it is found to be no continuation
-        return [decoded(self._partition, record) for record in batch if record.offset >= self._after]
-
-
-class ReadAhead:
-    """What is left of fetches, by partition and position, within a bound. Threads may share an instance.
-
-    Args:
-        most_bytes: kept in all; over that, what was used longest ago is dropped.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[int, int], tuple[Unread, int]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def pop(self, partition: int, after: int) -> Unread | None:
-        """What waits for a reader at that position; it is the caller's from now on."""
-        with self._lock:
-            return self._forget((partition, after))
-
-    def put(self, partition: int, after: int, unread: Unread) -> None:
-        """Keeps it for the reader that will come to that position."""
-        with self._lock:
-            self._forget((partition, after))
-            size = unread.size_bytes
-            self._kept[partition, after] = unread, size
-            self._bytes += size
-            while self._bytes > self._most_bytes:
-                self._forget(next(iter(self._kept)))
-
-    def drop(self, partition: int, below: int) -> None:
-        """Forgets what waits at positions under `below`."""
-        with self._lock:
-            for key in [key for key in self._kept if key[0] == partition and key[1] < below]:
-                self._forget(key)
-
-    def _forget(self, key: tuple[int, int]) -> Unread | None:
-        unread, size = self._kept.pop(key, (None, 0))
-        self._bytes -= size
-        return unread
+    good = {partition: part for partition, part in found.items() if not part.code}
+    if found and not good:
+        codes = {part.code for part in found.values()}
+        raise Unavailable(f"{named.what}: a partition changes its leader (error codes {codes}); try again")
+    return good

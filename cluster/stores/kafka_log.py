@@ -26,12 +26,13 @@ from cluster.errors import Overloaded, Rejected, Unavailable
 from cluster.stores.kafka_append import KafkaAppender
 from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient
 from cluster.stores.kafka_counts import RecordCounts
-from cluster.stores.kafka_entry import Message, encoded, total_of
-from cluster.stores.kafka_errors import CAUGHT, MOVED, OFFSET_OUT_OF_RANGE, WHAT, translate
-from cluster.stores.kafka_fetch import Part, ReadAhead, Unread, fetch
+from cluster.stores.kafka_entry import Message, UnreadEntries, encoded, total_of
+from cluster.stores.kafka_errors import CAUGHT, LOG, MOVED, OFFSET_OUT_OF_RANGE, WHAT, translate
+from cluster.stores.kafka_fetch import Part, fetch, without_errors
 from cluster.stores.kafka_log_setup import Opened
 from cluster.stores.kafka_loop import LoopThread
 from cluster.stores.kafka_topic import CurrentTopic, TopicGone
+from cluster.stores.kafka_unread import ReadAhead
 from cluster.stores.log import Append, Entry, LogIdentity, LogLostTail, check_continuity, check_range
 
 _USED_FOR_S = 1.0
@@ -60,7 +61,8 @@ class KafkaEventLog:
         self._appender = KafkaAppender(
             client, self._current, kafka.compression, settings.entry_bytes, settings.timeout_s
         )
-        self._ahead, self._counts = ReadAhead(kafka.read_ahead_bytes), RecordCounts()
+        self._ahead: ReadAhead[int, UnreadEntries] = ReadAhead(kafka.read_ahead_bytes)
+        self._counts = RecordCounts()
         self._ends_known: dict[int, int] = {}
         self._used_bytes, self._used_until_s = 0, 0.0
         self._lock, self._closed = threading.Lock(), False
@@ -100,7 +102,7 @@ class KafkaEventLog:
         if missing:
             wait_ms = block_ms if len(missing) == len(after) else 0
             for partition, part in self._fetch(missing, limit_bytes, wait_ms).items():
-                waiting[partition] = Unread(partition, part.records, after[partition])
+                waiting[partition] = UnreadEntries(partition, part.records, after[partition])
         found: dict[int, list[Entry]] = {}
         for partition, unread in waiting.items():
             if unread is not None and (entries := unread.take(limit_entries, limit_bytes)):
@@ -218,10 +220,7 @@ class KafkaEventLog:
             begins, ends = self.begins(), self.ends()
             for partition in failed:
                 check_range(partition, after[partition], begins[partition], ends[partition])
-        good = {partition: part for partition, part in found.items() if not part.code}
-        if not good:
-            raise Unavailable(f"{WHAT}: a partition changes its leader (error codes {set(failed.values())}); try again")
-        return good
+        return without_errors(found, LOG)
 
     def _refresh(self, after: Mapping[int, int]) -> None:
         try:

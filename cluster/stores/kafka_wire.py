@@ -196,16 +196,20 @@ class FetchById(Request[FetchRequest13]):
         offsets: the first offset wanted, by partition.
         partition_bytes: of each partition at most, except that the first one answers with one batch at least.
         wait_ms: how long the broker may wait for the first byte.
+        committed: nothing from the first open transaction on, and the answer names the aborted ones.
     """
 
     API_KEY = 1
 
-    def __init__(self, topic_id: bytes, offsets: dict[int, int], partition_bytes: int, wait_ms: int) -> None:
-        self._topic_id, self._offsets = topic_id, offsets
+    def __init__(
+        self, topic_id: bytes, offsets: dict[int, int], partition_bytes: int, wait_ms: int, committed: bool = False
+    ) -> None:
+        self._topic_id, self._offsets, self._isolation = topic_id, offsets, int(committed)
         self._partition_bytes, self._wait_ms = partition_bytes, wait_ms
 
     def build(self, request_struct_class: Any) -> Any:
         """The request; without a session, so that each stands for itself."""
         most = min(self._partition_bytes * len(self._offsets), (1 << 31) - 1)
         each: Any = [(p, -1, offset, -1, -1, self._partition_bytes, {}) for p, offset in self._offsets.items()]
-        return request_struct_class(-1, self._wait_ms, 1, most, 0, 0, -1, [(self._topic_id, each, {})], [], "", {})
+        topics: Any = [(self._topic_id, each, {})]
+        return request_struct_class(-1, self._wait_ms, 1, most, self._isolation, 0, -1, topics, [], "", {})

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import Corrupt
-from cluster.stores.kafka_entry import encoded, total_of
-from cluster.stores.kafka_fetch import ReadAhead, Unread
+from cluster.stores.kafka_entry import UnreadEntries, encoded, total_of
+from cluster.stores.kafka_unread import ReadAhead
 from cluster.stores.log import Append
 
 MANY, MB = 1000, 1 << 20
@@ -41,7 +41,7 @@ def test_entries_come_once_in_order_and_within_the_limits(
     for sizes in batches:
         data += packed(number, sizes, codec)
         number += len(sizes)
-    unread, numbers = Unread(0, data, skip), []
+    unread, numbers = UnreadEntries(0, data, skip), []
     for limit_entries, limit_bytes in limits:
         taken = unread.take(limit_entries, limit_bytes)
         assert len(taken) <= max(1, limit_entries)
@@ -53,7 +53,7 @@ def test_entries_come_once_in_order_and_within_the_limits(
 
 def test_a_batch_that_is_cut_off_is_left_for_the_next_fetch() -> None:
     whole, half = packed(1, [10, 10]), packed(3, [10])[:-4]
-    assert [entry.number for entry in Unread(0, whole + half, 0).take(MANY, MB)] == [1, 2]
+    assert [entry.number for entry in UnreadEntries(0, whole + half, 0).take(MANY, MB)] == [1, 2]
 
 
 @pytest.mark.parametrize("at", [70, -1])
@@ -61,7 +61,7 @@ def test_a_flipped_byte_is_found(at: int) -> None:
     data = bytearray(packed(1, [100]))
     data[at] ^= 1
     with pytest.raises(Corrupt, match="entry 1 is damaged"):
-        Unread(0, bytes(data), 0).take(MANY, MB)
+        UnreadEntries(0, bytes(data), 0).take(MANY, MB)
 
 
 def test_a_record_without_our_headers_is_found() -> None:
@@ -69,7 +69,7 @@ def test_a_record_without_our_headers_is_found() -> None:
     builder.append(0, timestamp=0, key=None, value=b"x", headers=[("n", b"many")])
     data = bytes(builder.build())
     with pytest.raises(Corrupt, match="entry 1 is not one of ours"):
-        Unread(0, data, 0).take(MANY, MB)
+        UnreadEntries(0, data, 0).take(MANY, MB)
     with pytest.raises(Corrupt, match="entry 1 is not one of ours"):
         total_of(0, data)
 
@@ -79,7 +79,8 @@ def test_the_last_entry_says_the_records_so_far() -> None:
 
 
 def test_what_waits_is_given_to_one_reader_at_its_position() -> None:
-    ahead, unread = ReadAhead(MB), Unread(0, packed(1, [10, 10]), 0)
+    ahead: ReadAhead[int, UnreadEntries] = ReadAhead(MB)
+    unread = UnreadEntries(0, packed(1, [10, 10]), 0)
     assert [entry.number for entry in unread.take(1, MB)] == [1]
     ahead.put(0, 1, unread)
     assert ahead.pop(0, 0) is None
@@ -89,22 +90,22 @@ def test_what_waits_is_given_to_one_reader_at_its_position() -> None:
 
 
 def test_what_waits_is_bounded_by_bytes_decoded_ones_too() -> None:
-    ahead = ReadAhead(100_000)
+    ahead: ReadAhead[int, UnreadEntries] = ReadAhead(100_000)
     for partition in range(10):
-        unread = Unread(partition, packed(1, [30_000, 30_000], codec=3), 0)
+        unread = UnreadEntries(partition, packed(1, [30_000, 30_000], codec=3), 0)
         unread.take(1, MB)
         assert 30_000 < unread.size_bytes < 31_000
         ahead.put(partition, 1, unread)
     assert [partition for partition in range(10) if ahead.pop(partition, 1)] == [7, 8, 9]
-    ahead.put(0, 0, Unread(0, packed(1, [200_000]), 0))
+    ahead.put(0, 0, UnreadEntries(0, packed(1, [200_000]), 0))
     assert ahead.pop(0, 0) is None
 
 
 def test_what_was_trimmed_is_forgotten() -> None:
-    ahead = ReadAhead(MB)
+    ahead: ReadAhead[int, UnreadEntries] = ReadAhead(MB)
     for after in (3, 5, 8):
-        ahead.put(0, after, Unread(0, packed(after + 1, [10]), after))
-    ahead.put(1, 3, Unread(1, packed(4, [10]), 3))
+        ahead.put(0, after, UnreadEntries(0, packed(after + 1, [10]), after))
+    ahead.put(1, 3, UnreadEntries(1, packed(4, [10]), 3))
     ahead.drop(0, 6)
     assert [after for after in (3, 5, 8) if ahead.pop(0, after)] == [8]
     assert ahead.pop(1, 3)
