@@ -154,9 +154,9 @@ class KafkaClient:
         replicas = {partition: tuple(brokers) for _, partition, _, _, brokers, *_ in partitions}
         return Topic(found, found_id, leaders, replicas)
 
-    async def refresh_brokers(self) -> None:
-        """Looks up again where the brokers are."""
-        await asyncio.wait_for(self._client.force_metadata_update(), self.timeout_ms / 1000)
+    async def refresh_brokers(self) -> bool:
+        """Looks up again where the brokers are; whether one of those that are known has said so."""
+        return bool(await asyncio.wait_for(self._client.force_metadata_update(), self.timeout_ms / 1000))
 
     async def create_topic(self, name: str, partitions: int, replicas: int, config: Mapping[str, str]) -> None:
         """Makes a topic; one of that name that is there already stays as it is."""

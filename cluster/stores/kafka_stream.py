@@ -20,7 +20,7 @@ from aiokafka.errors import InvalidTopicError, KafkaError
 from cluster.config_kafka import KafkaConnection
 from cluster.errors import NotFound, Unavailable
 from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient, connection_options
-from cluster.stores.kafka_errors import CAUGHT, MOVED, OFFSET_OUT_OF_RANGE, Named, translate
+from cluster.stores.kafka_errors import CAUGHT, MOVED, OFFSET_OUT_OF_RANGE, Named, check_code, translate
 from cluster.stores.kafka_fetch import Part, fetch, without_errors
 from cluster.stores.kafka_loop import LoopThread
 from cluster.stores.kafka_stream_records import OffsetLost, StreamGone, StreamRead, TopicLook, UnreadRecords
@@ -29,8 +29,9 @@ from cluster.stores.kafka_unread import ReadAhead
 
 STREAMS = Named("the topics' Kafka cluster", "streams.kafka")
 
-_REQUEST_SHARE, _CALL_TIMES = 0.75, 1.5
-"""Of `timeout_s`: one request, so that a connection that died unnoticed leaves time for another; one call."""
+_REQUEST_SHARE, _REACH_SHARE, _CALL_TIMES = 0.75, 0.25, 1.5
+"""Of `timeout_s`: one request, so that a connection that died unnoticed leaves time for another; seeing whether a
+broker answers; one call."""
 _POLL_S, _LOOK_FOR_S = 0.1, 1.0
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class KafkaStream:
         self._settings, self._timeout_s = settings, timeout_s
         self._thread = LoopThread("kafka-stream")
         self._client: KafkaClient | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting, self._doubted = asyncio.Lock(), False
         self._topics: dict[bytes, CurrentTopic] = {}
         self._ahead: ReadAhead[tuple[bytes, int], UnreadRecords] = ReadAhead(read_ahead_bytes)
         self._lock, self._closed = threading.Lock(), False
@@ -142,22 +143,34 @@ class KafkaStream:
         """Parts that hold records; the errors of others are raised, those of the reader's offsets first."""
         try:
             current = await self._current(topic_id)
-            client = await self._connected()
-            found = await fetch(client, current, offsets, limit_bytes, wait_ms, committed=True)
+            found = await fetch(current.client, current, offsets, limit_bytes, wait_ms, committed=True)
             failed = {partition: part.code for partition, part in found.items() if part.code}
             if any(code in MOVED for code in failed.values()):
                 await current.refresh()
         except TopicGone as error:
-            self._topics.pop(topic_id, None)
+            await self._check_gone(topic_id)
             raise StreamGone(topic_id.hex()) from error
-        lost = [partition for partition, code in failed.items() if code == OFFSET_OUT_OF_RANGE]
-        if lost:
-            first = await client.offsets(current.topic, lost, FIRST)
-            end = await client.offsets(current.topic, lost, NEXT)
-            for partition in lost:
-                if not first[partition] <= offsets[partition] <= end[partition]:
-                    raise OffsetLost(partition, offsets[partition], first[partition], end[partition])
+        await self._check_lost(current, {p: offsets[p] for p, code in failed.items() if code == OFFSET_OUT_OF_RANGE})
+        if len(failed) == len(found):
+            for code in set(failed.values()) - MOVED - {OFFSET_OUT_OF_RANGE}:
+                check_code(code)
         return without_errors(found, STREAMS)
+
+    async def _check_lost(self, current: CurrentTopic, asked: Mapping[int, int]) -> None:
+        """Nothing, unless one of the offsets is outside of its partition: then `OffsetLost`."""
+        if not asked:
+            return
+        first = await current.client.offsets(current.topic, asked, FIRST)
+        end = await current.client.offsets(current.topic, asked, NEXT)
+        for partition, offset in asked.items():
+            if not first[partition] <= offset <= end[partition]:
+                raise OffsetLost(partition, offset, first[partition], end[partition])
+
+    async def _check_gone(self, topic_id: bytes) -> None:
+        """Nothing, unless the user may not see the topic any more: brokers say so of a name, and of an id nothing."""
+        known = self._topics.pop(topic_id, None)
+        if known is not None:
+            await known.client.topic(name=known.topic.name)
 
     async def _current(self, topic_id: bytes) -> CurrentTopic:
         client = await self._connected()
@@ -167,7 +180,11 @@ class KafkaStream:
         return self._topics[topic_id]
 
     async def _connected(self) -> KafkaClient:
+        """The client; a new one where none of the brokers that it knows answers: they may have moved."""
         async with self._connecting:
+            if self._client is not None and self._doubted and not await self._reaches(self._client):
+                await self._disconnect()
+            self._doubted = False
             if self._client is None:
                 options = connection_options(self._settings, self._timeout_s * _REQUEST_SHARE, STREAMS)
                 client = KafkaClient(self._settings.bootstrap, options)
@@ -178,6 +195,12 @@ class KafkaStream:
                     raise
                 self._client = client
             return self._client
+
+    async def _reaches(self, client: KafkaClient) -> bool:
+        try:
+            return await asyncio.wait_for(client.refresh_brokers(), self._timeout_s * _REACH_SHARE)
+        except CAUGHT:
+            return False
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
@@ -194,6 +217,7 @@ class KafkaStream:
         except CancelledError as error:
             raise _closed() from error
         except CAUGHT as error:
+            self._doubted = True
             raise translate(error, named=STREAMS) from error
 
 

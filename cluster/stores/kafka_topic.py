@@ -76,8 +76,8 @@ class CurrentTopic:
     """
 
     def __init__(self, client: KafkaClient, topic: Topic, timeout_s: float) -> None:
-        self._client, self._timeout_s = client, timeout_s
-        self.topic = topic
+        self._timeout_s = timeout_s
+        self.client, self.topic = client, topic
         self._refreshing: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
@@ -87,8 +87,8 @@ class CurrentTopic:
             TopicGone: the brokers do not know it any more.
         """
         try:
-            await self._client.refresh_brokers()
-            self.topic = await known_topic(self._client, self.topic.id, self._timeout_s)
+            await self.client.refresh_brokers()
+            self.topic = await known_topic(self.client, self.topic.id, self._timeout_s)
         except CAUGHT:  # whoever asks the old leader next is told
             return
 

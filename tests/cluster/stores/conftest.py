@@ -1,4 +1,4 @@
-"""An empty control store and an empty lake of one's own; places for event logs, one for each kind of log."""
+"""An empty control store and an empty lake of one's own; places for event logs, one for each kind of log; topics."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from cluster.stores.control import ControlStore, open_control
+from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.lake import Lake
 from services import kafka
 from services.runner import Services
 from services.spec import NotInstallable
 from tests.cluster.stores.logs import KafkaPlace, Place, RedisPlace
+from tests.cluster.stores.topics import Topics, reader
 from tests.kafka_broker import KafkaBroker
 
 KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.production)]
@@ -132,3 +134,17 @@ def kafka_place(kafka_broker: KafkaBroker, unique: str) -> Iterator[KafkaPlace]:
     made = KafkaPlace(kafka_broker, unique)
     yield made
     made.close()
+
+
+@pytest.fixture
+def topics(kafka_broker: KafkaBroker) -> Topics:
+    """Topics of the run's Kafka broker; tests use names of their own."""
+    return Topics(kafka_broker)
+
+
+@pytest.fixture
+def stream(kafka_broker: KafkaBroker) -> Iterator[KafkaStream]:
+    """A reader on the run's Kafka broker."""
+    opened = reader(kafka_broker.bootstrap)
+    yield opened
+    opened.close()

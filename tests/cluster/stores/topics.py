@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.admin.new_topic import NewTopic
 
+from cluster.config_kafka import KafkaConnection
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import StreamRecord
 from tests.kafka_broker import KafkaBroker
@@ -83,6 +84,16 @@ async def send(producer: AIOKafkaProducer, name: str, records: Iterable[Sent]) -
         for value, partition, key, headers, at_ms in records
     ]
     await asyncio.gather(*under_way)
+
+
+def reader(bootstrap: str, timeout_s: float = 5.0, **connection: Any) -> KafkaStream:
+    """A reader of topics."""
+    return KafkaStream(KafkaConnection(bootstrap=bootstrap, **connection), timeout_s, 4 * MB)
+
+
+def values(records: Iterable[StreamRecord]) -> list[bytes | None]:
+    """Of records."""
+    return [record.value for record in records]
 
 
 def numbered(count: int, partition: int = 0, first: int = 0, size: int = 0) -> list[Sent]:
