@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cluster.errors import NotFound, Unavailable
+from cluster.errors import NotFound
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import StreamRecord
 from tests.cluster.stores.topics import MANY, MB, Sent, Topics, numbered, read_out, reader, values
@@ -137,14 +137,3 @@ def test_a_compacted_topic_has_gaps(topics: Topics, stream: KafkaStream, unique:
     assert len(found) < number
     assert found[-1].offset == number - 1
     assert {record.key: record.value for record in found} == {b"%d" % (n % 5): b"%d" % n for n in range(number)}
-
-
-def test_nobody_listens() -> None:
-    stream = reader("127.0.0.1:9, 127.0.0.1:10", timeout_s=2.0)
-    with pytest.raises(Unavailable, match=r"streams\.kafka\.bootstrap"):
-        stream.look("any")
-    with pytest.raises(Unavailable, match=r"streams\.kafka\.bootstrap"):
-        stream.read("00" * 16, {0: 0}, 1, 1, 0)
-    stream.close()
-    with pytest.raises(Unavailable, match="closed"):
-        stream.look("any")
