@@ -1,4 +1,4 @@
-"""The ingest worker: one loop from a source to the event log.
+"""The ingest worker: batches of a source into the event log.
 
     poll → decode → validate → normalise → enrich → place → route → append → dead letters → commit
 
@@ -21,7 +21,7 @@ from actors.stages import Bad, Origin
 from cluster.config import IngestLimits
 from cluster.errors import Retryable
 from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.log import EventLog
+from cluster.stores.log import Append, EventLog
 
 T = TypeVar("T")
 
@@ -48,7 +48,11 @@ class Progress(Protocol):
         """Keep bad records durably; there may be none."""
 
     def commit(self, position: Position, acked: int, dead: int) -> None:
-        """Everything up to `position` is durable. Raises Fenced if another worker reads the same range."""
+        """Everything up to `position`, that of the batch's last item, is durable; () for a batch without items.
+
+        Raises:
+            Fenced: another worker reads the same range.
+        """
 
 
 @dataclass
@@ -81,6 +85,7 @@ class IngestWorker:
 
     Args:
         failpoint: called with `polled`, `before append`, `after append`, `before commit`, `committed`.
+        report: called before each repetition of a call; what it raises ends the batch.
     """
 
     def __init__(
@@ -91,11 +96,12 @@ class IngestWorker:
         limits: IngestLimits,
         backoff: Backoff | None = None,
         failpoint: Failpoint = no_failpoint,
+        report: Report = _tell_nobody,
     ) -> None:
         self._admission, self._log, self._progress, self._limits = admission, log, progress, limits
         self._backoff, self._failpoint = backoff or Backoff.of(limits), failpoint
         self.counts = IngestCounts()
-        self._report: Report = _tell_nobody
+        self._report = report
 
     def run(
         self,
@@ -118,18 +124,32 @@ class IngestWorker:
         self._report = report
         for items in source.batches(after, self._limits.batch_records, self._limits.batch_bytes):
             self._failpoint("polled")
-            batch = self._again(partial(self._prepare, items, origin, epoch))
-            self._failpoint("before append")
-            numbers = self._again(partial(self._append, batch))
-            self._failpoint("after append")
-            dead = [DeadRecord(items[index], bad) for index, bad in batch.bad()]
-            self._again(partial(self._progress.keep, dead))
-            self._failpoint("before commit")
-            self._again(partial(self._progress.commit, items[-1].position, batch.good, len(dead)))
-            self._failpoint("committed")
-            self._count(batch, numbers, len(dead))
+            self.take(items, origin, epoch)
             report(self.counts)
         return self.counts
+
+    def take(self, items: Sequence[Item], origin: Origin, epoch: int, beside: Sequence[Append] = ()) -> Prepared:
+        """Brings one batch to its end: in the log, its bad records kept, its position committed. Safe to repeat.
+
+        Args:
+            beside: entries that are appended with it: floors, which are no records.
+
+        Raises:
+            Retryable: a store stayed down beyond the deadline.
+        """
+        batch = self._again(partial(self._prepare, items, origin, epoch))
+        batch.entries.extend(beside)
+        self._failpoint("before append")
+        numbers = self._again(partial(self._append, batch))
+        self._failpoint("after append")
+        dead = [DeadRecord(items[index], bad) for index, bad in batch.bad()]
+        self._again(partial(self._progress.keep, dead))
+        self._failpoint("before commit")
+        position = items[-1].position if items else ()
+        self._again(partial(self._progress.commit, position, batch.good, len(dead)))
+        self._failpoint("committed")
+        self._count(batch, numbers, len(dead))
+        return batch
 
     def _prepare(self, items: Sequence[Item], origin: Origin, epoch: int) -> Prepared:
         payloads = [item.payload if type(item) is RawRecord else _bad(item) for item in items]

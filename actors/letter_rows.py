@@ -1,4 +1,4 @@
-"""What a dead letter holds, as payloads for the stages: an event, or a row that makes some.
+"""What a dead letter holds, as payloads for the stages: an event, or a row or an envelope that makes some.
 
 A row is read as its load read it, or with a corrected mapping; either way its records have the positions that the
 load's reading would have given them.
@@ -12,13 +12,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from actors.connectors import ColumnMapping, RawRecord
+from actors.connectors.debezium import changes
 from actors.connectors.kept_rows import RowReader, row_reader
-from cluster.errors import NotFound, Rejected
+from cluster.errors import BadRecord, NotFound, Rejected
 from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import DeadLetter
 
-HOLDS, ROW, EVENT = "holds", "row", "event"
-"""The header of a letter of a file that says what its payload is."""
+HOLDS, ROW, EVENT, ENVELOPE = "holds", "row", "event", "envelope"
+"""The header of a letter that says what its payload is."""
+READ_WITH = "snapshot_lsn"
+"""The header of an envelope of change capture: what it has to be read with."""
 
 
 class LetterRows:
@@ -45,11 +48,13 @@ class LetterRows:
             reader = self._reader(letter)
             return reader if isinstance(reader, str) else ""
         if self._mapping is not None:
-            return "it holds an event, and a mapping is for rows: replay it without one"
+            return "it holds no row, and a mapping is for rows: replay it without one"
         return ""
 
     def records(self, letter: DeadLetter) -> list[RawRecord]:
         """Payloads with their positions. Raises BadRecord; only for letters that are not refused."""
+        if letter.headers.get(HOLDS) == ENVELOPE:
+            return _changed(letter)
         if letter.headers.get(HOLDS) != ROW:
             return [RawRecord(letter.position, letter.payload)]
         reader = self._reader(letter)
@@ -66,6 +71,13 @@ class LetterRows:
             except (NotFound, Rejected) as error:
                 self._readers[load] = error.reason
         return self._readers[load]
+
+
+def _changed(letter: DeadLetter) -> list[RawRecord]:
+    found = changes(letter.payload, int(letter.headers.get(READ_WITH, 0)))
+    if found.truncation is not None:
+        raise BadRecord("schema", "it says that the table was emptied: that cannot be replayed; read the table again")
+    return [RawRecord((letter.position[0], number), event) for number, event in enumerate(found.payloads, 1)]
 
 
 def _reader_of(described: Mapping[str, Any], corrected: ColumnMapping | None) -> RowReader:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cluster.config_fields import Bytes, Few, Hours, Many, Port, Seconds, Section, Share
 from cluster.config_kafka import KafkaSettings
+from cluster.config_streams import StreamSettings
 from cluster.errors import Rejected
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class Settings(Section):
     state_dir: Path = Path(".intelgraph")
     records: RecordLimits = RecordLimits()
     ingest: IngestLimits = IngestLimits()
+    streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     shards: ShardSettings = ShardSettings()
     lake: LakeSettings = LakeSettings()

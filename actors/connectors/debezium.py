@@ -82,12 +82,13 @@ class Changes:
     snapshot_lsn: int
 
 
-def changes(value: bytes | None, snapshot_lsn: int) -> Changes:
+def changes(value: bytes | None, snapshot_lsn: int, table: str | None = None) -> Changes:
     """The changes of one record of a table's topic.
 
     Args:
         value: the record's value, with or without its schema; None: a tombstone.
         snapshot_lsn: of the record before in the same Kafka partition; 0 before the first.
+        table: the only one whose changes are wanted; None: any of `TABLES`.
 
     Raises:
         BadRecord: it is no envelope, of no such table, without an LSN, or lacks a value that the connector did not
@@ -102,6 +103,10 @@ def changes(value: bytes | None, snapshot_lsn: int) -> Changes:
     kind = TABLES.get(source.table)
     if kind is None:
         raise BadRecord("schema", f"table {source.table!r}: changes of {', '.join(TABLES)} are read")
+    if table is not None and source.table != table:
+        raise BadRecord(
+            "schema", f"table {source.table!r} in the topic of table {table!r}: give it a stream of its own"
+        )
     position, snapshot_lsn = _position(envelope, snapshot_lsn)
     if envelope.op == _TRUNCATE:
         return Changes((), Truncation(source.table, position), snapshot_lsn)

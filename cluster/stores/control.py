@@ -24,6 +24,7 @@ from cluster.stores.control_pushes import PushKeys
 from cluster.stores.control_runs import Pointers, Runs
 from cluster.stores.control_shards import ShardMaps, Shards
 from cluster.stores.control_sources import Sources
+from cluster.stores.control_streams import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class ControlStore:
     shard_maps: ShardMaps
     sources: Sources
     loads: Loads
+    streams: Streams
     acceptance: Acceptance
     pushes: PushKeys
     dead_letters: DeadLetters
@@ -70,6 +72,7 @@ def open_control(url: str, idempotency_hours: float = 24.0, busy_timeout_s: floa
         shard_maps=ShardMaps(database),
         sources=Sources(database),
         loads=Loads(database),
+        streams=Streams(database),
         acceptance=Acceptance(database, idempotency_hours),
         pushes=PushKeys(database, idempotency_hours),
         dead_letters=DeadLetters(database),

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from cluster.errors import Conflict, NotFound, Rejected
 from cluster.stores.control_database import ControlDatabase
-from cluster.stores.control_sources import live_source_in, set_counters
-from cluster.stores.control_tables import epochs, load_ranges, loads
+from cluster.stores.control_epochs import epoch_of
+from cluster.stores.control_tables import load_ranges, loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Loads:
             NotFound, Forbidden: there is no such source, or it is killed.
         """
         with self._database.write() as connection:
-            return _epoch_of(connection, tenant, source, digest, now)
+            return epoch_of(connection, [tenant], source, digest, now)
 
     def start(
         self,
@@ -83,7 +83,7 @@ class Loads:
             NotFound, Forbidden: there is no such source, or it is killed.
         """
         with self._database.write() as connection:
-            epoch = _epoch_of(connection, tenant, source, digest, now)
+            epoch = epoch_of(connection, [tenant], source, digest, now)
             same = (loads.c.tenant == tenant, loads.c.source == source, loads.c.digest == digest)
             running = connection.execute(select(loads).where(*same, loads.c.state == "running").limit(1)).one_or_none()
             if running is not None:
@@ -168,18 +168,6 @@ class Loads:
                 raise Rejected(f"load {load} was undone; start it again")
             if found.state != state:
                 connection.execute(update(loads).where(loads.c.id == load).values(state=state, ended=now))
-
-
-def _epoch_of(connection: Connection, tenant: str, source: str, digest: str, now: float) -> int:
-    found = live_source_in(connection, tenant, source)
-    same = (epochs.c.tenant == tenant, epochs.c.source == source, epochs.c.digest == digest)
-    epoch = connection.execute(select(epochs.c.epoch).where(*same)).scalar_one_or_none()
-    if epoch is not None:
-        return int(epoch)
-    row = {"tenant": tenant, "source": source, "digest": digest, "epoch": found.next_epoch, "created": now}
-    connection.execute(insert(epochs).values(**row))
-    set_counters(connection, found, next_epoch=found.next_epoch + 1)
-    return found.next_epoch
 
 
 def _move(connection: Connection, load: str, range: int, expected: int, position: int) -> None:

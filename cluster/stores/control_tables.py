@@ -148,6 +148,21 @@ consumer_positions = Table(
     Column("partition", BigInteger, primary_key=True, autoincrement=False), _whole("number"), _seconds("at"),
 )  # fmt: skip
 
+streams = Table(
+    "streams", metadata,
+    Column("name", Text, primary_key=True), _text("tenants"), _text("topic"), _text("format"), _text("table", ""),
+    _text("begin"), _text("state"), _text("note", ""), _text("topic_id", ""),
+    _whole("timeline_epoch", 0), _seconds("looked", nullable=True), _seconds("created"),
+)  # fmt: skip
+
+stream_partitions = Table(
+    "stream_partitions", metadata,
+    Column("stream", Text, ForeignKey("streams.name"), primary_key=True),
+    Column("partition", BigInteger, primary_key=True, autoincrement=False),
+    _whole("epoch"), _whole("start"), _whole("offset"), Column("cut", BigInteger), _whole("carried", 0),
+    _whole("end", 0), _whole("acked", 0), _whole("dead", 0), _whole("record_ms", 0),
+)  # fmt: skip
+
 logs = Table(
     "logs", metadata,
     Column("generation", BigInteger, primary_key=True, autoincrement=False), _text("name"), _whole("partitions"),

@@ -1,7 +1,7 @@
 """Every metric that processes count, declared once. Each counts in its own registry; `merge` puts them together. What
 the stores count themselves is in `stored`.
 
-Labels are bounded: stage, shard, partition, outcome and store are sets that configuration bounds. Tenants, cases and
+Labels are bounded: stage, shard, stream, partition, outcome and store are sets that operators bound. Tenants, cases and
 sources are not labels: they are in the logs and in `intelgraph lag`.
 """
 
@@ -46,6 +46,12 @@ READ_RECORDS = _counter("stage_records", "Records that a stage has taken in.", "
 LAG_RECORDS = _gauge("lag_records", "Records in the log that a consumer has not applied.", "consumer", "partition")
 LAG_SECONDS = _gauge(
     "lag_seconds", "Age of the oldest record that a consumer has not applied.", "consumer", "partition"
+)
+STREAM_LAG_RECORDS = _gauge(
+    "stream_lag_records", "Records of a topic that its stream has not read.", "stream", "partition"
+)
+STREAM_LAG_SECONDS = _gauge(
+    "stream_lag_seconds", "Age of the last record read, while there are others behind it.", "stream", "partition"
 )
 SNAPSHOT_AGE_SECONDS = _gauge("snapshot_age_seconds", "Seconds since the newest snapshot's asOf.", "store")
 LOG_BYTES = _gauge("log_bytes", "Bytes held by the log.", "store")

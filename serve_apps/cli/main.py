@@ -20,6 +20,7 @@ from serve_apps.cli import (
     shards,
     snapshots,
     sources,
+    streams,
 )
 
 HELP = """IntelGraph: live facts in, ranked and answerable cases out.
@@ -35,8 +36,8 @@ app = typer.Typer(
     rich_markup_mode="rich", context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 
-for module in (demonstration, lifecycle, lag, shards, access, ingest, sources, dead_letters, facts, query, snapshots,
-               overlays):  # fmt: skip
+for module in (demonstration, lifecycle, lag, shards, access, ingest, sources, streams, dead_letters, facts, query,
+               snapshots, overlays):  # fmt: skip
     module.register(app)
 
 

@@ -168,7 +168,7 @@ def test_a_letter_that_holds_an_event_takes_no_mapping(desk: Desk) -> None:
     desk.load(written(desk.folder, "csv", [ROWS[0]]), ["type=no type", "id={mail}"])
     assert desk.letter().headers["holds"] == "event"
     (told,) = desk.replay(BY_MAIL).letters
-    assert "holds an event" in told.reason
+    assert "it holds no row" in told.reason
     assert desk.letter().attempts == 0
 
 

@@ -1,0 +1,113 @@
+"""How far a partition of a stream is read: offsets in the control store, bad records as their tenants' dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from actors.admission import Clock
+from actors.connectors import BadRaw, Position
+from actors.connectors.topic import TopicBatch
+from actors.ingest import DeadRecord
+from actors.letter_rows import ENVELOPE, EVENT, HOLDS, READ_WITH
+from cluster.errors import Conflict, Fenced
+from cluster.stores.control import ControlStore
+from cluster.stores.control_dead_letters import NewDeadLetter
+from cluster.stores.control_streams import Read
+from cluster.streams.model import Stream, StreamPartition
+
+
+class StreamProgress:
+    """`actors.ingest.Progress` of one partition of a stream, under one lease.
+
+    Args:
+        token: of the partition's lease.
+        clock: seconds since 1970.
+        keep_bytes: of a bad record.
+    """
+
+    def __init__(
+        self, control: ControlStore, stream: Stream, part: StreamPartition, token: int, clock: Clock, keep_bytes: int
+    ) -> None:
+        self._control, self._stream, self._part = control, stream, part
+        self._clock, self._keep_bytes = clock, keep_bytes
+        self._read = Read(part.partition, token, part.epoch, part.offset, part.offset, part.carried)
+        self._batch = TopicBatch(part.carried)
+
+    @property
+    def offset(self) -> int:
+        """The next to read."""
+        return self._read.before
+
+    @property
+    def carried(self) -> int:
+        """What the next record has to be read with."""
+        return self._batch.carried
+
+    @property
+    def origin_epoch(self) -> int:
+        """Of records that bring positions of their own: offsets do not order them, so the range is not theirs."""
+        return self._stream.timeline_epoch if self._stream.spec.format == "debezium" else self._part.epoch
+
+    def reading(self, batch: TopicBatch, offset: int, record_ms: int) -> None:
+        """What the next calls are about: a batch that ends before `offset`."""
+        self._batch, self._read = batch, replace(self._read, offset=offset, carried=batch.carried, record_ms=record_ms)
+
+    def keep(self, dead: Sequence[DeadRecord]) -> None:
+        """Keep bad records durably. Safe to call twice."""
+        by_tenant: dict[str, list[NewDeadLetter]] = {}
+        for record in dead:
+            tenant = tenant_of(record.item.payload, self._stream.spec.tenants)
+            by_tenant.setdefault(tenant, []).append(self._letter(record))
+        for tenant, letters in by_tenant.items():
+            self._control.dead_letters.add(tenant, letters, self._clock(), self._keep_bytes)
+
+    def commit(self, position: Position, acked: int, dead: int) -> None:
+        """Move the partition on. Safe to call twice."""
+        read = replace(self._read, acked=acked, dead=dead)
+        try:
+            self._control.streams.commit(self._stream.spec.name, read)
+        except Conflict as error:
+            if not self._stands_at(read):
+                raise Fenced(f"{self._where()}: another worker has read on; leave it to it") from error
+        self._read = replace(self._read, before=read.offset)
+
+    def _stands_at(self, read: Read) -> bool:
+        """Whether an earlier call has succeeded after all."""
+        parts = self._control.streams.partitions(self._stream.spec.name)
+        return any((p.partition, p.epoch, p.offset) == (read.partition, read.epoch, read.offset) for p in parts)
+
+    def _where(self) -> str:
+        return f"stream {self._stream.spec.name}, partition {self._part.partition}"
+
+    def _letter(self, dead: DeadRecord) -> NewDeadLetter:
+        item, bad, part = dead.item, dead.bad, self._part
+        headers: dict[str, Any] = {
+            "topic": self._stream.spec.topic, "partition": part.partition, "offset": item.position[0], HOLDS: EVENT,
+        }  # fmt: skip
+        if item.position in self._batch.read_with:
+            headers |= {HOLDS: ENVELOPE, READ_WITH: self._batch.read_with[item.position]}
+        name = str(part.partition)
+        if self.origin_epoch != part.epoch:  # places are offsets of the range, whatever the epoch of the record
+            name = f"{name}/{part.epoch}"
+        return NewDeadLetter(
+            self._stream.spec.name, self.origin_epoch, item.position, bad.error_class, bad.reason, item.payload,
+            partition=name, type=bad.type, headers=headers,
+            payload_bytes=item.whole_bytes if isinstance(item, BadRaw) else 0,
+        )  # fmt: skip
+
+
+def tenant_of(payload: bytes, tenants: Sequence[str]) -> str:
+    """Whose a bad record is: the tenant that it names if that is one of the stream's, else the stream's owner."""
+    try:
+        found = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return tenants[0]
+    for name in ("payload", "after", "before"):
+        inner = found.get(name) if isinstance(found, dict) else None
+        found = inner if isinstance(inner, dict) and inner else found
+    named = found.get("tenant") if isinstance(found, dict) else None
+    return named if isinstance(named, str) and named in tenants else tenants[0]

@@ -1,0 +1,282 @@
+"""Reads one stream: the partitions that a worker was given, in one thread, into the event log.
+
+    leases → topic.read(offsets) → items → stages → append → dead letters → commit (offset, under the lease)
+
+While the log is full or a store is down the thread waits with one batch in its hands, and the topic is not read on:
+that is the back-pressure. What is read twice, after a crash or by a worker that lost its lease, is a duplicate.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.admission import Admission, Clock, open_admission
+from actors.connectors.topic import TopicRecord, topic_batch
+from actors.ingest import IngestCounts, IngestWorker
+from actors.stages import Origin
+from actors.stream_progress import StreamProgress
+from cluster import batch
+from cluster.config import Settings
+from cluster.errors import Conflict, Fenced, IntelGraphError, NotFound, Retryable
+from cluster.model import floor_record
+from cluster.stores.control import ControlStore
+from cluster.stores.control_streams import partition_lease
+from cluster.stores.files import Failpoint, no_failpoint
+from cluster.stores.log import Append, EventLog
+from cluster.streams.model import Stream, StreamPartition
+from cluster.telemetry import metrics
+from cluster.telemetry.logs import Log
+from cluster.versions import encode
+
+LOG = Log("intelgraph.stream")
+_REFRESH_S, _IDLE_S, _PAUSE_FIRST_S, _PAUSE_MOST_S = 0.5, 0.1, 0.1, 5.0
+
+
+class TimedRecord(TopicRecord, Protocol):
+    """A record with its time."""
+
+    @property
+    def timestamp_ms(self) -> int:
+        """As producer or broker gave it, ms since 1970."""
+
+
+class PartitionRead(Protocol):
+    """What was read of a partition."""
+
+    @property
+    def records(self) -> Sequence[TimedRecord]:
+        """In the order of their offsets."""
+
+    @property
+    def next(self) -> int:
+        """Offset to go on at."""
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last record that is there."""
+
+
+class TopicReader(Protocol):
+    """What this loop needs of the broker's side: `cluster.stores.kafka_stream.KafkaStream`."""
+
+    def read(
+        self, topic_id: str, offsets: Mapping[int, int], limit_records: int, limit_bytes: int, block_ms: int
+    ) -> Mapping[int, PartitionRead]:
+        """Records of partitions from some offsets on; waits up to `block_ms` for a first one."""
+
+
+@dataclass
+class ReaderStatus:
+    """What a reader tells of itself: `partitions` are those that it holds."""
+
+    stream: str
+    state: str = "starting"
+    reason: str = ""
+    partitions: tuple[int, ...] = ()
+    acked: int = 0
+    dead: int = 0
+
+
+@dataclass
+class _Held:
+    """A partition under lease."""
+
+    part: StreamPartition
+    token: int
+    progress: StreamProgress
+    worker: IngestWorker
+    origin: Origin
+
+
+class _Stop(Exception):
+    """No error: the thread was asked to end."""
+
+
+class StreamReader:
+    """Reads until `stop`. `run` is for one thread; the rest may be called by others.
+
+    Args:
+        holder: names whoever reads: a process that is started again takes its own leases over at once.
+        open_log: a connection to the event log of one's own.
+        failpoint: as `actors.ingest.IngestWorker` calls it.
+    """
+
+    def __init__(
+        self,
+        control: ControlStore,
+        settings: Settings,
+        open_log: Callable[[], EventLog],
+        topic: TopicReader,
+        name: str,
+        holder: str,
+        clock: Clock = time.time,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
+        self._control, self._settings, self._open_log, self._topic = control, settings, open_log, topic
+        self._name, self._holder, self._clock, self._failpoint = name, holder, clock, failpoint
+        self._stopping = threading.Event()
+        self._wanted: frozenset[int] = frozenset()
+        self._held: dict[int, _Held] = {}
+        self._stream: Stream | None = None
+        self._due = 0.0
+        self._partitions_of_log = 0
+        self.status = ReaderStatus(name)
+
+    def assign(self, partitions: Collection[int]) -> None:
+        """What has to be read from now on; what is read no longer is given back after the batch at hand."""
+        if self._wanted != frozenset(partitions):
+            self._wanted, self._due = frozenset(partitions), 0.0
+
+    def stop(self) -> None:
+        """End after the batch at hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Reads until `stop`. Errors that may pass are waited for; others are shown and looked at again."""
+        pause_s = _PAUSE_FIRST_S
+        while not self._stopping.is_set():
+            before = self.status.acked
+            try:
+                with closing(self._open_log()) as log:
+                    self._loop(log)
+            except _Stop:
+                pass
+            except Retryable as error:
+                self._say("waiting", error)
+            except IntelGraphError as error:
+                self._say("stopped", error)
+            if self.status.acked != before:
+                pause_s = _PAUSE_FIRST_S
+            self._give_back(())
+            self._due = 0.0
+            self._stopping.wait(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MOST_S)
+
+    def _say(self, state: str, error: IntelGraphError) -> None:
+        self.status.state, self.status.reason = state, str(error)
+        LOG.warning("stream_begins_anew", stream=self._name, state=state, reason=str(error))
+
+    def _loop(self, log: EventLog) -> None:
+        self._partitions_of_log = log.identity.partitions
+        admission = open_admission(self._control, self._settings, self._partitions_of_log)
+        ingest, streams = self._settings.ingest, self._settings.streams
+        while not self._stopping.is_set():
+            stream = self._refreshed(log, admission)
+            offsets = {p: held.progress.offset for p, held in self._held.items() if not _at_cut(held)}
+            if stream is None or not offsets:
+                self._stopping.wait(_IDLE_S)
+                continue
+            found = self._topic.read(
+                stream.topic_id, offsets, ingest.batch_records, ingest.batch_bytes, streams.block_ms
+            )
+            for partition, read in found.items():
+                self._take(self._held[partition], read)
+            self.status.state, self.status.reason = "running", ""
+
+    def _refreshed(self, log: EventLog, admission: Admission) -> Stream | None:
+        """The stream and the partitions that are ours, looked up again now and then; None while nothing is to be
+        read."""
+        if time.monotonic() < self._due:
+            return self._stream
+        self._due = time.monotonic() + _REFRESH_S
+        self._stream = self._looked_up(log, admission)
+        self.status.partitions = tuple(sorted(self._held))
+        return self._stream
+
+    def _looked_up(self, log: EventLog, admission: Admission) -> Stream | None:
+        try:
+            stream = self._control.streams.get(self._name)
+        except NotFound:
+            self._held.clear()
+            return None
+        if stream.state != "active":
+            self._give_back(())
+            self.status.state, self.status.reason = stream.state, stream.note
+            return None
+        parts = {part.partition: part for part in self._control.streams.partitions(self._name) if part.epoch}
+        self._give_back(self._wanted & parts.keys())
+        for partition in self._wanted & parts.keys():
+            self._hold(stream, parts[partition], log, admission)
+        return stream
+
+    def _give_back(self, keep: Collection[int]) -> None:
+        for partition in [p for p in self._held if p not in keep]:
+            held = self._held.pop(partition)
+            with suppress(IntelGraphError):  # then its time runs out
+                self._control.leases.release(partition_lease(self._name, partition), held.token)
+
+    def _hold(self, stream: Stream, part: StreamPartition, log: EventLog, admission: Admission) -> None:
+        """Renew the partition's lease, or take it; one that another holds is tried again at the next look."""
+        name, lease_s = partition_lease(self._name, part.partition), self._settings.streams.lease_s
+        held = self._held.get(part.partition)
+        if held is not None:
+            try:
+                self._control.leases.renew(name, held.token, lease_s, self._clock())
+            except Fenced:
+                del self._held[part.partition]
+                held = None
+        if held is not None and held.part.epoch == part.epoch:
+            held.part = part
+            return
+        try:
+            token = self._control.leases.acquire(name, self._holder, lease_s, self._clock())
+        except Conflict:
+            return
+        part = next(p for p in self._control.streams.partitions(self._name) if p.partition == part.partition)
+        self._held[part.partition] = self._begun(stream, part, token, log, admission)
+
+    def _begun(self, stream: Stream, part: StreamPartition, token: int, log: EventLog, admission: Admission) -> _Held:
+        ingest = self._settings.ingest
+        progress = StreamProgress(self._control, stream, part, token, self._clock, ingest.dead_letter_payload_bytes)
+        worker = IngestWorker(admission, log, progress, ingest, failpoint=self._failpoint, report=self._waiting)
+        origin = Origin(frozenset(stream.spec.tenants), frozenset({stream.spec.name}), epoch=progress.origin_epoch)
+        return _Held(part, token, progress, worker, origin)
+
+    def _waiting(self, counts: IngestCounts) -> None:
+        self.status.state, self.status.reason = "waiting", counts.waiting
+        if self._stopping.is_set():
+            raise _Stop
+
+    def _take(self, held: _Held, read: PartitionRead) -> None:
+        cut, progress, stream = held.part.cut, held.progress, self._stream
+        records = read.records if cut is None else [record for record in read.records if record.offset < cut]
+        upto = read.next if cut is None else min(read.next, cut)
+        if upto <= progress.offset or stream is None:
+            return
+        found = topic_batch(stream.spec, records, progress.carried, self._settings.ingest.dead_letter_payload_bytes)
+        progress.reading(found, upto, max((record.timestamp_ms for record in records), default=0))
+        floors = [entry for position in found.emptied for entry in self._floors(stream, held, position)]
+        try:
+            batch = held.worker.take(found.items, held.origin, held.part.epoch, floors)
+        except Fenced as error:
+            LOG.warning("partition_left", stream=self._name, partition=held.part.partition, reason=str(error))
+            self._held.pop(held.part.partition, None)
+            return
+        self.status.acked += batch.good
+        self.status.dead += len(batch.bad())
+        self._measure(held, read)
+
+    def _floors(self, stream: Stream, held: _Held, position: Sequence[int]) -> list[Append]:
+        """A floor on every log partition, for every tenant: the table was emptied of all of them."""
+        version = encode(held.origin.epoch, position)
+        return [
+            Append(partition, batch.encode([floor_record(tenant, stream.spec.name, "", version, partition)]), 0)
+            for tenant in stream.spec.tenants
+            for partition in range(self._partitions_of_log)
+        ]
+
+    def _measure(self, held: _Held, read: PartitionRead) -> None:
+        labels = (self._name, str(held.part.partition))
+        behind = max(0, read.end - held.progress.offset)
+        metrics.STREAM_LAG_RECORDS.labels(*labels).set(behind)
+        age_s = self._clock() - read.records[-1].timestamp_ms / 1000 if behind and read.records else 0.0
+        metrics.STREAM_LAG_SECONDS.labels(*labels).set(max(0.0, age_s))
+
+
+def _at_cut(held: _Held) -> bool:
+    return held.part.cut is not None and held.progress.offset >= held.part.cut

@@ -1,0 +1,105 @@
+"""Looks at the topics of all streams, keeps what has changed, and shares the partitions out to the workers.
+
+    every look_s: topic.look → control store (`cluster.streams.follow`) → shares → worker.assign
+
+One thread does it, beside the supervisor. Should two do it for a moment, they say the same: shares are a function of
+streams and workers, and a partition has one reader in effect, by its lease.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from actors.admission import Clock
+from actors.stream_shares import Part, shared_out
+from cluster.errors import IntelGraphError
+from cluster.stores.control import ControlStore
+from cluster.streams.model import Look, Stream
+from cluster.telemetry.logs import Log
+
+LOG = Log("intelgraph.streams")
+
+Assign = Callable[[str, Mapping[str, Collection[int]]], None]
+"""(worker, partitions by stream). Does not block for long; raises nothing for a worker that is away."""
+
+
+class LookedAt(Protocol):
+    """A topic as a broker's client gives it."""
+
+    @property
+    def id(self) -> str:
+        """Hexadecimal."""
+
+    @property
+    def first(self) -> Mapping[int, int]:
+        """First offset that can be read, by partition."""
+
+    @property
+    def end(self) -> Mapping[int, int]:
+        """Offset behind the last record, by partition."""
+
+
+class StreamWatch:
+    """For one thread; `problems` may be read by others.
+
+    Args:
+        look: at a topic by its name.
+        workers: names of those that partitions go to.
+    """
+
+    def __init__(
+        self,
+        control: ControlStore,
+        look: Callable[[str], LookedAt],
+        workers: Sequence[str],
+        assign: Assign,
+        clock: Clock = time.time,
+    ) -> None:
+        self._control, self._look, self._workers, self._assign = control, look, workers, assign
+        self._clock = clock
+        self.problems: Mapping[str, str] = {}
+
+    def run(self, every_s: float, stopping: threading.Event) -> None:
+        """`turn` every few seconds until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                self.turn()
+            except Exception as error:  # a thread that dies would share out nothing ever after: say it, look again
+                LOG.error("streams_look_failed", error)
+            stopping.wait(every_s)
+
+    def turn(self) -> None:
+        """One look at everything."""
+        streams = [stream for stream in self._control.streams.list() if stream.state == "active"]
+        problems = {stream.spec.name: problem for stream in streams if (problem := self._looked(stream))}
+        for name in problems.keys() - self.problems.keys():
+            LOG.warning("topic_not_seen", stream=name, reason=problems[name])
+        self.problems = problems
+        parts = [part for stream in streams for part in self._parts(stream)]
+        for worker, mine in shared_out(parts, self._workers).items():
+            shares: dict[str, list[int]] = {}
+            for stream, partition in sorted(mine):
+                shares.setdefault(stream, []).append(partition)
+            self._assign(worker, shares)
+
+    def _parts(self, stream: Stream) -> list[Part]:
+        name = stream.spec.name
+        return [(name, part.partition) for part in self._control.streams.partitions(name)]
+
+    def _looked(self, stream: Stream) -> str:
+        """Keeps what a topic is now; what stands against that, in words."""
+        name = stream.spec.name
+        try:
+            found = self._look(stream.spec.topic)
+            notes = self._control.streams.looked(name, Look(found.id, found.first, found.end), self._clock())
+        except IntelGraphError as error:
+            return str(error)
+        for note in notes:
+            LOG.warning("stream_changed", stream=name, topic=stream.spec.topic, note=note)
+            self._control.audit.append(
+                stream.spec.owner, "system", "stream.changed", name, self._clock(), {"note": note}
+            )
+        return ""

@@ -1,0 +1,30 @@
+"""The settings of streams: see `cluster.config`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from cluster.config_fields import Bytes, Few, Seconds, Section
+from cluster.config_kafka import KafkaConnection
+
+
+class StreamSettings(Section):
+    """Topics that are read without end, and the workers that read them."""
+
+    kafka: KafkaConnection = KafkaConnection()
+    workers: Few = Field(default=1, description="actors that share out all partitions of all streams")
+    lease_s: Seconds = Field(default=10.0, description="so long a partition waits for a worker that says nothing more")
+    look_s: Seconds = Field(default=1.0, description="how often topics are looked at and partitions shared out")
+    block_ms: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=100, description="longest wait of one reading for a first record"
+    )
+    timeout_s: Seconds = 10.0
+    read_ahead_bytes: Bytes = Field(default=32 << 20, description="fetched records that a worker keeps unread")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.block_ms > self.timeout_s * 500:
+            raise ValueError(f"block_ms is {self.block_ms}; it can be at most half of timeout_s, {self.timeout_s}")
+        return self

@@ -1,0 +1,183 @@
+"""`streams`: topics that are read without end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.errors import Rejected
+from serve_apps.cli.exits import Misused
+from serve_apps.cli.output import moment
+from serve_apps.cli.session import Session
+from serve_apps.cli.verbs import group, verb
+
+if TYPE_CHECKING:
+    from cluster.stores.kafka_stream import KafkaStream
+    from cluster.streams.model import Look, Stream
+
+FORMATS, BEGINS = ("event", "debezium"), ("earliest", "latest")
+Name = Annotated[str, typer.Argument(help="The stream's name, which is also its source's.")]
+Who = Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    streams = group("Topics that are read without end: Kafka, and what Debezium captures.")
+    app.add_typer(streams, name="streams", rich_help_panel="Facts")
+    verb(streams, "add")(add)
+    verb(streams, "list")(list_streams)
+    verb(streams, "show")(show)
+    verb(streams, "pause")(pause)
+    verb(streams, "resume")(resume)
+    verb(streams, "remove")(remove)
+
+
+def add(
+    session: Session,
+    name: Name,
+    topic: Annotated[str, typer.Option(help="The topic; its brokers are those of streams.kafka.")],
+    tenant: Annotated[list[str], typer.Option("--tenant", "-t", help="Whose records it may hold; may be repeated.")],
+    format: Annotated[str, typer.Option(help="event: a record's value is one event; debezium: an envelope.")] = "event",
+    table: Annotated[str, typer.Option(help="Of debezium: entities, relationships or claims.")] = "",
+    begin: Annotated[str, typer.Option(help="Where to begin the first time: earliest or latest.")] = "earliest",
+    owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
+    licence: Annotated[str, typer.Option(help="Under which licence its facts are.")] = "",
+    actor: Who = "command line",
+) -> None:
+    """Read a topic from now on, without end. Its source is registered in each tenant. Safe to call twice."""
+    from cluster.streams.model import StreamSpec
+
+    _one_of("--format", format, FORMATS)
+    _one_of("--begin", begin, BEGINS)
+    spec = StreamSpec(name, tuple(tenant), topic, format, table, begin)  # type: ignore[arg-type]
+    with _topics(session) as topics:
+        look = topics.look(topic)
+    now = time.time()
+    for one in spec.tenants:
+        session.control.sources.register(one, name, now, owner=owner, transport="kafka", licence=licence)
+    added = session.control.streams.add(spec, now)
+    for one in spec.tenants:
+        session.control.audit.append(one, actor, "stream.add", name, now, {"topic": topic, "format": format})
+    waiting = sum(look.end[p] - look.first[p] for p in look.end)
+    session.output.result({"stream": plain(added, ()), "topic_partitions": len(look.end), "topic_records": waiting})
+    session.output.text(
+        f"stream {name} reads topic {topic}: {len(look.end)} partitions, {waiting:,} records there now;"
+        " `intelgraph streams list` shows how far it is"
+    )
+
+
+def list_streams(session: Session) -> None:
+    """List the streams with their state and lag."""
+    found = [
+        (stream, session.control.streams.partitions(stream.spec.name)) for stream in session.control.streams.list()
+    ]
+    session.output.result({"streams": [plain(stream, parts) for stream, parts in found]})
+    columns = ("name", "state", "topic", "format", "tenants", "partitions", "accepted", "dead", "lag", "seen", "note")
+    session.output.table("streams", columns, [
+        (s.spec.name, s.state, s.spec.topic, _format(s), ", ".join(s.spec.tenants), len(parts),
+         sum(p.acked for p in parts), sum(p.dead for p in parts), _lag(parts), moment(s.looked), s.note)
+        for s, parts in found
+    ])  # fmt: skip
+
+
+def show(session: Session, name: Name) -> None:
+    """Show how far each partition of a stream is."""
+    stream, parts = session.control.streams.get(name), session.control.streams.partitions(name)
+    session.output.result({"stream": plain(stream, parts), "partitions": [asdict(part) for part in parts]})
+    session.output.facts({
+        "stream": name, "state": f"{stream.state} {stream.note}".strip(), "topic": stream.spec.topic,
+        "topic's id": stream.topic_id, "tenants": ", ".join(stream.spec.tenants), "format": _format(stream),
+        "topic last seen": moment(stream.looked),
+    })  # fmt: skip
+    columns = ("partition", "epoch", "next offset", "topic's end", "lag", "accepted", "dead", "last record", "until")
+    session.output.table("partitions", columns, [
+        (p.partition, p.epoch or "waits", p.offset, p.end, p.lag_records, p.acked, p.dead,
+         moment(p.record_ms / 1000 if p.record_ms else None), "" if p.cut is None else f"new epoch at {p.cut}")
+        for p in parts
+    ])  # fmt: skip
+
+
+def pause(session: Session, name: Name, actor: Who = "command line") -> None:
+    """Read nothing more of a stream until `resume`."""
+    _set_state(session, name, actor, "paused")
+
+
+def resume(
+    session: Session,
+    name: Name,
+    skip_removed: Annotated[
+        bool, typer.Option("--skip-removed", help="Give up records that the topic has removed unread.")
+    ] = False,
+    actor: Who = "command line",
+) -> None:
+    """Let a stream go on that was paused, or has stopped by itself."""
+    stream = session.control.streams.get(name)
+    if stream.state == "stopped" and not skip_removed:
+        raise Rejected(f"{stream.note}; restore them, or say --skip-removed to go on without")
+    if skip_removed:
+        with _topics(session) as topics:
+            found = topics.look(stream.spec.topic)
+        session.control.streams.skip_removed(name, _look(found))
+    _set_state(session, name, actor, "active", {"skip_removed": skip_removed, "was": stream.note})
+
+
+def remove(session: Session, name: Name, actor: Who = "command line") -> None:
+    """Forget a stream and how far it was. Its facts stay; added again, it reads its topic from the beginning."""
+    stream = session.control.streams.get(name)
+    session.control.streams.remove(name)
+    for tenant in stream.spec.tenants:
+        session.control.audit.append(tenant, actor, "stream.remove", name, time.time(), {"topic": stream.spec.topic})
+    session.output.result({"stream": name, "state": "removed"})
+    session.output.text(f"stream {name} is removed; its facts and its source stay")
+
+
+def _set_state(session: Session, name: str, actor: str, state: Any, detail: dict[str, Any] | None = None) -> None:
+    stream = session.control.streams.set_state(name, state)
+    for tenant in stream.spec.tenants:
+        session.control.audit.append(tenant, actor, f"stream.{state}", name, time.time(), detail)
+    session.output.result({"stream": plain(stream, ())})
+    session.output.text(f"stream {name} is {state}")
+
+
+@contextmanager
+def _topics(session: Session) -> Iterator[KafkaStream]:
+    from cluster.stores.kafka_stream import KafkaStream
+
+    settings = session.settings.streams
+    with closing(KafkaStream(settings.kafka, settings.timeout_s, settings.read_ahead_bytes)) as topics:
+        yield topics
+
+
+def _look(found: Any) -> Look:
+    from cluster.streams.model import Look
+
+    return Look(found.id, found.first, found.end)
+
+
+def plain(stream: Stream, parts: Any) -> dict[str, Any]:
+    """A stream as plain values."""
+    own = {**asdict(stream.spec), "state": stream.state, "note": stream.note, "topic_id": stream.topic_id,
+           "looked": stream.looked, "created": stream.created}  # fmt: skip
+    if not parts:
+        return own
+    return {**own, "partitions": len(parts), "lag_records": sum(part.lag_records for part in parts),
+            "acked": sum(part.acked for part in parts), "dead": sum(part.dead for part in parts)}  # fmt: skip
+
+
+def _format(stream: Stream) -> str:
+    return f"{stream.spec.format} {stream.spec.table}".strip()
+
+
+def _lag(parts: Any) -> str:
+    records = sum(part.lag_records for part in parts)
+    return f"{records:,} records"
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise Misused(f"{option} {value}: one of {', '.join(known)}")

@@ -1,0 +1,308 @@
+"""A topic on a real broker into a real log: each record once in effect, whatever happens to topic or reader."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from actors.stream_reader import StreamReader
+from actors.stream_watch import StreamWatch
+from cluster.config import Settings
+from cluster.config_kafka import KafkaConnection
+from cluster.config_streams import StreamSettings
+from cluster.fold import Fold
+from cluster.model import Record
+from cluster.stores.control import ControlStore
+from cluster.stores.files import Failpoint, no_failpoint
+from cluster.stores.kafka_stream import KafkaStream
+from cluster.stores.redis_log import RedisEventLog
+from cluster.streams.model import StreamPartition, StreamSpec
+from services.spec import Running as Service
+from tests.faults.harness import wait_until
+from tests.topics import Topic
+
+pytestmark = [pytest.mark.services, pytest.mark.production]
+Person = Callable[..., dict[str, Any]]
+
+
+class _Shared:
+    """The test's log, which a reader must not close."""
+
+    def __init__(self, log: RedisEventLog) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def close(self) -> None:
+        """Stays open."""
+
+
+class Feed:
+    """A stream with its readers, each in a thread as an actor would have it, and the watch turned by hand."""
+
+    def __init__(self, topic: Topic, control: ControlStore, log: RedisEventLog, settings: Settings) -> None:
+        self.topic, self.control, self._log = topic, control, log
+        self.settings = settings.model_copy(
+            update={
+                "streams": StreamSettings(kafka=KafkaConnection(bootstrap=topic.bootstrap), lease_s=2.0, block_ms=50)
+            }
+        )
+        self._kafka = KafkaStream(self.settings.streams.kafka, 5.0, 1 << 20)
+        self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
+        self.workers: list[str] = []
+        self.watch = StreamWatch(control, self._kafka.look, self.workers, self._assign)
+
+    def add(self, *tenants: str, **named: Any) -> None:
+        for tenant in tenants or ("acme",):
+            self.control.sources.register(tenant, "feed", 0.0)
+        self.control.streams.add(StreamSpec("feed", tenants or ("acme",), self.topic.name, **named), 0.0)
+
+    def start(self, *workers: str, failpoint: Failpoint = no_failpoint) -> None:
+        for worker in workers:
+            opened = lambda: _Shared(self._log)  # noqa: E731
+            reader = StreamReader(
+                self.control,
+                self.settings,
+                opened,
+                self._kafka,
+                "feed",
+                worker,
+                failpoint=failpoint,  # type: ignore[arg-type]
+            )
+            thread = threading.Thread(target=reader.run, name=worker, daemon=True)
+            self._readers[worker] = (reader, thread)
+            self.workers.append(worker)
+            thread.start()
+        self.watch.turn()
+
+    def _assign(self, worker: str, shares: Any) -> None:
+        self._readers[worker][0].assign(shares.get("feed", ()))
+
+    def status(self, worker: str = "w") -> Any:
+        return self._readers[worker][0].status
+
+    def parts(self) -> Sequence[StreamPartition]:
+        return self.control.streams.partitions("feed")
+
+    def drained(self) -> bool:
+        self.watch.turn()
+        parts = self.parts()
+        return bool(parts) and all(part.epoch and part.cut is None and not part.lag_records for part in parts)
+
+    def wait(self) -> None:
+        wait_until(self.drained, 20.0, "the topic is read to its end")
+
+    def stop(self, *workers: str) -> None:
+        chosen = [self._readers.pop(worker) for worker in workers or tuple(self._readers)]
+        for reader, _ in chosen:
+            reader.stop()
+        for _, thread in chosen:
+            thread.join(10.0)
+        self.workers[:] = list(self._readers)
+
+    def close(self) -> None:
+        self.stop()
+        self._kafka.close()
+
+
+@pytest.fixture
+def feed(
+    service: Callable[[str], Service],
+    control: ControlStore,
+    event_log: RedisEventLog,
+    ingest_settings: Settings,
+    unique: str,
+) -> Iterator[Feed]:
+    """A stream of a topic with two partitions; nothing of it is read yet."""
+    made = Feed(Topic(service("kafka").address, unique, 2), control, event_log, ingest_settings)
+    yield made
+    made.close()
+
+
+def ids(records: Sequence[Record]) -> Counter[str]:
+    return Counter(record.id for record in records)
+
+
+def shown(fold: Fold) -> dict[str, str]:
+    return {thing[4]: merged.props for thing, merged in fold.visible()}
+
+
+def test_a_topic_is_read_to_its_end_and_on(feed: Feed, logged: Callable[[], list[Record]], person: Person) -> None:
+    feed.topic.send([person(f"a{n}", n=n) for n in range(40)], 0)
+    feed.topic.send([person(f"b{n}", n=n) for n in range(15)], 1)
+    feed.add()
+    feed.start("w")
+    feed.wait()
+    assert ids(logged()) == Counter({f"a{n}": 1 for n in range(40)} | {f"b{n}": 1 for n in range(15)})
+    feed.topic.send([person("late", n=1)], 1)
+    feed.wait()
+    assert ids(logged())["late"] == 1
+    assert [(part.offset, part.acked, part.dead) for part in feed.parts()] == [(40, 40, 0), (16, 16, 0)]
+    assert feed.status().state == "running"
+
+
+def test_the_later_of_two_records_of_one_key_counts(feed: Feed, folded: Callable[[], Fold], person: Person) -> None:
+    feed.topic.send([person("a", v=1), person("a", v=2), person("a", op="delete"), person("b", v=1), person("b", v=3)])
+    feed.add()
+    feed.start("w")
+    feed.wait()
+    visible = shown(folded())
+    assert visible == {"b": '{"v":3}'}
+
+
+def test_a_bad_record_is_a_dead_letter_of_the_tenant_that_it_names_and_the_rest_flows(
+    feed: Feed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    bad = {**person("x", tenant="b"), "type": "no type"}
+    foreign = person("y", tenant="stranger")
+    feed.topic.send([b"no json", person("ok", tenant="a"), bad, None, foreign, person("last", tenant="b")])
+    feed.add("a", "b")
+    feed.start("w")
+    feed.wait()
+    assert ids(logged()) == Counter(["ok", "last"])
+    letters = {tenant: feed.control.dead_letters.list(tenant) for tenant in ("a", "b", "stranger")}
+    assert [(x.position, x.error_class) for x in letters["a"]] == [((0,), "decode"), ((3,), "schema"), ((4,), "policy")]
+    assert [(x.position, x.type, x.partition) for x in letters["b"]] == [((2,), "no type", "0")]
+    assert not letters["stranger"]
+    assert letters["a"][0].headers == {"topic": feed.topic.name, "partition": 0, "offset": 0, "holds": "event"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reader_that_dies_anywhere_leaves_nothing_out_and_nothing_twice_in_effect(
+    feed: Feed, folded: Callable[[], Fold], person: Person
+) -> None:
+    feed.topic.send([person(f"a{n}", n=n) for n in range(30)])
+    feed.add()
+    for step in ("before append", "after append", "before commit", "committed"):
+        died = threading.Event()
+
+        def die(at: str, step: str = step, died: threading.Event = died) -> None:
+            if at == step:
+                died.set()
+                raise SystemExit
+
+        feed.start("w", failpoint=die)
+        feed.watch.turn()
+        assert died.wait(10.0)
+        feed.stop("w")
+    feed.start("w")
+    feed.wait()
+    assert shown(folded()) == {f"a{n}": f'{{"n":{n}}}' for n in range(30)}
+    assert sum(part.acked for part in feed.parts()) == 30
+
+
+def test_workers_share_the_partitions_and_take_over_from_one_that_ends(
+    feed: Feed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    feed.add()
+    feed.start("w1", "w2")
+    wait_until(lambda: len(feed.status("w1").partitions) == len(feed.status("w2").partitions) == 1)
+    feed.topic.send([person(f"a{n}") for n in range(20)], 0)
+    feed.topic.send([person(f"b{n}") for n in range(20)], 1)
+    feed.wait()
+    feed.stop("w1")
+    feed.watch.turn()
+    feed.topic.send([person("c")], 0)
+    feed.topic.send([person("d")], 1)
+    feed.wait()
+    assert set(ids(logged()).values()) == {1}
+    assert len(ids(logged())) == 42
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing_down(
+    feed: Feed, folded: Callable[[], Fold], person: Person
+) -> None:
+    """It stops before its commit, past its lease; another reads on; then it goes on."""
+    feed.topic.send([person(f"a{n}") for n in range(5)])
+    feed.add()
+    stands, go_on = threading.Event(), threading.Event()
+
+    def stand_still(at: str) -> None:
+        if at == "before commit" and not go_on.is_set():
+            stands.set()
+            assert go_on.wait(30.0)
+
+    feed.start("zombie", failpoint=stand_still)
+    assert stands.wait(10.0)
+    feed.workers.remove("zombie")
+    feed.start("w")
+    feed.topic.send([person(f"b{n}") for n in range(5)])
+    feed.wait()
+    go_on.set()
+    wait_until(lambda: feed.status("zombie").partitions == ())
+    assert sum(part.acked for part in feed.parts()) == 10
+    assert len(shown(folded())) == 10
+
+
+def test_a_paused_stream_is_read_on_where_it_was(
+    feed: Feed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    feed.topic.send([person("a")])
+    feed.add()
+    feed.start("w")
+    feed.wait()
+    feed.control.streams.set_state("feed", "paused")
+    wait_until(lambda: feed.status().state == "paused")
+    feed.topic.send([person("b")])
+    assert ids(logged()) == Counter("a")
+    feed.control.streams.set_state("feed", "active")
+    feed.wait()
+    assert ids(logged()) == Counter("ab")
+
+
+def test_a_topic_that_is_made_again_is_read_from_its_beginning_and_its_records_are_newer(
+    feed: Feed, folded: Callable[[], Fold], person: Person
+) -> None:
+    feed.topic.send([person("a", v=n) for n in range(5)])
+    feed.add()
+    feed.start("w")
+    feed.wait()
+    feed.topic.delete()
+    feed.topic.make(1)
+    feed.topic.send([person("a", v=99)])
+    wait_until(lambda: feed.drained() and len(feed.parts()) == 1, 20.0)
+    assert shown(folded()) == {"a": '{"v":99}'}
+    told = feed.control.audit.list("acme", action="stream.changed")
+    assert "made again" in told[-1].detail["note"]
+
+
+def test_partitions_that_are_added_are_read_and_what_moves_to_them_is_newer(
+    feed: Feed, folded: Callable[[], Fold], person: Person
+) -> None:
+    feed.topic.send([person("moved", v=n) for n in range(9)], 0)
+    feed.add()
+    feed.start("w")
+    feed.wait()
+    feed.topic.grow(3)
+    feed.topic.send([person("moved", v=100)], 2)
+    feed.topic.send([person("stays", v=1)], 0)
+    wait_until(lambda: feed.drained() and len(feed.parts()) == 3, 20.0)
+    assert shown(folded()) == {
+        "moved": '{"v":100}', "stays": '{"v":1}',
+    }  # fmt: skip
+    assert len({part.epoch for part in feed.parts()}) == 1
+
+
+def test_records_that_the_topic_removed_unread_stop_the_stream_until_they_are_given_up(
+    feed: Feed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    feed.add()
+    feed.start("w")
+    feed.topic.send([person("a")])
+    feed.wait()
+    feed.stop("w")
+    feed.topic.send([person(f"b{n}") for n in range(5)])
+    feed.topic.trim(0, 4)
+    feed.start("w")
+    wait_until(lambda: bool(feed.watch.turn()) or feed.control.streams.get("feed").state == "stopped")
+    assert "offsets 1 to 3 were removed" in feed.control.streams.get("feed").note
+    assert ids(logged()) == Counter("a")
+    look = feed.watch._look(feed.topic.name)
+    feed.control.streams.skip_removed("feed", look)
+    feed.wait()
+    assert ids(logged()) == Counter(["a", "b3", "b4"])
