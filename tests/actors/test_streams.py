@@ -9,105 +9,27 @@ from typing import Any
 
 import pytest
 
-from actors.stream_reader import StreamReader
-from actors.stream_watch import StreamWatch
 from cluster.config import Settings
-from cluster.config_kafka import KafkaConnection
-from cluster.config_streams import StreamSettings
 from cluster.fold import Fold
 from cluster.model import Record
 from cluster.stores.control import ControlStore
-from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.kafka_stream import KafkaStream
+from cluster.stores.log import EventLog
 from cluster.stores.redis_log import RedisEventLog
-from cluster.streams.model import StreamPartition, StreamSpec
 from services.spec import Running as Service
 from tests.faults.harness import wait_until
+from tests.stream_feed import Feed
 from tests.topics import Topic
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 Person = Callable[..., dict[str, Any]]
 
 
-class _Shared:
-    """The test's log, which a reader must not close."""
+class TopicFeed(Feed):
+    """A stream of a topic that the test fills."""
 
-    def __init__(self, log: RedisEventLog) -> None:
-        self._log = log
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    def close(self) -> None:
-        """Stays open."""
-
-
-class Feed:
-    """A stream with its readers, each in a thread as an actor would have it, and the watch turned by hand."""
-
-    def __init__(self, topic: Topic, control: ControlStore, log: RedisEventLog, settings: Settings) -> None:
-        self.topic, self.control, self._log = topic, control, log
-        self.settings = settings.model_copy(
-            update={
-                "streams": StreamSettings(kafka=KafkaConnection(bootstrap=topic.bootstrap), lease_s=2.0, block_ms=50)
-            }
-        )
-        self._kafka = KafkaStream(self.settings.streams.kafka, 5.0, 1 << 20)
-        self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
-        self.workers: list[str] = []
-        self.watch = StreamWatch(control, self._kafka.look, self.workers, self._assign)
-
-    def add(self, *tenants: str, **named: Any) -> None:
-        for tenant in tenants or ("acme",):
-            self.control.sources.register(tenant, "feed", 0.0)
-        self.control.streams.add(StreamSpec("feed", tenants or ("acme",), self.topic.name, **named), 0.0)
-
-    def start(self, *workers: str, failpoint: Failpoint = no_failpoint) -> None:
-        for worker in workers:
-            opened = lambda: _Shared(self._log)  # noqa: E731
-            reader = StreamReader(
-                self.control,
-                self.settings,
-                opened,
-                self._kafka,
-                "feed",
-                worker,
-                failpoint=failpoint,  # type: ignore[arg-type]
-            )
-            thread = threading.Thread(target=reader.run, name=worker, daemon=True)
-            self._readers[worker] = (reader, thread)
-            self.workers.append(worker)
-            thread.start()
-        self.watch.turn()
-
-    def _assign(self, worker: str, shares: Any) -> None:
-        self._readers[worker][0].assign(shares.get("feed", ()))
-
-    def status(self, worker: str = "w") -> Any:
-        return self._readers[worker][0].status
-
-    def parts(self) -> Sequence[StreamPartition]:
-        return self.control.streams.partitions("feed")
-
-    def drained(self) -> bool:
-        self.watch.turn()
-        parts = self.parts()
-        return bool(parts) and all(part.epoch and part.cut is None and not part.lag_records for part in parts)
-
-    def wait(self) -> None:
-        wait_until(self.drained, 20.0, "the topic is read to its end")
-
-    def stop(self, *workers: str) -> None:
-        chosen = [self._readers.pop(worker) for worker in workers or tuple(self._readers)]
-        for reader, _ in chosen:
-            reader.stop()
-        for _, thread in chosen:
-            thread.join(10.0)
-        self.workers[:] = list(self._readers)
-
-    def close(self) -> None:
-        self.stop()
-        self._kafka.close()
+    def __init__(self, topic: Topic, control: ControlStore, log: EventLog, settings: Settings) -> None:
+        super().__init__(topic.bootstrap, topic.name, control, log, settings)
+        self.topic = topic
 
 
 @pytest.fixture
@@ -117,9 +39,9 @@ def feed(
     event_log: RedisEventLog,
     ingest_settings: Settings,
     unique: str,
-) -> Iterator[Feed]:
+) -> Iterator[TopicFeed]:
     """A stream of a topic with two partitions; nothing of it is read yet."""
-    made = Feed(Topic(service("kafka").address, unique, 2), control, event_log, ingest_settings)
+    made = TopicFeed(Topic(service("kafka").address, unique, 2), control, event_log, ingest_settings)
     yield made
     made.close()
 
@@ -132,7 +54,7 @@ def shown(fold: Fold) -> dict[str, str]:
     return {thing[4]: merged.props for thing, merged in fold.visible()}
 
 
-def test_a_topic_is_read_to_its_end_and_on(feed: Feed, logged: Callable[[], list[Record]], person: Person) -> None:
+def test_a_topic_is_read_to_its_end_and_on(feed: TopicFeed, logged: Callable[[], list[Record]], person: Person) -> None:
     feed.topic.send([person(f"a{n}", n=n) for n in range(40)], 0)
     feed.topic.send([person(f"b{n}", n=n) for n in range(15)], 1)
     feed.add()
@@ -146,8 +68,9 @@ def test_a_topic_is_read_to_its_end_and_on(feed: Feed, logged: Callable[[], list
     assert feed.status().state == "running"
 
 
-def test_the_later_of_two_records_of_one_key_counts(feed: Feed, folded: Callable[[], Fold], person: Person) -> None:
-    feed.topic.send([person("a", v=1), person("a", v=2), person("a", op="delete"), person("b", v=1), person("b", v=3)])
+def test_the_later_record_of_a_key_counts(feed: TopicFeed, folded: Callable[[], Fold], person: Person) -> None:
+    said = [person("a", v=1), person("a", v=2), person("a", op="delete"), person("b", v=1), person("b", v=3)]
+    feed.topic.send(said)
     feed.add()
     feed.start("w")
     feed.wait()
@@ -156,7 +79,7 @@ def test_the_later_of_two_records_of_one_key_counts(feed: Feed, folded: Callable
 
 
 def test_a_bad_record_is_a_dead_letter_of_the_tenant_that_it_names_and_the_rest_flows(
-    feed: Feed, logged: Callable[[], list[Record]], person: Person
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
 ) -> None:
     bad = {**person("x", tenant="b"), "type": "no type"}
     foreign = person("y", tenant="stranger")
@@ -174,7 +97,7 @@ def test_a_bad_record_is_a_dead_letter_of_the_tenant_that_it_names_and_the_rest_
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_reader_that_dies_anywhere_leaves_nothing_out_and_nothing_twice_in_effect(
-    feed: Feed, folded: Callable[[], Fold], person: Person
+    feed: TopicFeed, folded: Callable[[], Fold], person: Person
 ) -> None:
     feed.topic.send([person(f"a{n}", n=n) for n in range(30)])
     feed.add()
@@ -197,7 +120,7 @@ def test_a_reader_that_dies_anywhere_leaves_nothing_out_and_nothing_twice_in_eff
 
 
 def test_workers_share_the_partitions_and_take_over_from_one_that_ends(
-    feed: Feed, logged: Callable[[], list[Record]], person: Person
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
 ) -> None:
     feed.add()
     feed.start("w1", "w2")
@@ -215,7 +138,7 @@ def test_workers_share_the_partitions_and_take_over_from_one_that_ends(
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing_down(
-    feed: Feed, folded: Callable[[], Fold], person: Person
+    feed: TopicFeed, folded: Callable[[], Fold], person: Person
 ) -> None:
     """It stops before its commit, past its lease; another reads on; then it goes on."""
     feed.topic.send([person(f"a{n}") for n in range(5)])
@@ -240,7 +163,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_down(
 
 
 def test_a_paused_stream_is_read_on_where_it_was(
-    feed: Feed, logged: Callable[[], list[Record]], person: Person
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
 ) -> None:
     feed.topic.send([person("a")])
     feed.add()
@@ -256,7 +179,7 @@ def test_a_paused_stream_is_read_on_where_it_was(
 
 
 def test_a_topic_that_is_made_again_is_read_from_its_beginning_and_its_records_are_newer(
-    feed: Feed, folded: Callable[[], Fold], person: Person
+    feed: TopicFeed, folded: Callable[[], Fold], person: Person
 ) -> None:
     feed.topic.send([person("a", v=n) for n in range(5)])
     feed.add()
@@ -272,7 +195,7 @@ def test_a_topic_that_is_made_again_is_read_from_its_beginning_and_its_records_a
 
 
 def test_partitions_that_are_added_are_read_and_what_moves_to_them_is_newer(
-    feed: Feed, folded: Callable[[], Fold], person: Person
+    feed: TopicFeed, folded: Callable[[], Fold], person: Person
 ) -> None:
     feed.topic.send([person("moved", v=n) for n in range(9)], 0)
     feed.add()
@@ -289,7 +212,7 @@ def test_partitions_that_are_added_are_read_and_what_moves_to_them_is_newer(
 
 
 def test_records_that_the_topic_removed_unread_stop_the_stream_until_they_are_given_up(
-    feed: Feed, logged: Callable[[], list[Record]], person: Person
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
 ) -> None:
     feed.add()
     feed.start("w")
@@ -302,7 +225,6 @@ def test_records_that_the_topic_removed_unread_stop_the_stream_until_they_are_gi
     wait_until(lambda: bool(feed.watch.turn()) or feed.control.streams.get("feed").state == "stopped")
     assert "offsets 1 to 3 were removed" in feed.control.streams.get("feed").note
     assert ids(logged()) == Counter("a")
-    look = feed.watch._look(feed.topic.name)
-    feed.control.streams.skip_removed("feed", look)
+    feed.skip_removed()
     feed.wait()
     assert ids(logged()) == Counter(["a", "b3", "b4"])

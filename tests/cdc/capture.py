@@ -63,9 +63,10 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._psql.stdin
+        assert self._psql.stdin and self._psql.stdout
         self._psql.stdin.close()
         self._psql.wait()
+        self._psql.stdout.close()
 
 
 def entity(id: str, props: str, case: str = "c-1", tenant: str = "acme") -> str:
