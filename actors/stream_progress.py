@@ -13,11 +13,14 @@ from actors.connectors import BadRaw, Position
 from actors.connectors.topic import TopicBatch
 from actors.ingest import DeadRecord
 from actors.letter_rows import ENVELOPE, EVENT, HOLDS, READ_WITH
+from cluster import batch
 from cluster.errors import Conflict, Fenced
+from cluster.model import floor_record
 from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import NewDeadLetter
 from cluster.stores.control_streams import Read
-from cluster.streams.model import Stream, StreamPartition
+from cluster.stores.log import Append
+from cluster.streams.model import Stream, StreamPartition, StreamSpec
 
 
 class StreamProgress:
@@ -98,6 +101,15 @@ class StreamProgress:
             partition=name, type=bad.type, headers=headers,
             payload_bytes=item.whole_bytes if isinstance(item, BadRaw) else 0,
         )  # fmt: skip
+
+
+def floor_entries(spec: StreamSpec, version: str, partitions: int) -> list[Append]:
+    """A floor on every partition of the log, for every tenant: what the stream said before is taken back from all."""
+    return [
+        Append(partition, batch.encode([floor_record(tenant, spec.name, "", version, partition)]), 0)
+        for tenant in spec.tenants
+        for partition in range(partitions)
+    ]
 
 
 def tenant_of(payload: bytes, tenants: Sequence[str]) -> str:

@@ -19,15 +19,13 @@ from actors.admission import Admission, Clock, open_admission
 from actors.connectors.topic import TopicRecord, topic_batch
 from actors.ingest import IngestCounts, IngestWorker
 from actors.stages import Origin
-from actors.stream_progress import StreamProgress
-from cluster import batch
+from actors.stream_progress import StreamProgress, floor_entries
 from cluster.config import Settings
 from cluster.errors import Conflict, Fenced, IntelGraphError, NotFound, Retryable
-from cluster.model import floor_record
 from cluster.stores.control import ControlStore
 from cluster.stores.control_streams import partition_lease
 from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.log import Append, EventLog
+from cluster.stores.log import EventLog
 from cluster.streams.model import Stream, StreamPartition
 from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
@@ -250,7 +248,8 @@ class StreamReader:
             return
         found = topic_batch(stream.spec, records, progress.carried, self._settings.ingest.dead_letter_payload_bytes)
         progress.reading(found, upto, max((record.timestamp_ms for record in records), default=0))
-        floors = [entry for position in found.emptied for entry in self._floors(stream, held, position)]
+        versions = [encode(held.origin.epoch, position) for position in found.emptied]
+        floors = [entry for v in versions for entry in floor_entries(stream.spec, v, self._partitions_of_log)]
         try:
             batch = held.worker.take(found.items, held.origin, held.part.epoch, floors)
         except Fenced as error:
@@ -260,15 +259,6 @@ class StreamReader:
         self.status.acked += batch.good
         self.status.dead += len(batch.bad())
         self._measure(held, read)
-
-    def _floors(self, stream: Stream, held: _Held, position: Sequence[int]) -> list[Append]:
-        """A floor on every log partition, for every tenant: the table was emptied of all of them."""
-        version = encode(held.origin.epoch, position)
-        return [
-            Append(partition, batch.encode([floor_record(tenant, stream.spec.name, "", version, partition)]), 0)
-            for tenant in stream.spec.tenants
-            for partition in range(self._partitions_of_log)
-        ]
 
     def _measure(self, held: _Held, read: PartitionRead) -> None:
         labels = (self._name, str(held.part.partition))

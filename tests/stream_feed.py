@@ -45,6 +45,7 @@ class Feed:
         self._kafka = KafkaStream(self.settings.streams.kafka, 5.0, 1 << 20)
         self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
         self.workers: list[str] = []
+        self._dying: set[str] = set()
         self.watch = StreamWatch(control, self._kafka.look, self.workers, self._assign)
 
     def exists(self) -> bool:
@@ -63,7 +64,13 @@ class Feed:
     def start(self, *workers: str, failpoint: Failpoint = no_failpoint) -> None:
         for worker in workers:
             reader = StreamReader(
-                self.control, self.settings, self._opened, self._kafka, self.name, worker, failpoint=failpoint
+                self.control,
+                self.settings,
+                self._opened,
+                self._kafka,
+                self.name,
+                worker,
+                failpoint=self._mortal(worker, failpoint),
             )
             thread = threading.Thread(target=reader.run, name=worker, daemon=True)
             self._readers[worker] = (reader, thread)
@@ -102,6 +109,20 @@ class Feed:
         for _, thread in chosen:
             thread.join(10.0)
         self.workers[:] = list(self._readers)
+
+    def kill(self, old: str, new: str) -> None:
+        """A worker dies before its next commit, and another one comes: it gets what the lease of the dead one frees."""
+        self._dying.add(old)
+        self.workers.remove(old)
+        self.start(new)
+
+    def _mortal(self, worker: str, failpoint: Failpoint) -> Failpoint:
+        def reached(step: str) -> None:
+            if step == "before commit" and worker in self._dying:
+                raise SystemExit
+            failpoint(step)
+
+        return reached
 
     def close(self) -> None:
         self.stop()

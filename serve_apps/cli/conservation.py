@@ -7,6 +7,7 @@ Counted apart, then compared, each in both directions:
     shard:         records = applied + duplicate + stale, by cursor and by source
     epoch:         records of the log by (tenant, source, epoch)     = outcomes of all shards
     load:          what it acknowledged = different records of its epoch in the log, dead letters apart
+    stream:        what it acknowledged ≤ records of its source in the log
 
 A bad record is a dead letter, and was never appended. Floors and priorities are no records.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from serve_apps.cli.load_balance import LoadBalance
     from serve_apps.cli.log_counts import Counted, Epoch
     from serve_apps.cli.session import Session
+    from serve_apps.cli.stream_balance import StreamBalance
 
 _READ_ENTRIES, _READ_BYTES, _PAUSE_S = 256, 16 << 20, 0.2
 
@@ -90,17 +92,19 @@ class Balance:
     shards: tuple[ShardBalance, ...]
     epochs: tuple[EpochBalance, ...]
     loads: tuple[LoadBalance, ...]
+    streams: tuple[StreamBalance, ...]
     dead_letters: Mapping[str, Mapping[str, int]]
 
     @property
     def holds(self) -> bool:
         """Whether everything balances."""
-        return all(row.holds for rows in (self.partitions, self.shards, self.epochs, self.loads) for row in rows)
+        every = (self.partitions, self.shards, self.epochs, self.loads, self.streams)
+        return all(row.holds for rows in every for row in rows)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, each row with `holds`."""
         rows = {name: [{**asdict(row), "holds": row.holds} for row in getattr(self, name)]
-                for name in ("partitions", "shards", "epochs", "loads")}  # fmt: skip
+                for name in ("partitions", "shards", "epochs", "loads", "streams")}  # fmt: skip
         return {"holds": self.holds, **rows, "dead_letters": self.dead_letters}
 
 
@@ -114,7 +118,9 @@ def audit(session: Session, deadline_s: float = 60.0) -> Balance:
     """
     from serve_apps.cli.load_balance import load_balances
     from serve_apps.cli.log_counts import Counted, count, rows_of
+    from serve_apps.cli.stream_balance import stream_balances, stream_counts
 
+    acknowledged = stream_counts(session.control)
     cursors, outcomes = settled(session, deadline_s)
     current, control, lake = session.stack.current_map(), session.control, _lake(session)
     tenants = control.sources.tenants()
@@ -135,7 +141,8 @@ def audit(session: Session, deadline_s: float = 60.0) -> Balance:
     epochs = tuple(epoch_balances(counted, together(outcomes.values())))
     loads = tuple(load_balances(control, tenants, counted, places, session.settings.ingest.batch_records))
     letters = {tenant: control.dead_letters.facets(tenant)["state"] for tenant in tenants}
-    return Balance(tuple(partitions), shards, epochs, loads, letters)
+    streams = tuple(stream_balances(control, acknowledged, counted))
+    return Balance(tuple(partitions), shards, epochs, loads, streams, letters)
 
 
 def settled(

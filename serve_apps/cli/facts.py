@@ -112,6 +112,10 @@ def audit(
                  "acked", "dead", "in the log", "replayed", "letters", "too many", "holds"),
                  [(x.tenant, x.source, "all" if x.epoch is None else str(x.epoch), x.loads, x.acked, x.dead, x.logged,
                    x.replayed, x.letters, x.unexplained, x.holds) for x in found.loads])  # fmt: skip
+    if found.streams:
+        output.table("streams: what was acknowledged is in the log", ("stream", "acked", "dead", "in the log",
+                     "acked by loads", "holds"),
+                     [(x.stream, x.acked, x.dead, x.logged, x.elsewhere, x.holds) for x in found.streams])  # fmt: skip
     letters = [(t, state, n) for t, states in found.dead_letters.items() for state, n in states.items()]
     output.table("dead letters", ("tenant", "state", "records"), letters)
     output.text("everything balances" if found.holds else "something does not balance",
