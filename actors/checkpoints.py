@@ -41,23 +41,25 @@ class ShardCheckpoints:
         self._shard_id, self._positions = shard_id, positions
         self._shard = open_shard()
         self._partitions = frozenset(partitions)
-        self._saved: dict[int, int] | None = None
+        self._saved: dict[int, tuple[int, int]] | None = None
         positions.remove(shard_id)  # what it had of other partitions, under an earlier map, holds the log no longer
         positions.register(shard_id, partitions, time.time())
 
     def save(self, running: Running) -> bool:
-        """Save if a cursor has moved since the last save; whether it was saved. Safe to call twice.
+        """Save if a cursor has moved, or its writer is another, since the last save; whether it was saved.
+
+        A shard that was rebuilt comes back to the same cursors, by another writer. Safe to call twice.
 
         Raises:
             Unavailable: the shard does not answer, or its disk is full; it goes on and the log keeps what is missing.
         """
-        at = {p: c.at for p, c in self._shard.cursors().items() if p in self._partitions}
+        at = {p: (c.at, c.lease) for p, c in self._shard.cursors().items() if p in self._partitions}
         if at == self._saved:
             return False
         done = checkpoint(running)
         if not alive(running):  # the cursors may be those of the process before, and the file that of the next
             raise Unavailable(f"{self._shard_id} was restarted during its checkpoint; the next one counts")
-        self._positions.report_durable(self._shard_id, at, time.time())
+        self._positions.report_durable(self._shard_id, {p: number for p, (number, _) in at.items()}, time.time())
         self._saved = at
         LOG.debug("checkpoint", shard=self._shard_id, seconds=round(done.seconds, 3), bytes=done.file_bytes)
         return True

@@ -5,6 +5,7 @@
         → which buckets hold no case → the new map, published only while the leases are still ours
         → the leases are given back, and each writer goes on with what the map gives it
 
+One of these at a time, and no rebuild of a shard meanwhile (`alone`): an emptied shard seems to hold no case.
 A shard refuses a writer without the lease, so what holds no case then holds none when the map changes: nothing has to
 be copied, and no record is counted by two shards. Whoever calls this may be killed at any moment: leases expire, a
 shard that is registered and owns nothing is what the next call goes on with, and the map is one transaction.
@@ -22,7 +23,7 @@ from actors.shard_writer_actor import writer_lease
 from actors.stack import Stack
 from cluster.embedded import Role, server_spec
 from cluster.embedded.layout import SHARDS_MAX
-from cluster.errors import IntelGraphError, Rejected, Retryable, Unavailable
+from cluster.errors import Conflict, IntelGraphError, Rejected, Retryable, Unavailable
 from cluster.ids import BUCKETS, bucket_of
 from cluster.shard_map import ShardMap, adopt_empty, drain
 from cluster.stores.control_shards import Shard
@@ -30,6 +31,7 @@ from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.graph import Cursor, Fence
 
 _TAKE_S, _LOOK_S = 15.0, 0.1
+_ALONE = "change of shards"
 
 
 def add_shard(stack: Stack, deadline_s: float, failpoint: Failpoint = no_failpoint) -> tuple[str, ShardMap]:
@@ -118,8 +120,7 @@ def bring_in(stack: Stack, shard_id: str, failpoint: Failpoint = no_failpoint) -
 
 
 def _bring_in(stack: Stack, shard_id: str, failpoint: Failpoint) -> ShardMap:
-    current = stack.current_map()
-    with paused(stack, current.shards) as held:
+    with alone(stack, f"taking {shard_id} in"), paused(stack, (current := stack.current_map()).shards) as held:
         failpoint("paused")
         for giver in current.shards:
             _check_ahead(stack, giver, [shard_id])
@@ -157,8 +158,8 @@ def take_out(stack: Stack, shard_id: str, failpoint: Failpoint = no_failpoint) -
 def _take_out(stack: Stack, shard_id: str, failpoint: Failpoint) -> ShardMap:
     current = stack.current_map()
     if shard_id in current.shards:
-        new = drain(current, shard_id)
-        with paused(stack, current.shards) as held:
+        with alone(stack, f"draining {shard_id}"), paused(stack, (current := stack.current_map()).shards) as held:
+            new = drain(current, shard_id)
             failpoint("paused")
             _check_ahead(stack, shard_id, [id for id in current.shards if id != shard_id])
             if cases := cases_of(stack, shard_id):
@@ -174,7 +175,7 @@ def _take_out(stack: Stack, shard_id: str, failpoint: Failpoint) -> ShardMap:
 
 
 class _Behind(Unavailable):
-    """A shard that gives buckets away has not read what one that takes them has read past."""
+    """A shard that gives buckets away is not whole, or has not read what one that takes them has read past."""
 
 
 def behind(giver: Mapping[int, Cursor], taker: Mapping[int, Cursor]) -> list[int]:
@@ -185,7 +186,9 @@ def behind(giver: Mapping[int, Cursor], taker: Mapping[int, Cursor]) -> list[int
 
 def _check_ahead(stack: Stack, giver: str, takers: Iterable[str]) -> None:
     with closing(stack.open_shard(giver)) as shard:
-        read = shard.cursors()
+        state, read = shard.state(), shard.cursors()
+    if state is None or state.serving != state.raised:
+        raise _Behind(f"{giver} catches up with the log: what it holds is not all that it will hold", _LOOK_S)
     for taker in takers:
         with closing(stack.open_shard(taker)) as shard:
             if late := behind(read, shard.cursors()):
@@ -201,6 +204,34 @@ def _tried_again(step: Callable[[], ShardMap]) -> ShardMap:
             if time.monotonic() >= end:
                 raise
         time.sleep(5 * _LOOK_S)  # the writers go on meanwhile
+
+
+@contextmanager
+def alone(stack: Stack, who: str) -> Iterator[tuple[str, int]]:
+    """Keep other changes of ownership, and rebuilds, away for a `with` block; yields its lease, (name, token).
+
+    It ends by itself after `shards.lease_s`, unless it is renewed.
+
+    Raises:
+        Conflict: another one is still at work, and says who; one that was killed is waited for.
+    """
+    token = _alone(stack, f"{who} ({uuid.uuid4().hex[:8]})")
+    try:
+        yield _ALONE, token
+    finally:
+        stack.control.leases.release(_ALONE, token)
+
+
+def _alone(stack: Stack, holder: str) -> int:
+    ttl_s = stack.settings.shards.lease_s
+    end = time.monotonic() + ttl_s + 1.0
+    while True:
+        try:
+            return stack.control.leases.acquire(_ALONE, holder, ttl_s, time.time())
+        except Conflict:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_LOOK_S)
 
 
 @contextmanager
@@ -231,7 +262,9 @@ def _take(stack: Stack, shard_id: str, token: int) -> None:
     while True:
         try:
             with closing(stack.open_shard(shard_id)) as shard:
-                epoch = stack.control.shards.get(shard_id).epoch
+                epoch, state = stack.control.shards.get(shard_id).epoch, shard.state()
+                if state is None or state.raised < epoch:  # whoever raised it in the registry was killed just then
+                    shard.raise_epoch(epoch)
                 return shard.take_lease(Fence(epoch, token, stack.current_map().partitions_of(shard_id)))
         except Retryable:
             if time.monotonic() >= end:

@@ -20,7 +20,7 @@ from cluster.model import Kind, Record
 from cluster.shard_map import ShardMap
 from cluster.stores.graph import Fence, GraphShard
 from cluster.stores.lake import Lake
-from cluster.stores.log import EventLog, LogLostTail
+from cluster.stores.log import Entry, EventLog, LogLostTail
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.shard")
@@ -36,6 +36,7 @@ class Start:
         epoch: the registry's; the shard refuses writers and readers of any other.
         lease: token of the control store's lease, higher than every earlier one.
         open_lake: called only when something has to be healed.
+        upto: log partition → entry behind which nothing is read; None: all that comes.
     """
 
     shard_id: str
@@ -45,6 +46,7 @@ class Start:
     shard: GraphShard
     log: EventLog
     open_lake: Callable[[], Lake]
+    upto: Mapping[int, int] | None = None
 
     @property
     def partitions(self) -> tuple[int, ...]:
@@ -77,7 +79,8 @@ def start_writer(start: Start, read_entries: int, read_bytes: int, block_ms: int
     lacking = owned & unsure
     at = {p: c.at for p, c in shard.cursors().items() if p in fence.partitions}
     shard.own(start.epoch, owned, lacking, fence)
-    writer = ShardWriter(shard, start.log, fence, owned.__contains__, read_entries, read_bytes, block_ms)
+    log = start.log if start.upto is None else UpTo(start.log, start.upto)
+    writer = ShardWriter(shard, log, fence, owned.__contains__, read_entries, read_bytes, block_ms)
     if lacking and any(at.values()):
         LOG.warning("buckets_rebuild", shard=start.shard_id, buckets=len(lacking))
         _rebuild(start, writer, lacking, at)
@@ -148,12 +151,29 @@ def _rebuild(start: Start, writer: ShardWriter, buckets: frozenset[int], at: Map
 def _fill_gaps(start: Start, writer: ShardWriter, at: Mapping[int, int]) -> None:
     begins = start.log.begins()
     for partition, position in at.items():
-        if position + 1 >= begins[partition]:
+        last = begins[partition] - 1 if start.upto is None else min(begins[partition] - 1, start.upto[partition])
+        if position >= last:
             continue
         LOG.warning("shard_heals_from_lake", shard=start.shard_id, partition=partition, entries_after=position)
         with start.open_lake() as lake:
-            for number, records in _joined(_from_lake(lake, partition, position, begins[partition] - 1)):
+            for number, records in _joined(_from_lake(lake, partition, position, last)):
                 writer.jump(partition, number, writer.apply(records))
+
+
+class UpTo:
+    """A log that ends at given entries."""
+
+    def __init__(self, log: EventLog, ends: Mapping[int, int]) -> None:
+        self._log, self._ends = log, ends
+
+    def read_many(
+        self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
+    ) -> dict[int, list[Entry]]:
+        """See `EventLog.read_many`."""
+        wanted = {p: at for p, at in after.items() if at < self._ends[p]}
+        found = self._log.read_many(wanted, limit_entries, limit_bytes, block_ms) if wanted else {}
+        within = {p: [entry for entry in entries if entry.number <= self._ends[p]] for p, entries in found.items()}
+        return {p: entries for p, entries in within.items() if entries}
 
 
 class Readiness:

@@ -102,3 +102,20 @@ def drop_bucket(database: Dialect, label: str) -> str:
         f"{database.hold_all}{_RAISED}MATCH (x:{label}) WHERE x._c >= $low AND x._c < $high "
         "WITH x LIMIT $limit DETACH DELETE x RETURN count(*)"
     )
+
+
+KNOWN_LABELS = ("_Case", "_Floor", "_Priority")
+"""What a shard knows of its content, beside the content: gone with it."""
+
+
+def drop_all(database: Dialect, label: str) -> str:
+    """Delete nodes, with their relationships, some at a time. A writer that was refused deletes none, and sees 0."""
+    return f"{guard(database)}MATCH (x:{label}) WITH x LIMIT $limit DETACH DELETE x RETURN count(*)"
+
+
+def begin_again(database: Dialect) -> str:
+    """Set every cursor to the log's beginning, whoever holds it, and forget what was counted: all of it, or nothing."""
+    return (
+        f"{guard(database)}MATCH (c:_Cursor) SET c.at = 0, c.lease = 0, c.records = 0, c.applied = 0, c.duplicate = 0, "
+        "c.stale = 0 WITH count(c) AS cursors OPTIONAL MATCH (k:_Count) DELETE k RETURN max(cursors)"
+    )

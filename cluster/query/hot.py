@@ -75,6 +75,8 @@ class Shard:
 def refuse_unless_current(rows: Rows, epoch: int, buckets: Sequence[int]) -> str:
     """The owned flags; raises Fenced unless the shard's node (rows of `probe`) has this epoch and these buckets."""
     known, owned = rows[0] if rows else (None, None)
+    if not known:
+        raise EpochMismatch("the shard catches up with the log, or is being rebuilt; try again", 0.2)
     if known != epoch:
         raise EpochMismatch(f"the shard serves epoch {known}, not {epoch}; reload the shard map and try again", 0.2)
     if not isinstance(owned, str) or len(owned) != BUCKETS or any(owned[bucket] != "1" for bucket in buckets):

@@ -14,6 +14,8 @@ from cluster.stores.control_database import ControlDatabase
 from cluster.stores.control_tables import audit
 
 _PAGE_MAX = 1_000
+INSTALLATION = ""
+"""In place of a tenant: what an operator did to the installation itself. No tenant has this name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,6 +244,15 @@ class GraphShard(Protocol):
     def drop_bucket(self, epoch: int, bucket: int) -> None:
         """Delete everything of a bucket that this shard no longer owns. Safe to call twice."""
 
+    def drop_all(self, fence: Fence) -> Iterable[int]:
+        """Delete everything but the shard's own node, cursors and counts, page by page; yields how many each time.
+
+        Safe to call twice. A fence that is not current deletes nothing and raises nothing: `begin_again` does.
+        """
+
+    def begin_again(self, fence: Fence) -> None:
+        """Set the cursors of an emptied shard to 0, free their leases and forget the counts, at once. Raises Fenced."""
+
     def read(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> list[list[Any]]:
         """Run a fixed reading template."""
 

@@ -275,6 +275,17 @@ class StoredShard(ABC):
                 pass
         self._known_cases.clear()
 
+    def drop_all(self, fence: Fence) -> Iterator[int]:
+        self._known_cases.clear()
+        for label in (*dialect.NODE_LABELS, *dialect_shard.KNOWN_LABELS):
+            template = dialect_shard.drop_all(self._database, label)
+            while gone := self._write(template, {**fenced(fence, ()), "limit": _PAGE}, None):
+                yield gone
+
+    def begin_again(self, fence: Fence) -> None:
+        if not self._write(dialect_shard.begin_again(self._database), fenced(fence, ()), None):
+            raise Fenced(REFUSED)
+
     def read(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> list[list[Any]]:
         return self._client.read(template, parameters, timeout_s)
 

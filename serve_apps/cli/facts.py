@@ -72,7 +72,11 @@ def audit(
         float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for shards that are behind.")
     ] = 60.0,
     actions: Annotated[
-        bool, typer.Option("--actions", help="Show instead who did what: undos, replays, sources. With --tenant.")
+        bool,
+        typer.Option(
+            "--actions",
+            help="Show instead who did what: undos, replays, sources; without --tenant: to the installation.",
+        ),
     ] = False,
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Whose actions.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many actions, the latest.", min=1, max=10_000)] = 100,
@@ -85,9 +89,9 @@ def audit(
     """
     from serve_apps.cli import conservation
 
-    if actions != (tenant is not None):
-        raise Misused("--actions and --tenant belong together: records are counted over all tenants")
-    if tenant is not None:
+    if tenant is not None and not actions:
+        raise Misused("--tenant is for --actions: records are counted over all tenants")
+    if actions:
         show_actions(session, tenant, limit)
         return Exit.DONE
     with session.output.waiting("counting"):
@@ -123,10 +127,12 @@ def audit(
     return Exit.DONE if found.holds else Exit.FAILED
 
 
-def show_actions(session: Session, tenant: str, limit: int) -> None:
-    """The latest actions of a tenant, oldest first."""
-    found = deque(session.control.audit.every(tenant), limit)
+def show_actions(session: Session, tenant: str | None, limit: int) -> None:
+    """The latest actions on a tenant's data, or on the installation itself, oldest first."""
+    from cluster.stores.control_audit import INSTALLATION
+
+    found = deque(session.control.audit.every(INSTALLATION if tenant is None else tenant), limit)
     session.output.result({"actions": [asdict(action) for action in found]})
-    session.output.table(f"actions of {tenant}", ("at", "who", "action", "on", "detail"), [
+    session.output.table(f"actions on {tenant or 'the installation'}", ("at", "who", "action", "on", "detail"), [
         (moment(x.at), x.actor, x.action, x.subject, json.dumps(x.detail) if x.detail else "") for x in found
     ])  # fmt: skip

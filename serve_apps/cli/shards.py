@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serve_apps.cli.exits import Exit
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import group, verb
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from actors.rebuild import Progress as Rebuilding
+    from actors.rebuild import Tell
 
 ShardId = Annotated[str, typer.Argument(help="The shard's id.")]
 Wait = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")]
@@ -21,6 +29,7 @@ def register(app: typer.Typer) -> None:
     verb(shards, "list")(list_all)
     verb(shards, "add")(add)
     verb(shards, "drain")(drain)
+    verb(shards, "rebuild")(rebuild)
 
 
 def list_all(session: Session) -> None:
@@ -68,6 +77,45 @@ def drain(session: Session, shard_id: ShardId, timeout_s: Wait = 120.0) -> None:
     told = f"{shard_id} gave {given:,} buckets to the others" if given else f"{shard_id} owned no bucket already"
     session.output.text(f"{told}; its server runs until the system stops, and is not started again")
     _say_behind(session, behind)
+
+
+def rebuild(
+    session: Session,
+    shard_id: ShardId,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare all that it holds before and after, at the same log positions.")
+    ] = False,
+    actor: Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")] = "command line",
+    timeout_s: Wait = 120.0,
+) -> int:
+    """Empty a shard and fill it again from lake and log, while the others serve. Say it again where it was cut off."""
+    from actors import ownership
+    from actors.rebuild import rebuild as rebuild_shard
+
+    session.require_node()
+    with session.output.progress() as bars:
+        done = rebuild_shard(session.stack, shard_id, actor, verify=verify, tell=_bar(bars, shard_id))
+    with session.output.waiting(f"{shard_id} catches up with what came in meanwhile"):
+        behind = ownership.wait_serving(session.stack, [shard_id], timeout_s)
+    rate = round(done.records / max(done.seconds, 1e-9))
+    session.output.result({**asdict(done), "records_per_s": rate, "verified": verify, "behind": behind})
+    session.output.text(f"{shard_id} is rebuilt: {done.records:,} records in {done.seconds:.1f} s ({rate:,}/s)")
+    if done.lines is not None:
+        session.output.text(f"the same as before, at the same log positions: {done.lines:,} lines, {done.sha256}")
+    _say_behind(session, behind)
+    return Exit.RETRY if behind else Exit.DONE
+
+
+def _bar(bars: Progress, shard_id: str) -> Tell:
+    task = bars.add_task(f"rebuilding {shard_id}", total=None, detail="")
+
+    def tell(now: Rebuilding) -> None:
+        bars.update(task, description=f"{now.step} {shard_id}")
+        if now.step == "healing":
+            detail = f"{now.records:,} records, {now.records_per_s:,.0f}/s, {now.left:,} log entries left"
+            bars.update(task, completed=now.entries, total=now.entries + now.left, detail=detail)
+
+    return tell
 
 
 def _say_behind(session: Session, behind: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A process that loads a file or replays dead letters, and is killed at a step of it. It imports no Ray."""
+"""A process that loads a file, replays dead letters or rebuilds a shard, and is killed at a step. It imports no Ray."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actors.dead_letters import Replay
 from actors.loads import FileLoads, LoadFile
+from actors.rebuild import rebuild
 from actors.stack import Stack
 from cluster.config import IngestLimits, Settings
 from cluster.stores.files import Failpoint
@@ -33,11 +34,13 @@ def dies_at(step: str, nth: int) -> Failpoint:
 
 
 def child(what: str, settings: str, tenant: str, path: str, step: str, nth: str) -> None:
-    """What a process does that dies: load a file, or replay a tenant's dead letters."""
+    """What a process does that dies: load a file, replay a tenant's dead letters, or rebuild the shard of that name."""
     given = Settings.model_validate_json(settings).model_copy(update={"ingest": QUICK})
     stack, failpoint = Stack(given), dies_at(step, int(nth))
     control, log = stack.control, stack.open_log()
-    if what == "load":
+    if what == "rebuild":
+        rebuild(stack, path, "tester", verify=True, failpoint=failpoint)
+    elif what == "load":
         FileLoads(control, log, given, failpoint=failpoint).ingest(LoadFile(Path(path), tenant, SOURCE))
     else:
         Replay(control, log, given, failpoint=failpoint).replay(tenant, "tester")

@@ -56,11 +56,13 @@ def wait_until(what: Callable[[], bool], deadline_s: float = DEADLINE_S, message
 class Installation:
     """See the module. `folder` is the state directory; it has to be short, for the sockets in it."""
 
-    def __init__(self, folder: Path, shards: int = 2, partitions: int = 4, **sections: Any) -> None:
+    def __init__(
+        self, folder: Path, shards: int = 2, partitions: int = 4, lease_s: float = 10.0, **sections: Any
+    ) -> None:
         self.partitions = partitions
         sections = {
             "log": LogSettings(partitions=partitions, block_ms=50, timeout_s=5.0, read_entries=8),
-            "shards": ShardSettings(embedded=shards, write_rows=200, timeout_s=5.0),
+            "shards": ShardSettings(embedded=shards, write_rows=200, timeout_s=5.0, lease_s=lease_s),
             "lake": LakeSettings(commit_s=0.3),
             **sections,
         }
