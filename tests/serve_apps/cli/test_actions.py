@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.stores.control import open_control
+from cluster.stores.control_audit import INSTALLATION
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.main import app
 
@@ -54,6 +55,12 @@ def test_the_latest_come_over_pages(folder: Path) -> None:
     assert len(actions(folder, "acme", "--limit", "10000")) == 1_003
 
 
-def test_actions_are_of_one_tenant(folder: Path) -> None:
-    run(folder, "audit", "--actions", exit_code=Exit.USAGE)
+def test_actions_are_of_one_tenant_or_of_the_installation(folder: Path) -> None:
+    run(folder, "sources", "register", "hr", "-t", "acme")
+    run(folder, "sources", "kill", "hr", "-t", "acme", "--as", "ann")
+    control = open_control(f"sqlite:///{folder / 'control.db'}")
+    control.audit.append(INSTALLATION, "ann", "shard.rebuild", "shard-0", 1.0)
+    control.close()
+    found = run(folder, "audit", "--actions")["actions"]
+    assert [(x["actor"], x["action"], x["subject"]) for x in found] == [("ann", "shard.rebuild", "shard-0")]
     run(folder, "audit", "-t", "acme", exit_code=Exit.USAGE)
