@@ -17,6 +17,7 @@ from serve_apps.cli import (
     lifecycle,
     overlays,
     query,
+    replay,
     shards,
     snapshots,
     sources,
@@ -36,8 +37,8 @@ app = typer.Typer(
     rich_markup_mode="rich", context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 
-for module in (demonstration, lifecycle, lag, shards, access, ingest, sources, streams, dead_letters, facts, query,
-               snapshots, overlays):  # fmt: skip
+for module in (demonstration, lifecycle, lag, shards, access, ingest, sources, streams, dead_letters, facts, replay,
+               query, snapshots, overlays):  # fmt: skip
     module.register(app)
 
 

@@ -1,4 +1,7 @@
-"""A process that loads a file, replays dead letters or rebuilds a shard, and is killed at a step. It imports no Ray."""
+"""A process that loads a file, replays dead letters or facts, or rebuilds a shard, and is killed at a step.
+
+It imports no Ray.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import os
 import signal
 from pathlib import Path
 
+from actors.chosen_facts import Chosen
 from actors.dead_letters import Replay
+from actors.fact_replay import FactReplay
 from actors.loads import FileLoads, LoadFile
 from actors.rebuild import rebuild
 from actors.stack import Stack
@@ -34,12 +39,14 @@ def dies_at(step: str, nth: int) -> Failpoint:
 
 
 def child(what: str, settings: str, tenant: str, path: str, step: str, nth: str) -> None:
-    """What a process does that dies: load a file, replay a tenant's dead letters, or rebuild the shard of that name."""
+    """What a process does that dies: load a file, replay a tenant's dead letters or facts, or rebuild a shard."""
     given = Settings.model_validate_json(settings).model_copy(update={"ingest": QUICK})
     stack, failpoint = Stack(given), dies_at(step, int(nth))
     control, log = stack.control, stack.open_log()
     if what == "rebuild":
         rebuild(stack, path, "tester", verify=True, failpoint=failpoint)
+    elif what == "facts":
+        FactReplay(stack, log, failpoint=failpoint).replay(Chosen(tenant), "tester", rate_per_s=1_000)
     elif what == "load":
         FileLoads(control, log, given, failpoint=failpoint).ingest(LoadFile(Path(path), tenant, SOURCE))
     else:

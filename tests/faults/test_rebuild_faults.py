@@ -17,7 +17,7 @@ from actors.stack import Stack
 from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, NotFound, Rejected
 from cluster.stores.control_audit import INSTALLATION
-from cluster.stores.graph import Fence
+from cluster.stores.graph import Fence, StoredThing
 from cluster.stores.lake_files import local_path
 from cluster.stores.lake_scan import manifest_entries
 from tests.fault_proxy import Faults
@@ -143,24 +143,24 @@ def _rebuilt_while(system: Installation, reader: Reader, seen: list[Progress]) -
     return rebuild(system.stack, "shard-0", "tester", verify=True, tell=seen.append, failpoint=failpoint)
 
 
-def _take_register(system: Installation, shard_id: str) -> str:
-    """Takes one register away behind the writer's back; returns the id of its thing."""
+def take_register(system: Installation, shard_id: str) -> StoredThing:
+    """Takes a thing's registers away behind the writer's back; returns what it was."""
     with closing(system.stack.open_shard(shard_id)) as shard:
         epoch = system.stack.control.shards.get(shard_id).epoch
         cursors = shard.cursors()
         fence = Fence(epoch, max(c.lease for c in cursors.values()), tuple(sorted(cursors)))
         thing = next(t for case in sorted(shard.cases()) for t in shard.things(*case) if t.registers)
         shard.replace(fence, [(thing._replace(registers={}), None)])
-        return thing.id
+        return thing
 
 
 def test_a_difference_is_named_and_what_was_there_is_kept(server_root: Path) -> None:
     with filled(server_root / "rd") as (system, history):
         before = system.hashes()
-        taken = _take_register(system, "shard-0")
+        taken = take_register(system, "shard-0")
         assert system.hashes() != before
         with pytest.raises(
-            StateDiffers, match=rf"/{taken} of case .*had nothing, and now has version .* 1 thing differs"
+            StateDiffers, match=rf"/{taken.id} of case .*had nothing, and now has version .* 1 thing differs"
         ) as told:
             rebuild(system.stack, "shard-0", "tester", verify=True)
         assert Path(str(told.value).rpartition(" is in ")[2]).parent.stat().st_mode & 0o077 == 0
@@ -222,7 +222,7 @@ def test_without_a_lake_while_the_log_has_all(server_root: Path) -> None:
 def test_a_shard_that_is_rebuilt_is_saved_anew(server_root: Path) -> None:
     """Its cursors are where they were, so by them alone nothing would have to be saved."""
     with filled(server_root / "rc") as (system, history):
-        _take_register(system, "shard-0")
+        take_register(system, "shard-0")
         system.saves("shard-0").save(system.running["shard-0"])
         with pytest.raises(StateDiffers):
             rebuild(system.stack, "shard-0", "tester", verify=True)
