@@ -23,7 +23,8 @@ class Chosen:
     Args:
         tenant: None has to be meant: every tenant's.
         first, last: positions in the source's order, both included, whatever the epoch; (5,) includes (5, 1).
-        since_ms, until_ms: when they were appended to the log first, ms since 1970; the latter is not included.
+        since_ms, until_ms: when they were appended to the log, ms since 1970; the latter is not included. Floors and
+            priorities, and what the lake took in before it noted times, are of every time.
     """
 
     tenant: str | None

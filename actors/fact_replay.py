@@ -32,7 +32,7 @@ from cluster.model import Kind, Record
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.lake import Lake, Pin
-from cluster.stores.log import EventLog
+from cluster.stores.log import Entry, EventLog
 
 _READ_ENTRIES, _READ_BYTES = 64, 8 << 20
 
@@ -201,7 +201,7 @@ class _Reading:
         size = self._stack.settings.ingest.batch_records
         for rows in self._lake.read(
             partition=partition, after=after, upto=kept, tenant=self._chosen.tenant, source=self._chosen.source,
-            at_version=self._pin.version,
+            since_ms=self._chosen.since_ms, until_ms=self._chosen.until_ms, at_version=self._pin.version,
         ):  # fmt: skip
             frame = pl.DataFrame(pl.from_arrow(rows))
             for part in _by_entries(frame, size):
@@ -211,10 +211,12 @@ class _Reading:
     def _of_log(self, partition: int, after: int, end: int) -> Iterator[_Part]:
         while after < end:
             found = self._log.read(partition, after, _READ_ENTRIES, _READ_BYTES)
-            within = [entry for entry in found if entry.number <= end]
-            after = found[-1].number
-            wanted = [entry.data for entry in within if self._chosen.in_time(entry.appended_ms)]
-            yield _Part(min(after, end), batch.decode_frame(wanted))
+            after = min(found[-1].number, end)
+            yield _Part(after, pl.concat([self._timely(entry) for entry in found if entry.number <= end]))
+
+    def _timely(self, entry: Entry) -> Frame:
+        rows = batch.decode_frame([entry.data])
+        return rows if self._chosen.in_time(entry.appended_ms) else rows.filter(pl.col("kind") >= int(Kind.FLOOR))
 
 
 def _by_entries(frame: Frame, least_rows: int) -> Iterator[Frame]:

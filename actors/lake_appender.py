@@ -153,7 +153,7 @@ class LakeAppender:
         if not self._buffer:
             self._since = self._clock()
         rows = batch.decode_arrow(entry.data)
-        self._buffer.append(LakeEntry(partition, entry.number, rows))
+        self._buffer.append(LakeEntry(partition, entry.number, rows, entry.appended_ms))
         self._buffered_bytes += rows.nbytes
         self._taken[partition] = entry.number
 

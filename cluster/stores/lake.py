@@ -215,6 +215,8 @@ class Lake:
         buckets: tuple[int, int] | None = None,
         tenant: str | None = None,
         source: str | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
         at_version: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Rows in the columns of `lake_read.READ_SCHEMA`; in log order where a partition is named.
@@ -222,6 +224,7 @@ class Lake:
         Args:
             after, upto: entry numbers of the partition: after+1 … upto.
             buckets: lowest and highest, both included; floors and priorities are of every bucket.
+            since_ms, until_ms: see `Wanted`.
 
         Memory is bounded by `lake_read.WINDOW_ROWS` rows, or one entry where that is larger.
 
@@ -232,7 +235,7 @@ class Lake:
         if partition is None and (after is not None or upto is not None):
             raise ValueError("numbers count the entries of one partition: name it")
         first = None if after is None else after + 1
-        wanted = Wanted(partition=partition, first=first, last=upto, buckets=buckets, tenant=tenant, source=source)
+        wanted = Wanted(None, partition, first, upto, buckets, tenant, source, since_ms=since_ms, until_ms=until_ms)
         return lake_read.batches(self._table, self._version(at_version), wanted)
 
     def entries(

@@ -19,11 +19,16 @@ FIRST_YEAR, LAST_YEAR = 1970, 2099
 
 
 class LakeEntry(NamedTuple):
-    """One entry of the log on its way to the lake, or back: `batch` has the columns of `cluster.batch.SCHEMA`."""
+    """One entry of the log on its way to the lake, or back: `batch` has the columns of `cluster.batch.SCHEMA`.
+
+    Args:
+        appended_ms: as the log says, ms since 1970; None where that is not known, and on the way back.
+    """
 
     partition: int
     number: int
     batch: pa.RecordBatch
+    appended_ms: int | None = None
 
 
 def continued(parent: Positions, entries: Sequence[LakeEntry]) -> Positions:
@@ -62,6 +67,7 @@ def entries_frame(entries: Sequence[LakeEntry], generation: int, residency_of: C
         {
             "log_partition": pl.Series([entry.partition for entry in entries], dtype=pl.Int32),
             "log_number": pl.Series([entry.number for entry in entries], dtype=pl.Int64),
+            "appended_ms": pl.Series([entry.appended_ms for entry in entries], dtype=pl.Int64),
             "start": starts,
         }
     )
@@ -70,6 +76,7 @@ def entries_frame(entries: Sequence[LakeEntry], generation: int, residency_of: C
         pl.lit(generation, dtype=pl.Int32).alias("log_generation"),
         where["log_partition"],
         where["log_number"],
+        where["appended_ms"],
         (pl.int_range(len(frame), dtype=pl.Int64) - where["start"]).cast(pl.Int32).alias("row"),
         event_date(pl.col("event_time")).alias("event_date"),
     )

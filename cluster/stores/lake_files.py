@@ -37,7 +37,8 @@ __all__ = ["DurableFileIO", "LakeEntry", "local_path", "remove_data_files", "ren
 SCHEME = "file://"
 ROW_GROUP_ROWS = 128 << 10
 _REPEATING = ["tenant", "case", "bucket", "kind", "op", "type", "a_type", "b_type", "source", "partition", "event_time"]
-_DICTIONARY = [*_REPEATING, "claim", "log_generation", "log_partition", "log_number", "event_date", "residency"]
+_STANDING = ["log_generation", "log_partition", "log_number", "event_date", "residency", "appended_ms"]
+_DICTIONARY = [*_REPEATING, "claim", *_STANDING]
 _STATISTICS = ["tenant", "case", "bucket", "kind", "type", "log_partition", "log_number", "event_date"]
 
 

@@ -18,10 +18,14 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import IntegerType, LongType
 
+from cluster import batch
 from cluster.errors import Corrupt
 from cluster.model import Kind
 from cluster.stores.lake_files import local_path
 from cluster.stores.lake_positions import Positions
+
+APPENDED = "appended_ms"
+"""When an entry was appended to the log, ms since 1970: the one column that older data files lack."""
 
 
 class Wanted(NamedTuple):
@@ -31,6 +35,8 @@ class Wanted(NamedTuple):
         after: rows of later entries only.
         partition: of one log partition, and with `first`..`last`, of these entry numbers.
         buckets: lowest and highest bucket, both included; floors and priorities are of every bucket.
+        since_ms, until_ms: when the entry was appended to the log, ms since 1970, the latter not included; floors and
+            priorities, and rows that do not know it, are of every time.
     """
 
     after: Positions | None = None
@@ -42,6 +48,16 @@ class Wanted(NamedTuple):
     source: str | None = None
     least_kind: int | None = None
     most_kind: int | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+def _file_schema() -> dict[str, pl.DataType]:
+    records: dict[str, pl.DataType] = {
+        field.name: pl.String() if str(field.type) == "string" else pl.Int32() for field in batch.SCHEMA
+    }
+    standing = {"log_generation": pl.Int32(), "log_partition": pl.Int32(), "log_number": pl.Int64(), "row": pl.Int32()}
+    return {**records, **standing, "event_date": pl.Date(), "residency": pl.String(), APPENDED: pl.Int64()}
 
 
 def manifest_entries(table: Table, version: Snapshot, newer_than: int = 0) -> Iterator[ManifestEntry]:
@@ -100,6 +116,8 @@ def condition(wanted: Wanted) -> pl.Expr | None:
         parts.append(pl.col("kind") >= wanted.least_kind)
     if wanted.most_kind is not None:
         parts.append(pl.col("kind") <= wanted.most_kind)
+    if wanted.since_ms is not None or wanted.until_ms is not None:
+        parts.append(_in_time(wanted) | (pl.col("kind") >= int(Kind.FLOOR)))
     if wanted.buckets is not None:
         parts.append(pl.col("bucket").is_between(*wanted.buckets) | (pl.col("kind") >= int(Kind.FLOOR)))
     for name in ("tenant", "source"):
@@ -107,6 +125,12 @@ def condition(wanted: Wanted) -> pl.Expr | None:
         if value is not None:
             parts.append(pl.col(name) == value)
     return pl.all_horizontal(parts) if parts else None
+
+
+def _in_time(wanted: Wanted) -> pl.Expr:
+    at = pl.col(APPENDED)
+    within = pl.lit(True) if wanted.since_ms is None else at >= wanted.since_ms
+    return at.is_null() | (within if wanted.until_ms is None else within & (at < wanted.until_ms))
 
 
 def _later(after: Positions) -> pl.Expr:
@@ -127,7 +151,11 @@ def read_rows(
     """
     if not paths:
         return None
-    rows = pl.scan_parquet([str(path) for path in paths], glob=False, cache=False)
+    asked = APPENDED in columns or wanted.since_ms is not None or wanted.until_ms is not None
+    rows = pl.scan_parquet(
+        [str(path) for path in paths], glob=False, cache=False, schema=_file_schema() if asked else None,
+        missing_columns="insert", extra_columns="ignore",  # older files do not know when their entries were appended
+    )  # fmt: skip
     kept = condition(wanted)
     if kept is not None:
         rows = rows.filter(kept)

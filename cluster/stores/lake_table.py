@@ -1,7 +1,8 @@
 """The `events` table: its columns, its partitions, its catalog, and errors of the library as ours.
 
 Columns are those of `cluster.batch.SCHEMA`, then where the row stands in the log (generation, partition, number of
-the entry, row in it), `event_date` (the date that the source wrote; 1970-01-01 where it gave none) and `residency`.
+the entry, row in it), `event_date` (the date that the source wrote; 1970-01-01 where it gave none), `residency`, and
+`appended_ms` (when the entry was appended to the log; nothing where an earlier version of this software took it in).
 
 Partitioned by the year of `event_date` and by residency, sorted by tenant and key. By year, not by day: a source's
 whole history arrives at once (the public change history that we test with has thousands of dates), and a commit
@@ -36,6 +37,7 @@ from cluster.errors import Conflict, Corrupt, NotFound, Rejected, Unavailable
 from cluster.stores.files import disk_errors, make_folder
 from cluster.stores.lake_files import SCHEME, DurableFileIO
 from cluster.stores.lake_positions import Positions, positions_of
+from cluster.stores.lake_scan import APPENDED
 
 NAME = ("intelgraph", "events")
 POSITIONS = "intelgraph.positions"
@@ -48,6 +50,7 @@ _OWN: dict[str, PrimitiveType] = {
     "row": IntegerType(),
     "event_date": DateType(),
     "residency": StringType(),
+    APPENDED: LongType(),
 }
 
 
@@ -61,7 +64,7 @@ COLUMNS = tuple(_columns())
 
 def _schema() -> Schema:
     fields = enumerate(_columns().items(), 1)
-    return Schema(*(NestedField(number, name, kind, required=True) for number, (name, kind) in fields))
+    return Schema(*(NestedField(number, name, kind, required=name != APPENDED) for number, (name, kind) in fields))
 
 
 def _spec(schema: Schema) -> PartitionSpec:
@@ -117,7 +120,7 @@ def load_table(catalog: SqlCatalog, folder: Path, *, create: bool, keep_metadata
         NotFound: it is missing and not to be created.
     """
     try:
-        return catalog.load_table(NAME)
+        return _with_times(catalog.load_table(NAME))
     except NoSuchTableError:
         if not create:
             raise NotFound(f"there is no lake in {folder}: start the system once, or name another folder") from None
@@ -133,6 +136,17 @@ def load_table(catalog: SqlCatalog, folder: Path, *, create: bool, keep_metadata
         )
     except TableAlreadyExistsError:
         return catalog.load_table(NAME)
+
+
+def _with_times(table: Table) -> Table:
+    """The table, which knows from now on when entries were appended. It moves no position."""
+    if APPENDED in table.schema().column_names:
+        return table
+    # another one was faster, or an append was: then the next opening does it
+    with suppress(CommitFailedException), table.update_schema() as update:
+        update.add_column(APPENDED, LongType())
+    table.refresh()
+    return table
 
 
 def positions_in(version: Snapshot | None) -> Positions:

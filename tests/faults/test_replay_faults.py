@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -104,6 +105,27 @@ def test_one_source_one_key_one_range(server_root: Path) -> None:
 
 def _number(record: Record) -> int:
     return decode(record.version)[1][0]
+
+
+def test_a_range_of_time_from_lake_and_log(server_root: Path) -> None:
+    with Installation(server_root / "pm") as system:
+        system.start(lake=True)
+        records, histories, times = events(4, 900), list[History](), list[int]()
+        for part in (records[:300], records[300:600], records[600:]):
+            times.append(time.time_ns() // 1_000_000)
+            histories.append(Producer(system, part).send())
+            time.sleep(0.02)  # so that no two parts are of one millisecond
+            if len(times) == 2:
+                system.settle()
+                _trim(system)
+        for since, until, count in ((0, None, 900), (0, 1, 300), (1, 2, 300), (1, None, 600), (2, None, 300)):
+            chosen = Chosen(None, since_ms=times[since], until_ms=None if until is None else times[until])
+            assert replay(system, chosen, dry_run=True).records == count
+        ends = system.ends()
+        replay(system, Chosen(None, since_ms=times[1], until_ms=times[2]))
+        assert sorted(r for p, n, rows in system.log_records() if n > ends[p] for r in rows) == sorted(records[300:600])
+        system.settle()
+        check(system, *histories)
 
 
 def test_a_register_that_was_taken_away_comes_back_by_its_key(server_root: Path) -> None:
