@@ -20,16 +20,15 @@ from dataclasses import dataclass
 from actors.keeping import Kept
 from actors.noted_state import Difference, NotedState, forget, note
 from actors.ownership import alone, paused
+from actors.reach import check_reach
 from actors.shard_start import Start, UpTo, start_writer
 from actors.shard_writer import ShardWriter
 from actors.stack import Stack
-from cluster.errors import Corrupt, NotFound, Rejected, Unavailable
-from cluster.model import Kind
+from cluster.errors import Corrupt, Rejected, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.graph import Fence, GraphShard
-from cluster.stores.lake import Lake, Wanted
 from cluster.stores.log import EventLog, check_tails
 from cluster.telemetry.logs import Log
 
@@ -112,39 +111,20 @@ def rebuild(
             return run.rebuild(actor, verify)
 
 
-def check_reach(stack: Stack, log: EventLog, partitions: tuple[int, ...]) -> None:
-    """Nothing, if lake and log together hold every entry of these log partitions.
+def saved(stack: Stack, done: Rebuilt, deadline_s: float) -> bool:
+    """Wait until a checkpoint has what was rebuilt: before that, a shard that is killed comes back as it was before.
 
-    Raises:
-        Rejected: they do not. Corrupt: the lake lacks records, or a file, that it says it has.
+    Returns:
+        whether it has; true for a shard that the node does not save.
     """
-    trimmed = {p: begin - 1 for p, begin in log.begins().items() if p in partitions and begin > 1}
-    if not trimmed:
-        return
-    why = f"log partition {min(trimmed)} begins at entry {trimmed[min(trimmed)] + 1}"
-    try:
-        lake = Lake.open(stack.state_dir / "lake", create=False, settings=stack.settings.lake)
-    except NotFound:
-        raise Rejected(
-            f"{why} and there is no lake that has what was before: emptied, the shard would stay so"
-        ) from None
-    with lake:
-        version, identity = lake.version(), log.identity
-        at = lake.positions(version)
-        if (at.log, at.generation) != (identity.name, identity.generation):
-            raise Rejected(f"{why}, and the lake was filled from another log: emptied, the shard would stay so")
-        for partition, least in sorted(trimmed.items()):
-            if at.of(partition).number < least:
-                raise Rejected(
-                    f"log partition {partition} begins at entry {least + 1}, but the lake ends at"
-                    f" {at.of(partition).number}: what is between is in the shard alone, so it cannot be rebuilt"
-                )
-            found = len(lake.events(Wanted(partition=partition, most_kind=int(Kind.CLAIM)), ["kind"], version))
-            if found != at.of(partition).records:
-                raise Corrupt(
-                    f"lake: its files hold {found:,} records of log partition {partition}, not the"
-                    f" {at.of(partition).records:,} that were committed; restore them before anything is rebuilt"
-                )
+    end = time.monotonic() + deadline_s
+    while True:
+        kept = stack.control.positions.of(done.shard)
+        if all(kept.get(partition, at) >= at for partition, at in done.at.items()):
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_BLOCK_MS / 1000)
 
 
 class _Run:
@@ -173,6 +153,7 @@ class _Run:
             self._failpoint("refused")
             self._kept.during(lambda: self._empty(shard, epoch), lambda: self._tell(Progress("emptying")))
         records = self._heal(epoch, ends)
+        self._not_saved()
         self._failpoint("healed")
         done = Rebuilt(self._shard_id, epoch, records, ends, time.monotonic() - self._began)
         if noted is not None:
@@ -226,10 +207,14 @@ class _Run:
             self._failpoint("emptying")
         self._failpoint("emptied")
         shard.begin_again(fence)
-        positions = self._stack.control.positions
-        if kept := positions.of(self._shard_id):  # the log keeps what is needed now; checkpoints say what is not
-            positions.report_durable(self._shard_id, dict.fromkeys(kept, 0), time.time())
+        self._not_saved()
         self._failpoint("begun again")
+
+    def _not_saved(self) -> None:
+        """The last checkpoint is of before: until the next one the log keeps all that it has, and `saved` waits."""
+        positions = self._stack.control.positions
+        if kept := positions.of(self._shard_id):
+            positions.report_durable(self._shard_id, dict.fromkeys(kept, 0), time.time())
 
     def _heal(self, epoch: int, ends: Mapping[int, int]) -> int:
         began = time.monotonic()

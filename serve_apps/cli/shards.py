@@ -91,19 +91,28 @@ def rebuild(
     """Empty a shard and fill it again from lake and log, while the others serve. Say it again where it was cut off."""
     from actors import ownership
     from actors.rebuild import rebuild as rebuild_shard
+    from actors.rebuild import saved
 
     session.require_node()
+    session.stack.log_as("rebuild", shard=shard_id)
     with session.output.progress() as bars:
         done = rebuild_shard(session.stack, shard_id, actor, verify=verify, tell=_bar(bars, shard_id))
     with session.output.waiting(f"{shard_id} catches up with what came in meanwhile"):
         behind = ownership.wait_serving(session.stack, [shard_id], timeout_s)
+    with session.output.waiting(f"{shard_id} is saved"):
+        on_disk = saved(session.stack, done, 0.0 if behind else timeout_s)
     rate = round(done.records / max(done.seconds, 1e-9))
-    session.output.result({**asdict(done), "records_per_s": rate, "verified": verify, "behind": behind})
+    session.output.result(
+        {**asdict(done), "records_per_s": rate, "verified": verify, "behind": behind, "saved": on_disk}
+    )
     session.output.text(f"{shard_id} is rebuilt: {done.records:,} records in {done.seconds:.1f} s ({rate:,}/s)")
     if done.lines is not None:
         session.output.text(f"the same as before, at the same log positions: {done.lines:,} lines, {done.sha256}")
     _say_behind(session, behind)
-    return Exit.RETRY if behind else Exit.DONE
+    if not on_disk:
+        again = "say it again if the shard is killed before its next checkpoint"
+        session.output.text(f"it is not saved yet, and would come back as it was: {again}", "yellow")
+    return Exit.RETRY if behind or not on_disk else Exit.DONE
 
 
 def _bar(bars: Progress, shard_id: str) -> Tell:

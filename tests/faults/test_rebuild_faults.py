@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import threading
@@ -12,14 +14,19 @@ from pathlib import Path
 import pytest
 
 from actors.ownership import alone, take_out
-from actors.rebuild import Progress, Rebuilt, StateDiffers, rebuild
+from actors.rebuild import Progress, Rebuilt, StateDiffers, rebuild, saved
 from actors.stack import Stack
-from cluster.config import LakeSettings
-from cluster.errors import Conflict, Corrupt, NotFound, Rejected
+from cluster.config import LakeSettings, QuerySettings
+from cluster.errors import Conflict, Corrupt, Fenced, NotFound, Rejected
+from cluster.query.fanout import FanOut
+from cluster.query.hot import list_cases, read_entity
+from cluster.query.ir import CasesQuery, EntityQuery
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.graph import Fence, StoredThing
 from cluster.stores.lake_files import local_path
 from cluster.stores.lake_scan import manifest_entries
+from serve_apps.api.problems import of_error
+from serve_apps.services import ControlDirectory
 from tests.fault_proxy import Faults
 from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
@@ -143,6 +150,32 @@ def _rebuilt_while(system: Installation, reader: Reader, seen: list[Progress]) -
     return rebuild(system.stack, "shard-0", "tester", verify=True, tell=seen.append, failpoint=failpoint)
 
 
+def test_questions_meanwhile_are_told_to_try_again_or_what_is_missing(server_root: Path) -> None:
+    with filled(server_root / "rq", count=400) as (system, _):
+        stack = system.stack
+        owned = stack.current_map().buckets_of("shard-0")
+        settings = QuerySettings(deadline_s=1.0)
+        told: list[object] = []
+
+        async def ask() -> None:
+            fanout = FanOut(ControlDirectory(stack), lambda shard: stack.open_client(shard, 5.0), settings)
+            query = EntityQuery("tenant-0", "case-0", "person", "1")
+            with pytest.raises(Fenced, match="being rebuilt; try again") as refused:
+                await fanout.one(owned[0], lambda shard: read_entity(shard, query), fanout.deadline())
+            told.append(json.loads(bytes(of_error(refused.value).body))["status"])
+            page = CasesQuery("tenant-0", limit=100)
+            merged = await fanout.every(lambda shard: list_cases(shard, page), fanout.deadline())
+            told.append(dict(merged.missing))
+            fanout.close()
+
+        def failpoint(step: str) -> None:
+            if step == "emptied":
+                asyncio.run(ask())
+
+        rebuild(stack, "shard-0", "tester", failpoint=failpoint)
+        assert told == [503, {"shard-0": "the shard catches up with the log, or is being rebuilt; try again"}]
+
+
 def take_register(system: Installation, shard_id: str) -> StoredThing:
     """Takes a thing's registers away behind the writer's back; returns what it was."""
     with closing(system.stack.open_shard(shard_id)) as shard:
@@ -227,7 +260,11 @@ def test_a_shard_that_is_rebuilt_is_saved_anew(server_root: Path) -> None:
         with pytest.raises(StateDiffers):
             rebuild(system.stack, "shard-0", "tester", verify=True)
         system.settle()
-        system.checkpoint("shard-0")
+        done = rebuild(system.stack, "shard-0", "tester")
+        assert not saved(system.stack, done, 0.2)
+        system.settle()
+        _trim(system)
+        assert saved(system.stack, done, 0.0)
         system.kill("shard-0")
         system.restart("shard-0")
         system.settle()
