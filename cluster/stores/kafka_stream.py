@@ -62,7 +62,7 @@ class KafkaStream:
         Raises:
             NotFound: there is no topic of that name, or none that the user may see.
             Rejected: the brokers forbid it, or are not fit.
-            Unavailable: they do not answer, or refuse the password.
+            Unavailable: they do not answer, one partition's leader not either, or they refuse the password.
         """
         return self._run(self._look_soon(topic))
 
@@ -79,7 +79,8 @@ class KafkaStream:
             limit_records, limit_bytes: of each partition; one record comes whatever its size.
 
         Raises:
-            StreamGone: the topic was deleted, or made again.
+            StreamGone: the topic was deleted, or made again; or the user may not see it any more, which brokers do not
+                tell by an id: `look` does.
             OffsetLost: a partition lacks its offset.
             Corrupt: a batch is damaged.
             Rejected: the brokers forbid it, or a batch is compressed in a way that is not installed.
@@ -148,7 +149,7 @@ class KafkaStream:
             if any(code in MOVED for code in failed.values()):
                 await current.refresh()
         except TopicGone as error:
-            await self._check_gone(topic_id)
+            self._topics.pop(topic_id, None)
             raise StreamGone(topic_id.hex()) from error
         await self._check_lost(current, {p: offsets[p] for p, code in failed.items() if code == OFFSET_OUT_OF_RANGE})
         if len(failed) == len(found):
@@ -165,12 +166,6 @@ class KafkaStream:
         for partition, offset in asked.items():
             if not first[partition] <= offset <= end[partition]:
                 raise OffsetLost(partition, offset, first[partition], end[partition])
-
-    async def _check_gone(self, topic_id: bytes) -> None:
-        """Nothing, unless the user may not see the topic any more: brokers say so of a name, and of an id nothing."""
-        known = self._topics.pop(topic_id, None)
-        if known is not None:
-            await known.client.topic(name=known.topic.name)
 
     async def _current(self, topic_id: bytes) -> CurrentTopic:
         client = await self._connected()

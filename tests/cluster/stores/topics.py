@@ -35,7 +35,9 @@ class Topics:
     def __init__(self, broker: KafkaBroker) -> None:
         self.broker = broker
 
-    def _administer(self, do: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
+    def administer(self, do: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
+        """Does something to the cluster."""
+
         async def run() -> None:
             admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
             await admin.start()
@@ -46,26 +48,28 @@ class Topics:
 
         asyncio.run(run())
 
-    def make(self, name: str, partitions: int = 1, **config: str) -> None:
+    def make(self, name: str, partitions: int = 1, replicas: int = 1, **config: str) -> None:
         """A new topic; dots in settings are written as underscores."""
         settings = {setting.replace("_", "."): value for setting, value in config.items()}
-        self._administer(lambda admin: admin.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)]))
+        self.administer(
+            lambda admin: admin.create_topics([NewTopic(name, partitions, replicas, topic_configs=settings)])
+        )
 
     def delete(self, name: str) -> None:
         """Deletes it, and waits until its first partition's files are away."""
-        self._administer(lambda admin: admin.delete_topics([name]))
+        self.administer(lambda admin: admin.delete_topics([name]))
         until = time.monotonic() + 10
         while (self.broker.folder / "data" / f"{name}-0").exists() and time.monotonic() < until:
             time.sleep(0.05)
 
     def widen(self, name: str, partitions: int) -> None:
         """Adds partitions, up to that number."""
-        self._administer(lambda admin: admin.create_partitions({name: NewPartitions(partitions)}))
+        self.administer(lambda admin: admin.create_partitions({name: NewPartitions(partitions)}))
 
     def trim(self, name: str, partition: int, below: int) -> None:
         """Removes a partition's first records, as retention does."""
         removed = {TopicPartition(name, partition): RecordsToDelete(below)}
-        self._administer(lambda admin: admin.delete_records(removed))
+        self.administer(lambda admin: admin.delete_records(removed))
 
     def produce(self, name: str, records: Iterable[Sent], **options: Any) -> None:
         """Appends records, as many in a batch as fit."""
