@@ -75,7 +75,8 @@ class Topics:
         """Appends records, as many in a batch as fit."""
 
         async def run() -> None:
-            async with AIOKafkaProducer(bootstrap_servers=self.broker.bootstrap, linger_ms=20, **options) as producer:
+            where = self.broker.bootstrap  # acknowledged by all replicas: before that a reader may not see it
+            async with AIOKafkaProducer(bootstrap_servers=where, acks="all", linger_ms=20, **options) as producer:
                 await send(producer, name, records)
 
         asyncio.run(run())
