@@ -17,8 +17,8 @@ from cluster.stores.log import EventLog
 from cluster.stores.redis_log import RedisEventLog
 from services.spec import Running as Service
 from tests.faults.harness import wait_until
+from tests.kafka_topics import Topic
 from tests.stream_feed import Feed
-from tests.topics import Topic
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 Person = Callable[..., dict[str, Any]]
@@ -41,7 +41,7 @@ def feed(
     unique: str,
 ) -> Iterator[TopicFeed]:
     """A stream of a topic with two partitions; nothing of it is read yet."""
-    made = TopicFeed(Topic(service("kafka").address, unique, 2), control, event_log, ingest_settings)
+    made = TopicFeed(Topic(service("kafka"), unique, 2), control, event_log, ingest_settings)
     yield made
     made.close()
 

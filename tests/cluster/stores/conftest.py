@@ -17,8 +17,8 @@ from services import kafka
 from services.runner import Services
 from services.spec import NotInstallable
 from tests.cluster.stores.logs import KafkaPlace, Place, RedisPlace
-from tests.cluster.stores.topics import Topics, reader
 from tests.kafka_broker import KafkaBroker
+from tests.kafka_topics import Topics, reader
 
 KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.production)]
 

@@ -11,9 +11,9 @@ import pytest
 from cluster.errors import NotFound
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import StreamRecord
-from tests.cluster.stores.topics import MANY, MB, Sent, Topics, numbered, read_out, reader, values
 from tests.fault_proxy import FaultProxy
 from tests.kafka_broker import KafkaBroker
+from tests.kafka_topics import MANY, MB, Sent, Topics, numbered, read_out, reader, values
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from cluster.errors import NotFound, Rejected, Retryable
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import StreamGone
-from tests.cluster.stores.topics import MANY, MB, Topics, numbered, reader, values
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
+from tests.kafka_topics import MANY, MB, Topics, numbered, reader, values
 
 pytestmark = [pytest.mark.services, pytest.mark.production, pytest.mark.slow]
 

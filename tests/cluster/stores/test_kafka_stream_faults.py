@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from cluster.errors import Corrupt, NotFound, Rejected, Unavailable
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import OffsetLost, StreamGone
-from tests.cluster.stores.topics import MANY, MB, Sent, Topics, numbered, read_out, reader, values
 from tests.fault_proxy import BLACK_HOLE, HALF_OPEN, FaultProxy
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
+from tests.kafka_topics import MANY, MB, Sent, Topics, numbered, read_out, reader, values
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 

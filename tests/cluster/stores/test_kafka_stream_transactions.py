@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from cluster.stores.kafka_stream import KafkaStream
-from tests.cluster.stores.topics import MANY, MB, Sent, Topics, numbered, read_out, send, values
+from tests.kafka_topics import MANY, MB, Sent, Topics, numbered, read_out, send, values
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -14,6 +16,7 @@ from aiokafka.admin.new_topic import NewTopic
 from cluster.config_kafka import KafkaConnection
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import StreamRecord
+from services.spec import Running
 from tests.kafka_broker import KafkaBroker
 
 MANY, MB = 100_000, 1 << 20
@@ -80,6 +83,45 @@ class Topics:
                 await send(producer, name, records)
 
         asyncio.run(run())
+
+
+class _Elsewhere(NamedTuple):
+    """A broker whose files are its own affair."""
+
+    bootstrap: str
+    folder: Path = Path("/dev/null")
+
+
+class Topic:
+    """One topic of a broker of `services/`, made at once; values are JSON where they are not bytes or None."""
+
+    def __init__(self, server: Running, name: str, partitions: int = 1) -> None:
+        self.bootstrap, self.name, self._topics = server.address, name, Topics(_Elsewhere(server.address))  # type: ignore[arg-type]
+        self.make(partitions)
+
+    def make(self, partitions: int) -> None:
+        """Makes it, for the first time or again."""
+        self._topics.make(self.name, partitions)
+
+    def delete(self) -> None:
+        """Deletes it."""
+        self._topics.delete(self.name)
+
+    def grow(self, partitions: int) -> None:
+        """Adds partitions, up to that number."""
+        self._topics.widen(self.name, partitions)
+
+    def trim(self, partition: int, below: int) -> None:
+        """Removes a partition's first records."""
+        self._topics.trim(self.name, partition, below)
+
+    def send(self, values: Iterable[Any], partition: int = 0) -> None:
+        """Appends values, in order."""
+        self._topics.produce(self.name, [Sent(_encoded(value), partition, b"k") for value in values])
+
+
+def _encoded(value: Any) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
 
 
 async def send(producer: AIOKafkaProducer, name: str, records: Iterable[Sent]) -> None:
