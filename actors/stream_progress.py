@@ -74,14 +74,17 @@ class StreamProgress:
         try:
             self._control.streams.commit(self._stream.spec.name, read)
         except Conflict as error:
-            if not self._stands_at(read):
+            stands = self._stands()
+            if stands == (read.epoch, read.before):
+                raise
+            if stands != (read.epoch, read.offset):  # an earlier call did not succeed after all
                 raise Fenced(f"{self._where()}: another worker has read on; leave it to it") from error
         self._read = replace(self._read, before=read.offset)
 
-    def _stands_at(self, read: Read) -> bool:
-        """Whether an earlier call has succeeded after all."""
+    def _stands(self) -> tuple[int, int] | None:
+        """(epoch, offset) of the partition as it is kept."""
         parts = self._control.streams.partitions(self._stream.spec.name)
-        return any((p.partition, p.epoch, p.offset) == (read.partition, read.epoch, read.offset) for p in parts)
+        return next(((p.epoch, p.offset) for p in parts if p.partition == self._part.partition), None)
 
     def _where(self) -> str:
         return f"stream {self._stream.spec.name}, partition {self._part.partition}"

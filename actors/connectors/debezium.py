@@ -144,9 +144,16 @@ def _sequence(source: _Source) -> tuple[int | None, int]:
         commit, change = _read_sequence(source.sequence or "")
         if change is None:
             raise ValueError("no LSN")
-        return None if commit is None else int(commit), int(change)
+        return None if commit is None else _lsn(commit), _lsn(change)
     except (msgspec.DecodeError, ValueError) as error:
         raise BadRecord("schema", f"source.sequence {source.sequence!r} names no LSN: {error}") from error
+
+
+def _lsn(text: str) -> int:
+    """Raises ValueError."""
+    if not 0 <= (lsn := int(text)) < 1 << 63:
+        raise ValueError(f"{text} is no LSN of 8 bytes")
+    return lsn
 
 
 def _has_moved(before: Row, after: Row) -> bool:
