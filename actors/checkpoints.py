@@ -1,7 +1,7 @@
 """Checkpoints of embedded shards: saved in the background while they change, and what the log need no longer keep.
 
 The cursors are read before the save begins, so the saved file has at least what they say; only then does the log
-learn that these entries are durable on the shard.
+learn that these entries are durable on the shard. A Neo4j shard is not saved: what it has committed is on its disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOG = Log("intelgraph.checkpoint")
 
 
 class ShardCheckpoints:
-    """Saves one embedded shard when it has changed. For one thread.
+    """Saves one shard when it has changed, and says what is durable. For one thread.
 
     Args:
         open_shard: a connection of this object's own.
@@ -53,16 +53,35 @@ class ShardCheckpoints:
         Raises:
             Unavailable: the shard does not answer, or its disk is full; it goes on and the log keeps what is missing.
         """
-        at = {p: (c.at, c.lease) for p, c in self._shard.cursors().items() if p in self._partitions}
+        at = self._cursors()
         if at == self._saved:
             return False
         done = checkpoint(running)
         if not alive(running):  # the cursors may be those of the process before, and the file that of the next
             raise Unavailable(f"{self._shard_id} was restarted during its checkpoint; the next one counts")
-        self._positions.report_durable(self._shard_id, {p: number for p, (number, _) in at.items()}, time.time())
-        self._saved = at
+        self._report(at)
         LOG.debug("checkpoint", shard=self._shard_id, seconds=round(done.seconds, 3), bytes=done.file_bytes)
         return True
+
+    def note(self) -> bool:
+        """Say how far a database is that has on its disk what it has acknowledged; whether that is new.
+
+        Raises:
+            Unavailable: the shard does not answer.
+        """
+        at = self._cursors()
+        if at == self._saved:
+            return False
+        self._report(at)
+        return True
+
+    def _cursors(self) -> dict[int, tuple[int, int]]:
+        """By partition, where the shard is, and under which lease."""
+        return {p: (c.at, c.lease) for p, c in self._shard.cursors().items() if p in self._partitions}
+
+    def _report(self, at: dict[int, tuple[int, int]]) -> None:
+        self._positions.report_durable(self._shard_id, {p: number for p, (number, _) in at.items()}, time.time())
+        self._saved = at
 
     def close(self) -> None:
         """Close the connection."""
@@ -77,10 +96,18 @@ class CheckpointRounds:
         self._saves: ShardCheckpoints | None = None
         self._revision = -1
 
-    def turn(self, running: Running) -> None:
-        """Save if there is something to save; an operating error is logged, and the next turn tries again."""
+    def turn(self, running: Running | None) -> None:
+        """Save if there is something to save; an operating error is logged, and the next turn tries again.
+
+        Args:
+            running: the shard's server; None for one that has its database elsewhere.
+        """
         try:
-            self._under(self._stack.current_map()).save(running)
+            saves = self._under(self._stack.current_map())
+            if running is None:
+                saves.note()
+            else:
+                saves.save(running)
         except IntelGraphError as error:
             LOG.warning("checkpoint_failed", shard=self._shard_id, reason=str(error))
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 
+from actors import external_shards
 from actors.shard_writer_actor import writer_lease
 from actors.stack import Stack
 from cluster.embedded import Role, server_spec
@@ -32,6 +33,7 @@ from cluster.stores.graph import Cursor, Fence
 
 _TAKE_S, _LOOK_S = 15.0, 0.1
 _ALONE = "change of shards"
+_FULL = "every bucket holds a case: a new shard could take none, since this version cannot move cases"
 
 
 def add_shard(stack: Stack, deadline_s: float, failpoint: Failpoint = no_failpoint) -> tuple[str, ShardMap]:
@@ -46,12 +48,34 @@ def add_shard(stack: Stack, deadline_s: float, failpoint: Failpoint = no_failpoi
     """
     shard_id, current = next_shard(stack), stack.current_map()
     if not empty_buckets(stack, current.shards):
-        raise Rejected("every bucket holds a case: a new shard could take none, since this version cannot move cases")
+        raise Rejected(_FULL)
     register_shard(stack, shard_id)
     failpoint("registered")
     wait_answers(stack, shard_id, deadline_s)
     failpoint("started")
     return shard_id, bring_in(stack, shard_id, failpoint)
+
+
+def add_external(
+    stack: Stack, uri: str, wanted: str | None = None, failpoint: Failpoint = no_failpoint
+) -> tuple[str, ShardMap]:
+    """(id, map) of one more shard, in a Neo4j database that is empty or this shard's; that of one that owns buckets
+    gets its new address. Where an earlier call stopped, it goes on.
+
+    Args:
+        wanted: its id; None for the next `neo4j-N`.
+        failpoint: called with `registered`, and as `bring_in`.
+
+    Raises:
+        Rejected: the database is not fit or not free, or there is no bucket without a case. Else as `bring_in`.
+    """
+    shard_id, current = external_shards.shard_name(stack, uri, wanted), stack.current_map()
+    owns = shard_id in current.shards
+    if not owns and not empty_buckets(stack, current.shards):
+        raise Rejected(_FULL)
+    external_shards.register(stack, shard_id, uri)
+    failpoint("registered")
+    return shard_id, current if owns else bring_in(stack, shard_id, failpoint)
 
 
 def next_shard(stack: Stack) -> str:

@@ -12,11 +12,13 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from actors import external_shards
 from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
 from actors.stack import Stack
 from cluster.config import Settings
 from cluster.errors import Corrupt, Fenced, IntelGraphError, Retryable
+from cluster.stores.open_shard import is_neo4j
 from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
 
@@ -99,6 +101,8 @@ class ShardWriterLoop:
         current = self._stack.current_map()
         start = Start(self._shard_id, registered.epoch, token, current, shard, log, self._stack.open_lake)
         try:
+            if is_neo4j(registered.uri):  # by now its database may be another's, or empty
+                external_shards.claim(self._stack, self._shard_id, registered.uri, log.identity.name)
             writer = start_writer(start, settings.log.read_entries, settings.log.read_bytes, settings.log.block_ms)
             self._counted = (0, 0, 0)
             self.status.epoch, self.status.lease = registered.epoch, token

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from cluster.stores.falkor import FalkorClient
 from cluster.stores.lake import Lake
 from cluster.stores.log import EventLog
 from cluster.stores.open_log import open_log
-from cluster.stores.open_shard import open_client, open_shard
+from cluster.stores.open_shard import is_neo4j, open_client, open_shard
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.shard import StoredShard
 from cluster.telemetry.logs import NODE_LOG, append_to
@@ -97,13 +98,22 @@ class Stack:
         own = str(server_spec(self.state_dir, Role.SHARD, "shard-0", 0).socket.parent)
         return [s.id for s in self.control.shards.list() if s.uri.startswith(f"unix://{own}/")]
 
-    def register_embedded(self) -> None:
-        """Register the embedded shards, and publish the first map where there is none. Safe to call twice."""
+    def external_shards(self) -> list[str]:
+        """Ids of the registered shards that own buckets and whose servers are not this installation's own."""
+        owners = set(self.current_map().shards)
+        return [s.id for s in self.control.shards.list() if s.id in owners and is_neo4j(s.uri)]
+
+    def register_embedded(self) -> list[str]:
+        """Register the embedded shards that the settings want; their ids. Safe to call twice."""
         names = [f"shard-{n}" for n in range(self.settings.shards.embedded)]
         now = time.time()
         for name in names:
             spec = server_spec(self.state_dir, Role.SHARD, name, 0)
             self.control.shards.register(name, f"unix://{spec.socket}", now)
+        return names
+
+    def publish_first_map(self, names: Sequence[str]) -> None:
+        """Share the buckets out to these shards, where there is no map yet. Safe to call twice."""
         if self.control.shard_maps.current() is None:
             first = shard_map.initial(names, self.settings.log.partitions)
-            self.control.shard_maps.publish(0, first, now, "intelgraph up")
+            self.control.shard_maps.publish(0, first, time.time(), "intelgraph up")

@@ -102,7 +102,13 @@ class LogSettings(Section):
 class ShardSettings(Section):
     """Hot shards and their writers."""
 
-    embedded: Few = Field(default=2, description="FalkorDB processes that `up` starts on this machine")
+    embedded: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=2, description="FalkorDB processes that `up` starts on this machine"
+    )
+    external: tuple[str, ...] = Field(
+        default=(),
+        description="addresses of empty Neo4j databases that the first start takes as shards, neo4j-0 and on",
+    )
     write_rows: Many = Field(default=1_000, description="rows of one write query")
     timeout_s: Seconds = 30.0
     read_timeout_s: Seconds = 10.0
@@ -112,6 +118,17 @@ class ShardSettings(Section):
     neo4j_user: str = "neo4j"
     neo4j_password_file: Path | None = Field(default=None, description="holds the password of `neo4j_user` alone")
     neo4j_database: str = "neo4j"
+    neo4j_ca_file: Path | None = Field(
+        default=None, description="PEM; vouches for `bolt+s` and `neo4j+s` instead of the system's authorities"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.embedded and not self.external:
+            raise ValueError("embedded is 0 and external is empty: there has to be one shard at least")
+        if any("@" in uri for uri in self.external):
+            raise ValueError("external: an address is bolt+s://host:port, without user and password")
+        return self
 
 
 class LakeSettings(Section):

@@ -37,14 +37,14 @@ def raise_epoch(database: Dialect) -> str:
     """A new epoch: writers of older ones are refused from here on, readers until `serve`."""
     return (
         f"{database.hold_all}MERGE (m:_Shard {{_k: 'shard'}}) WITH m WHERE coalesce(m.raised, 0) < $epoch "
-        "SET m.raised = $epoch, m.epoch = 0, m.owned = coalesce(m.owned, $none), "
+        "SET m.raised = $epoch, m.epoch = 0, m.until = null, m.owned = coalesce(m.owned, $none), "
         "m.lacking = coalesce(m.lacking, $none) RETURN m.owned"
     )
 
 
 def serve(database: Dialect) -> str:
     """Let readers of this epoch in."""
-    return f"{database.hold_all}{_RAISED}SET m.epoch = $epoch RETURN m.epoch"
+    return f"{database.hold_all}{_RAISED}SET m.epoch = $epoch, m.until = null RETURN m.epoch"
 
 
 def own(database: Dialect) -> str:

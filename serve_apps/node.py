@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors import external_shards
 from actors.stack import Stack
 from cluster import config, dialect_shard
 from cluster.config import Settings
@@ -145,6 +146,8 @@ class Node:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._servers: dict[str, Watched] = {}
+        self._external: set[str] = set()
+        self._log_name = ""
         self._opened = Stack(settings)
         self._state = NodeState(os.getpid(), started=time.time())
         self._ending = ExitStack()
@@ -216,7 +219,7 @@ class Node:
                 return
 
     def _start_servers(self) -> None:
-        self._opened.register_embedded()
+        embedded = self._opened.register_embedded()
         specs = self._specs()
         for name, spec in specs.items():
             running = ensure(spec, raise_epoch_before_serving(self._opened, spec))
@@ -226,8 +229,13 @@ class Node:
             positions = self._opened.control.positions
             positions.bind_log(log.identity)
             check_tails(log.ends(), positions.greatest())
+            self._log_name = log.identity.name
+        self._opened.publish_first_map([*embedded, *external_shards.register_first(self._opened)])
         for shard_id in set(self._opened.embedded_shards()) - specs.keys():
             positions.remove(shard_id)  # drained: it holds the log no longer
+        for shard_id in self._opened.external_shards():
+            self._opened.control.shards.raise_epoch(shard_id)  # what became of it while we were down, nobody has seen
+        self._keep_external()
         for name in specs:
             self._keep(name)
         self._thread("new-shards", self._start_new_shards)
@@ -242,7 +250,8 @@ class Node:
 
     def _specs(self) -> dict[str, ServerSpec]:
         """Every server that has to run: the log unless it is elsewhere, cache, and the shards but those drained."""
-        known, owners = self._opened.embedded_shards(), set(self._opened.current_map().shards)
+        known, current = self._opened.embedded_shards(), self._opened.control.shard_maps.current()
+        owners = set(current.shards) if current else set[str]()
         without = {s.id for s in self._opened.control.shards.list() if s.state == "draining" and s.id not in owners}
         if self.settings.log.kind != "redis":
             without.add("log")
@@ -252,6 +261,7 @@ class Node:
         """Start servers of shards that were registered while the node is up."""
         while not self._stopping.wait(_NEW_SHARDS_S):
             try:
+                self._keep_external()
                 specs = self._specs()
                 for name in specs.keys() - self._servers.keys():
                     raising = raise_epoch_before_serving(self._opened, specs[name])
@@ -267,6 +277,12 @@ class Node:
                 OSError,
             ) as error:  # a thread that dies starts no shard ever after
                 LOG.error("new_shard_failed", error)
+
+    def _keep_external(self) -> None:
+        for shard_id in set(self._opened.external_shards()) - self._external:
+            keeper = external_shards.Keeper(self._opened, shard_id, self._log_name)
+            self._external.add(shard_id)
+            self._thread(f"keep-{shard_id}", partial(keeper.run, self._stopping))
 
     def _stop_servers(self) -> None:
         for server in reversed(list(self._servers.values())):

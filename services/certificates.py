@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import secrets
 from pathlib import Path
 
 from cryptography import x509
@@ -25,7 +26,7 @@ def make(folder: Path, name: str, key: str, certificate: str) -> Path:
     authority, own = folder / "ca.crt", folder / name
     if not (own / certificate).is_file():
         own.mkdir(parents=True, exist_ok=True)
-        signer, root = _key(), _name("IntelGraph trial authority")
+        signer, root = _key(), _name(f"IntelGraph trial authority {secrets.token_hex(4)}")  # found by name, of several
         _write(authority, _certificate(root, root, signer, signer, authority=True).public_bytes(_PEM))
         server = _key()
         signed = _certificate(_name("127.0.0.1"), root, server, signer, authority=False)

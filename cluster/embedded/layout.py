@@ -52,8 +52,8 @@ def stack(state_dir: Path, shards: int, memory: MemoryLimits = MemoryLimits()) -
     Raises:
         Rejected: the number of shards is out of range, or the state directory is not fit.
     """
-    if not 1 <= shards <= SHARDS_MAX:
-        raise Rejected(f"{shards} embedded shards: choose from 1 to {SHARDS_MAX}")
+    if not 0 <= shards <= SHARDS_MAX:
+        raise Rejected(f"{shards} embedded shards: choose from 0 to {SHARDS_MAX}")
     specs = [
         server_spec(state_dir, Role.LOG, "log", memory.log),
         server_spec(state_dir, Role.CACHE, "cache", memory.cache),

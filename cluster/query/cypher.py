@@ -36,9 +36,12 @@ class Statement(NamedTuple):
 PAIRS_MAX = 1_000
 """Up to so many pairs of entities are looked up instead of expanding one side."""
 
-_ONE = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND substring(m.owned, $bucket, 1) = '1' "
-_ALL = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND m.owned = $owned "
-PROBE = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.epoch, m.owned"
+_LET_IN = "(m.until IS NULL OR m.until > timestamp())"
+"""A server that we do not start lets readers in for some time only; see stores/neo4j_tenure.py."""
+_SHARD = f"MATCH (m:_Shard {{_k: 'shard'}}) WHERE {_LET_IN} "
+_ONE = f"{_SHARD}AND m.epoch = $epoch AND substring(m.owned, $bucket, 1) = '1' "
+_ALL = f"{_SHARD}AND m.epoch = $epoch AND m.owned = $owned "
+PROBE = f"{_SHARD}RETURN m.epoch, m.owned"
 _X, _A, _R = VISIBLE_NODE.format("x"), VISIBLE_NODE.format("a"), VISIBLE_EDGE.format("r")
 _OUT, _IN, _BOTH = "-[{}{}]->", "<-[{}{}]-", "-[{}{}]-"
 _ARROWS = {Direction.OUT: (_OUT, _IN), Direction.IN: (_IN, _OUT), Direction.ANY: (_BOTH, _BOTH)}

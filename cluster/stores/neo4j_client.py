@@ -9,11 +9,13 @@ client's own: `send` does not wait, and who waits gives up in time; the connecti
 from __future__ import annotations
 
 import random
+import ssl
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,9 +54,10 @@ class Neo4jClient:
         password: of that user; None where the server asks for none.
         timeout_s: longest time for one query, at the server.
         database: name of the database on that server.
+        ca_file: PEM; vouches for the server of `+s` instead of the system's authorities.
 
     Raises:
-        Rejected: the address is none of these.
+        Rejected: the address is none of these, or the file is no PEM of certificates.
     """
 
     dialect = NEO4J
@@ -66,12 +69,18 @@ class Neo4jClient:
         password: SecretStr | None,
         timeout_s: float = 30.0,
         database: str = "neo4j",
+        ca_file: Path | None = None,
     ) -> None:
         parts = urlsplit(uri)
         if parts.scheme not in SCHEMES or not parts.hostname or parts.username or parts.password:
             raise Rejected("a Neo4j shard's address is bolt://host:port, without user and password; see the settings")
         self._uri, self._user, self._password, self._database = uri, user, password, database
         self._timeout_s = timeout_s
+        self._trust: dict[str, Any] = {}
+        if ca_file is not None and parts.scheme in ("bolt+s", "neo4j+s"):
+            _check_authorities(ca_file)
+            self._uri = uri.replace("+s:", ":", 1)  # the driver takes either the scheme's word or such settings
+            self._trust = {"encrypted": True, "trusted_certificates": neo4j.TrustCustomCAs(str(ca_file))}
         self._driver: neo4j.Driver | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._sent: deque[tuple[Future[Rows], float]] = deque()
@@ -87,6 +96,7 @@ class Neo4jClient:
                 connection_acquisition_timeout=self._timeout_s,
                 notifications_min_severity=neo4j.NotificationMinimumSeverity.OFF,
                 telemetry_disabled=True,
+                **self._trust,
             )
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="neo4j")
         return self._driver, self._thread
@@ -233,3 +243,11 @@ class Neo4jClient:
         while self._sent:
             self._sent.pop()[0].cancel()
         return driver, thread
+
+
+def _check_authorities(path: Path) -> None:
+    """The driver would say that the server does not answer."""
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except OSError as error:
+        raise Rejected(f"shards.neo4j_ca_file, {path}, cannot be used: {error.strerror or error}") from error

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.errors import Rejected
+from cluster.stores.open_shard import is_neo4j
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from actors.rebuild import Tell
 
 ShardId = Annotated[str, typer.Argument(help="The shard's id.")]
+Address = Annotated[
+    str | None,
+    typer.Argument(metavar="[URI]", help="Of an empty Neo4j database, bolt+s://host:port. [default: start a server]"),
+]
+Name = Annotated[str | None, typer.Option("--id", metavar="NAME", help="Of the shard at URI. [default: neo4j-N]")]
 Wait = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")]
 
 
@@ -36,8 +43,9 @@ def list_all(session: Session) -> None:
     """List the shards with their buckets, state and lag."""
     current = session.stack.current_map()
     rows = [
-        {"id": s.id, "role": s.role, "state": s.state, "buckets": len(current.buckets_of(s.id)), "epoch": s.epoch,
-         "lag_records": s.lag_records, "lag_seconds": s.lag_seconds, "weight": s.weight, "reported": s.updated}
+        {"id": s.id, "kind": "neo4j" if is_neo4j(s.uri) else "embedded", "address": s.uri, "role": s.role,
+         "state": s.state, "buckets": len(current.buckets_of(s.id)), "epoch": s.epoch, "lag_records": s.lag_records,
+         "lag_seconds": s.lag_seconds, "weight": s.weight, "reported": s.updated}
         for s in session.control.shards.list()
     ]  # fmt: skip
     session.output.result({"revision": current.revision, "partitions": current.partitions, "shards": rows})
@@ -46,13 +54,18 @@ def list_all(session: Session) -> None:
     session.output.table(title, list(rows[0]) if rows else ["id"], shown)
 
 
-def add(session: Session, timeout_s: Wait = 120.0) -> None:
-    """Start one more embedded shard; it takes its share of the buckets that hold no case. Goes on where one stopped."""
+def add(session: Session, uri: Address = None, shard_id: Name = None, timeout_s: Wait = 120.0) -> None:
+    """Add a shard; it takes its share of the buckets that hold no case. Goes on where an earlier one stopped."""
     from actors import ownership
 
+    if shard_id and uri is None:
+        raise Rejected("--id is for a shard with an address: embedded ones have names of their own")
     session.require_node()
     with session.output.waiting("adding a shard") as tell:
-        shard_id, new = ownership.add_shard(session.stack, timeout_s, tell)
+        if uri is None:
+            shard_id, new = ownership.add_shard(session.stack, timeout_s, tell)
+        else:
+            shard_id, new = ownership.add_external(session.stack, uri, shard_id, tell)
         tell("shards catch up with the log")
         behind = ownership.wait_serving(session.stack, new.shards, timeout_s)
     taken = len(new.buckets_of(shard_id))
@@ -75,7 +88,12 @@ def drain(session: Session, shard_id: ShardId, timeout_s: Wait = 120.0) -> None:
     given = len(before.buckets_of(shard_id))
     session.output.result({"shard": shard_id, "buckets": 0, "revision": new.revision, "given": given, "behind": behind})
     told = f"{shard_id} gave {given:,} buckets to the others" if given else f"{shard_id} owned no bucket already"
-    session.output.text(f"{told}; its server runs until the system stops, and is not started again")
+    address = session.control.shards.get(shard_id).uri
+    left = (
+        f"its data stays in {address}, where nothing is written any more" if is_neo4j(address)
+        else "its server runs until the system stops, and is not started again"
+    )  # fmt: skip
+    session.output.text(f"{told}; {left}")
     _say_behind(session, behind)
 
 

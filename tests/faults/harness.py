@@ -97,7 +97,7 @@ class Installation:
 
     def start_servers(self) -> None:
         """Log and shards, as the node starts them."""
-        self.stack.register_embedded()
+        self.stack.publish_first_map(self.stack.register_embedded())
         for name in ("log", *self.shard_ids):
             self.restart(name)
         self.stack.control.positions.bind_log(self.log.identity)
