@@ -22,7 +22,7 @@ from cluster.config import Settings
 from cluster.embedded.layout import server_spec
 from cluster.embedded.passwords import load_passwords
 from cluster.embedded.spec import Role
-from cluster.errors import Unavailable
+from cluster.errors import Rejected, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.falkor import FalkorClient
@@ -113,7 +113,13 @@ class Stack:
         return names
 
     def publish_first_map(self, names: Sequence[str]) -> None:
-        """Share the buckets out to these shards, where there is no map yet. Safe to call twice."""
+        """Share the buckets out to these shards, where there is no map yet. Safe to call twice.
+
+        Raises:
+            Rejected: there is none.
+        """
         if self.control.shard_maps.current() is None:
+            if not names:
+                raise Rejected("there has to be a shard: set shards.embedded, or shards.external to a Neo4j's address")
             first = shard_map.initial(names, self.settings.log.partitions)
             self.control.shard_maps.publish(0, first, time.time(), "intelgraph up")

@@ -124,8 +124,6 @@ class ShardSettings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if not self.embedded and not self.external:
-            raise ValueError("embedded is 0 and external is empty: there has to be one shard at least")
         if any("@" in uri for uri in self.external):
             raise ValueError("external: an address is bolt+s://host:port, without user and password")
         return self

@@ -41,10 +41,12 @@ def test_a_shard_that_is_less_far_under_the_same_epoch_has_come_back(
     assert came_back(before, epoch, phase) is back
 
 
-def test_a_first_start_has_a_shard_at_least() -> None:
-    with pytest.raises(ValueError, match="one shard at least"):
-        ShardSettings(embedded=0)
-    assert ShardSettings(embedded=0, external=("bolt+s://host:7687",)).external == ("bolt+s://host:7687",)
+def test_a_first_start_has_a_shard_at_least(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir(mode=0o700)
+    made = Stack(Settings(state_dir=tmp_path / "s", shards=ShardSettings(embedded=0)))
+    assert made.register_embedded() == []
+    with pytest.raises(Rejected, match="there has to be a shard"):
+        made.publish_first_map([])
 
 
 def test_a_password_in_an_address_is_refused_and_not_shown() -> None:

@@ -18,6 +18,7 @@ from cluster.errors import Rejected
 ZERO_IS_FINE = {
     "ingest.push_wait_s",  # told to retry at once
     "overlays.tolerance",  # all iterations are done
+    "shards.embedded",  # every shard is elsewhere
     "overlays.seed",
     "overlays.gate_overlap",  # each gate: it lets everything through
     "overlays.gate_rbo",
