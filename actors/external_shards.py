@@ -27,8 +27,9 @@ LOG = Log("intelgraph.external")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _EMBEDDED = re.compile(r"shard-\d+\Z")
 _ANSWER_S = 5.0
-_AWAY, _RAISED, _SERVING = 0, 1, 2
-"""How far a shard is with its epoch: it does not know it, its writer has taken it over, readers are let in."""
+_OVER, _AWAY, _RAISED, _SERVING = -1, 0, 1, 2
+"""How far a shard is with its epoch: the time of its readers is over, it does not know it, its writer has taken it
+over, readers are let in."""
 
 
 def came_back(before: tuple[int, int], epoch: int, phase: int) -> bool:
@@ -37,7 +38,7 @@ def came_back(before: tuple[int, int], epoch: int, phase: int) -> bool:
     Args:
         before: (epoch, phase) when it was last looked at.
     """
-    return before[0] == epoch and phase < before[1]
+    return phase == _OVER or (before[0] == epoch and phase < before[1])
 
 
 def shard_name(stack: Stack, uri: str, wanted: str | None) -> str:
@@ -57,6 +58,17 @@ def shard_name(stack: Stack, uri: str, wanted: str | None) -> str:
     if not _NAME.match(name) or _EMBEDDED.match(name):
         raise Rejected("a shard's id is a-z, 0-9 and -, and begins with a letter; shard-N are the embedded ones")
     return name
+
+
+def claim_own(stack: Stack, shard_id: str) -> None:
+    """Claim the database of a registered shard again, if it is an external one: by now it may be empty, or another's.
+
+    Raises as `claim`.
+    """
+    uri = stack.control.shards.get(shard_id).uri
+    if is_neo4j(uri):
+        with closing(stack.open_log()) as log:
+            claim(stack, shard_id, uri, log.identity.name)
 
 
 def claim(stack: Stack, shard_id: str, uri: str, log_name: str) -> None:
@@ -133,6 +145,8 @@ class Keeper:
                 if not self._failing:  # once, not every second
                     LOG.warning("external_shard_not_kept", shard=self._shard_id, reason=str(error))
                 self._failing = True
+            except Exception as error:  # a thread that dies lets nobody in ever after: say it, look again
+                LOG.error("external_shard_not_kept", error, shard=self._shard_id)
         self.close()
 
     def turn(self) -> None:
@@ -142,7 +156,10 @@ class Keeper:
             Unavailable: the shard does not answer. Rejected: its database is another's by now.
         """
         if self._shard_id not in self._stack.current_map().shards:
-            return  # it was drained
+            if self._noted:  # it was drained, perhaps while it was noted: it holds the log no longer
+                self._stack.control.positions.remove(self._shard_id)
+                self._noted = 0.0
+            return
         registered = self._stack.control.shards.get(self._shard_id)
         phase = self._phase(registered.uri, registered.epoch)
         if came_back(self._seen, registered.epoch, phase):
@@ -166,6 +183,9 @@ class Keeper:
         found = neo4j_tenure.standing(self._client)
         if found.tenant not in (None, tenant):
             raise Rejected(f"{self._shard_id}: its database is by now another shard's; see `intelgraph shards list`")
+        if found.serving == epoch:  # let in since that question, or for too long
+            again = neo4j_tenure.extend(self._client, tenant, epoch, self._stack.settings.shards.lease_s)
+            return _SERVING if again else _OVER
         return _RAISED if found.raised >= epoch else _AWAY
 
     def _close_client(self) -> None:

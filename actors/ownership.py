@@ -69,11 +69,12 @@ def add_external(
     Raises:
         Rejected: the database is not fit or not free, or there is no bucket without a case. Else as `bring_in`.
     """
-    shard_id, current = external_shards.shard_name(stack, uri, wanted), stack.current_map()
-    owns = shard_id in current.shards
-    if not owns and not empty_buckets(stack, current.shards):
-        raise Rejected(_FULL)
-    external_shards.register(stack, shard_id, uri)
+    with alone(stack, "registering a shard"):  # two at once would give one name to two databases
+        shard_id, current = external_shards.shard_name(stack, uri, wanted), stack.current_map()
+        owns = shard_id in current.shards
+        if not owns and not empty_buckets(stack, current.shards):
+            raise Rejected(_FULL)
+        external_shards.register(stack, shard_id, uri)
     failpoint("registered")
     return shard_id, current if owns else bring_in(stack, shard_id, failpoint)
 
@@ -288,6 +289,7 @@ def _take(stack: Stack, shard_id: str, token: int) -> None:
             with closing(stack.open_shard(shard_id)) as shard:
                 epoch, state = stack.control.shards.get(shard_id).epoch, shard.state()
                 if state is None or state.raised < epoch:  # whoever raised it in the registry was killed just then
+                    external_shards.claim_own(stack, shard_id)
                     shard.raise_epoch(epoch)
                 return shard.take_lease(Fence(epoch, token, stack.current_map().partitions_of(shard_id)))
         except Retryable:

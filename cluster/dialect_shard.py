@@ -42,9 +42,14 @@ def raise_epoch(database: Dialect) -> str:
     )
 
 
+FIRST_LET_IN_MS = 10_000
+"""So long readers of a database with an owner are let in before somebody has to extend it: see neo4j_tenure.py."""
+
+
 def serve(database: Dialect) -> str:
-    """Let readers of this epoch in."""
-    return f"{database.hold_all}{_RAISED}SET m.epoch = $epoch, m.until = null RETURN m.epoch"
+    """Let readers of this epoch in; those of a database with an owner for some seconds, by its own clock."""
+    until = f"CASE WHEN m.log IS NULL THEN null ELSE timestamp() + {FIRST_LET_IN_MS} END"
+    return f"{database.hold_all}{_RAISED}SET m.epoch = $epoch, m.until = {until} RETURN m.epoch"
 
 
 def own(database: Dialect) -> str:
@@ -66,7 +71,12 @@ def lease(database: Dialect) -> str:
     )
 
 
-SHARD = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.raised, m.epoch, m.owned, coalesce(m.lacking, '')"
+LET_IN = "(m.until IS NULL OR m.until > timestamp())"
+"""Whether readers are let in still: a server that we do not start lets them in for some time only."""
+SHARD = (
+    f"MATCH (m:_Shard {{_k: 'shard'}}) RETURN m.raised, CASE WHEN {LET_IN} THEN m.epoch ELSE 0 END, m.owned, "
+    "coalesce(m.lacking, '')"
+)
 CURSORS = "MATCH (c:_Cursor) RETURN c._k, c.at, c.lease, c.records, c.applied, c.duplicate, c.stale"
 CASES = "MATCH (c:_Case) RETURN c.tenant, c.case"
 

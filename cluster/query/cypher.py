@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from cluster.databases import Dialect
 from cluster.dialect import VISIBLE_EDGE, VISIBLE_NODE
+from cluster.dialect_shard import LET_IN
 from cluster.errors import Corrupt
 from cluster.ids import CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
 from cluster.query.ir import TEXT_PROPERTIES, CasesQuery, Detail, Direction, EntityQuery, NeighboursQuery, SearchQuery
@@ -36,9 +37,7 @@ class Statement(NamedTuple):
 PAIRS_MAX = 1_000
 """Up to so many pairs of entities are looked up instead of expanding one side."""
 
-_LET_IN = "(m.until IS NULL OR m.until > timestamp())"
-"""A server that we do not start lets readers in for some time only; see stores/neo4j_tenure.py."""
-_SHARD = f"MATCH (m:_Shard {{_k: 'shard'}}) WHERE {_LET_IN} "
+_SHARD = f"MATCH (m:_Shard {{_k: 'shard'}}) WHERE {LET_IN} "
 _ONE = f"{_SHARD}AND m.epoch = $epoch AND substring(m.owned, $bucket, 1) = '1' "
 _ALL = f"{_SHARD}AND m.epoch = $epoch AND m.owned = $owned "
 PROBE = f"{_SHARD}RETURN m.epoch, m.owned"

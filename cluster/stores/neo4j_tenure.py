@@ -30,7 +30,7 @@ _CLAIM = (
 )
 _EXTEND = (
     "MATCH (m:_Shard {_k: 'shard'}) SET m._held = true WITH m WHERE m.log = $log AND m.name = $name AND "
-    "m.raised = $epoch AND m.epoch = $epoch AND (m.until IS NULL OR m.until > timestamp()) "
+    "m.raised = $epoch AND m.epoch = $epoch AND m.until > timestamp() "
     "SET m.until = timestamp() + $milliseconds RETURN m.until"
 )
 
@@ -112,7 +112,7 @@ def _refuse_other(found: Tenant | None, wanted: Tenant) -> None:
 def extend(client: Neo4jClient, tenant: Tenant, epoch: int, seconds: float) -> bool:
     """Let readers of this epoch in for so long from now; whether they were let in still. Safe to call twice.
 
-    The first time after `serve` it begins; once it is over, only another epoch lets readers in.
+    `serve` lets them in for a first time; once that is over, only another epoch does.
     """
     parameters = {**tenant._asdict(), "epoch": epoch, "milliseconds": int(seconds * 1000)}
     return bool(client.write(_EXTEND, parameters))

@@ -33,6 +33,7 @@ OURS = Tenant("log-a", "neo4j-0")
         ((4, 0), 4, 0, False),  # its writer has not come yet
         ((4, 2), 5, 0, False),  # a new epoch begins
         ((-1, 0), 4, 1, False),
+        ((-1, 0), 4, -1, True),  # over before anybody looked
     ],
 )
 def test_a_shard_that_is_less_far_under_the_same_epoch_has_come_back(
@@ -122,10 +123,12 @@ class TestExtending:
     def test_only_readers_of_the_epoch_that_serves(self, client: Neo4jClient, neo4j_store: Neo4jStore) -> None:
         neo4j_tenure.claim(client, OURS, 30.0)
         shard = neo4j_store.shard(client)
-        assert not neo4j_tenure.extend(client, OURS, 0, 5.0) or shard.state() is not None
+        assert not neo4j_tenure.extend(client, OURS, 0, 5.0)
         shard.raise_epoch(3)
         assert not neo4j_tenure.extend(client, OURS, 3, 5.0), "nobody is let in yet"
         shard.serve(3)
+        bound = "MATCH (m:_Shard) RETURN m.until - timestamp() > 0 AND m.until - timestamp() <= 10000"
+        assert client.read(bound, {}) == [[True]], "nobody has extended it yet, and it ends nevertheless"
         assert neo4j_tenure.extend(client, OURS, 3, 5.0)
         assert not neo4j_tenure.extend(client, OURS, 2, 5.0)
         assert not neo4j_tenure.extend(client, Tenant("log-b", "neo4j-0"), 3, 5.0)
@@ -138,6 +141,9 @@ class TestExtending:
         assert neo4j_tenure.extend(client, OURS, 3, 0.001)
         client.read("UNWIND range(1, 20000) AS n RETURN count(n)", {})
         assert not neo4j_tenure.extend(client, OURS, 3, 5.0)
+        state = shard.state()
+        assert state is not None
+        assert (state.raised, state.serving) == (3, 0)
         shard.raise_epoch(4)
         shard.serve(4)
         assert neo4j_tenure.extend(client, OURS, 4, 5.0)
