@@ -75,7 +75,7 @@ class LetterRows:
 
 def _changed(letter: DeadLetter) -> list[RawRecord]:
     found = changes(letter.payload, int(letter.headers.get(READ_WITH, 0)))
-    if found.truncation is not None:
+    if found.floor is not None and not found.payloads:
         raise BadRecord("schema", "it says that the table was emptied: that cannot be replayed; read the table again")
     return [RawRecord((letter.position[0], number), event) for number, event in enumerate(found.payloads, 1)]
 

@@ -248,7 +248,7 @@ class StreamReader:
             return
         found = topic_batch(stream.spec, records, progress.carried, self._settings.ingest.dead_letter_payload_bytes)
         progress.reading(found, upto, max((record.timestamp_ms for record in records), default=0))
-        versions = [encode(held.origin.epoch, position) for position in found.emptied]
+        versions = [encode(held.origin.epoch, position) for position in found.floors]
         floors = [entry for v in versions for entry in floor_entries(stream.spec, v, self._partitions_of_log)]
         try:
             batch = held.worker.take(found.items, held.origin, held.part.epoch, floors)

@@ -1,6 +1,6 @@
 """Change capture: envelopes of Debezium's PostgreSQL connector, from the tables of configs/cdc/postgres.sql, to events.
 
-    (value of a Kafka record) ─ changes ─► events with their positions │ a truncation │ why it is none
+    (value of a Kafka record) ─ changes ─► events with their positions, a floor │ why it is none
 
 A version is (LSN of the last commit before the change, LSN of the change): the order in which transactions took
 effect, then the order within one. Neither alone would do (docs/adr/0008): a change may be written to the log long
@@ -29,6 +29,8 @@ UNAVAILABLE = "__debezium_unavailable_value"
 KEY = ("tenant", "case", "type", "id")
 _ENDS = {"relationship": (("from", "from"), ("to", "to")), "claim": (("subject", "subject"),), "entity": ()}
 _TRUNCATE = "t"
+_LAST = ("last", "last_in_data_collection")
+"""Of `source.snapshot`: with this row a table has been read whole, by an initial snapshot."""
 _UPSERTS = {"r": "upsert", "c": "upsert", "u": "upsert", "d": "delete"}
 Row = Mapping[str, Any]
 
@@ -57,11 +59,11 @@ _read_sequence = msgspec.json.Decoder(tuple[str | None, str | None]).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Truncation:
-    """A table was emptied: every row of it with an older position is gone.
+class Floor:
+    """A table was emptied, or read whole again by an initial snapshot: what it said before this position is gone.
 
     Args:
-        position: of the truncation, as those of events.
+        position: as those of events. Of a snapshot, the one that all its rows stand at.
     """
 
     table: str
@@ -78,7 +80,7 @@ class Changes:
     """
 
     payloads: tuple[bytes, ...]
-    truncation: Truncation | None
+    floor: Floor | None
     snapshot_lsn: int
 
 
@@ -109,7 +111,7 @@ def changes(value: bytes | None, snapshot_lsn: int, table: str | None = None) ->
         )
     position, snapshot_lsn = _position(envelope, snapshot_lsn)
     if envelope.op == _TRUNCATE:
-        return Changes((), Truncation(source.table, position), snapshot_lsn)
+        return Changes((), Floor(source.table, position), snapshot_lsn)
     op = _UPSERTS.get(envelope.op)
     row = envelope.before if op == "delete" else envelope.after
     if op is None or row is None:
@@ -117,7 +119,8 @@ def changes(value: bytes | None, snapshot_lsn: int, table: str | None = None) ->
     events = [_event(kind, op, row, position)]
     if envelope.op == "u" and envelope.before is not None and _has_moved(envelope.before, row):
         events.insert(0, _event(kind, "delete", envelope.before, position))
-    return Changes(tuple(map(json_bytes, events)), None, snapshot_lsn)
+    floor = Floor(source.table, position) if source.snapshot in _LAST else None
+    return Changes(tuple(map(json_bytes, events)), floor, snapshot_lsn)
 
 
 def _envelope(value: bytes) -> _Envelope | None:

@@ -34,13 +34,13 @@ class TopicBatch:
 
     Args:
         carried: what the next record has to be read with (`StreamPartition.carried`).
-        emptied: positions at which the table was emptied: older records of it are gone.
+        floors: positions at which the table was emptied, or read whole again: what it said before is gone.
         read_with: by place, what a bad envelope was read with, so that it can be read again.
     """
 
     carried: int
     items: list[Item] = field(default_factory=list)
-    emptied: list[tuple[int, int]] = field(default_factory=list)
+    floors: list[tuple[int, int]] = field(default_factory=list)
     read_with: dict[Position, int] = field(default_factory=dict)
 
 
@@ -79,5 +79,5 @@ def _add_envelope(batch: TopicBatch, spec: StreamSpec, record: TopicRecord, keep
         return
     batch.carried = found.snapshot_lsn
     batch.items.extend(RawRecord((record.offset, number), event) for number, event in enumerate(found.payloads, 1))
-    if found.truncation is not None:
-        batch.emptied.append(found.truncation.position)
+    if found.floor is not None:
+        batch.floors.append(found.floor.position)

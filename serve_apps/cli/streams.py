@@ -34,7 +34,6 @@ def register(app: typer.Typer) -> None:
     verb(streams, "show")(show)
     verb(streams, "pause")(pause)
     verb(streams, "resume")(resume)
-    verb(streams, "settle")(settle)
     verb(streams, "remove")(remove)
 
 
@@ -125,31 +124,6 @@ def resume(
             found = topics.look(stream.spec.topic)
         session.control.streams.skip_removed(name, _look(found))
     _set_state(session, name, actor, "active", {"skip_removed": skip_removed, "was": stream.note})
-
-
-def settle(session: Session, name: Name, actor: Who = "command line") -> None:
-    """Take back what a captured table said before its last initial snapshot, and that did not say again.
-
-    For after a replication slot was lost: rows that were deleted meanwhile are in no envelope. Say it when the
-    connector has told that its new snapshot is complete. Safe to call twice.
-    """
-    from actors.stream_progress import floor_entries
-    from cluster.versions import encode
-
-    stream, parts = session.control.streams.get(name), session.control.streams.partitions(name)
-    with _topics(session) as topics:
-        found = topics.look(stream.spec.topic)
-    if found.id != stream.topic_id or any(part.offset < found.end.get(part.partition, 0) for part in parts):
-        raise Rejected(f"stream {name} is not read to its topic's end yet: see `intelgraph streams show {name}`")
-    snapshot_lsn = max((part.carried for part in parts), default=0)
-    if not snapshot_lsn:
-        raise Rejected(f"stream {name} has read no initial snapshot of a captured table: there is nothing to settle")
-    log = session.log
-    log.append(floor_entries(stream.spec, encode(stream.timeline_epoch, (snapshot_lsn, 0)), log.identity.partitions))
-    for tenant in stream.spec.tenants:
-        session.control.audit.append(tenant, actor, "stream.settle", name, time.time(), {"lsn": snapshot_lsn})
-    session.output.result({"stream": name, "snapshot_lsn": snapshot_lsn})
-    session.output.text(f"what stream {name} said before the snapshot at LSN {snapshot_lsn:,} is taken back")
 
 
 def remove(session: Session, name: Name, actor: Who = "command line") -> None:

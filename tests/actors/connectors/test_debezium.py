@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.connectors.debezium import UNAVAILABLE, Changes, Truncation, changes
+from actors.connectors.debezium import TABLES, UNAVAILABLE, Changes, Floor, changes
 from actors.stages import Bad, Origin, decode, normalise, place, validate
 from cluster import versions
 from cluster.config import RecordLimits
@@ -57,9 +57,9 @@ def records_of(found: Iterable[Changes]) -> list[Record]:
             (record,) = place(slots, origin, EPOCH, [(0,)], LIMITS)
             assert not isinstance(record, Bad), record
             made.append(record)
-        if change.truncation:
-            version = versions.encode(EPOCH, change.truncation.position)
-            kind = {"claims": "claim"}[change.truncation.table]
+        if change.floor:
+            version = versions.encode(EPOCH, change.floor.position)
+            kind = TABLES[change.floor.table]
             made.append(floor_record("acme", source_of(kind), "", version, 0))
     return made
 
@@ -151,7 +151,7 @@ def test_positions_of_one_row_grow_along_the_stream() -> None:
 
 def test_a_truncated_table_loses_what_was_in_it_and_keeps_what_comes() -> None:
     found = read(rows("plain"))[0]
-    said = [change.truncation for change in found if change.truncation]
+    said = [change.floor for change in found if change.floor and not change.payloads]
     assert len(said) == 2, "the connector was killed, and sent it again"
     assert said[0] == said[1]
     assert said[0].table == "claims"
@@ -223,4 +223,18 @@ def test_tombstones_and_empty_payloads_say_nothing() -> None:
 
 def test_a_truncation_has_its_place() -> None:
     source = {"table": "claims", "sequence": '["10","20"]', "snapshot": "false"}
-    assert changes(envelope(op="t", source=source, after=None), 0).truncation == Truncation("claims", (10, 20))
+    assert changes(envelope(op="t", source=source, after=None), 0).floor == Floor("claims", (10, 20))
+
+
+@pytest.mark.parametrize("marker", ["last", "last_in_data_collection"])
+def test_a_table_that_was_read_whole_has_said_all_that_there_is(marker: str) -> None:
+    """What was deleted before a second initial snapshot is in no envelope: the snapshot ends with a floor."""
+    source = {"table": "claims", "sequence": '[null,"30"]', "snapshot": marker}
+    found = changes(envelope(op="r", source=source, before=None), 20)
+    assert (found.floor, len(found.payloads), found.snapshot_lsn) == (Floor("claims", (30, 0)), 1, 30)
+
+
+@pytest.mark.parametrize("marker", ["true", "first", "incremental", "false"])
+def test_what_was_read_in_part_hides_nothing(marker: str) -> None:
+    source = {"table": "claims", "sequence": '["20","30"]', "snapshot": marker}
+    assert changes(envelope(op="r", source=source, before=None), 20).floor is None
