@@ -30,7 +30,8 @@ from tests.stream_feed import Feed
 __all__ = ["records", "rows"]
 
 pytestmark = [pytest.mark.services, pytest.mark.production, pytest.mark.chaos]
-STATEMENTS = 200
+STATEMENTS, PAUSE_S = 200, 0.2
+"""Of a transaction, and after it: so that changes are captured while they come, and not by a snapshot in the end."""
 _TABLES = {Kind.ENTITY: "entities", Kind.RELATIONSHIP: "relationships"}
 
 
@@ -76,6 +77,7 @@ class Play:
         for at in range(0, len(self._lines), STATEMENTS):
             self._session.run("BEGIN; " + "; ".join(self._lines[at : at + STATEMENTS]) + "; COMMIT")
             self.done = min(1.0, (at + STATEMENTS) / len(self._lines))
+            time.sleep(PAUSE_S)
 
     def wait(self, share: float) -> None:
         """Until so much is committed."""
@@ -101,8 +103,9 @@ def test_the_history_captured_from_postgres_has_the_folds_hash(
         system.start(lake=True)
         control, log = system.stack.control, system.stack.open_log()
         play = Play(session, [statement(record) for record in records])
+        session.run(statement(records[0]))
+        session.run(statement(next(record for record in records if record.kind == Kind.RELATIONSHIP)))
         database.connect()
-        play.thread.start()
         feeds = []
         for table in _TABLES.values():
             feed = Feed(bootstrap, database.topic(table), control, log, system.settings, f"crm/{table}")
@@ -110,6 +113,7 @@ def test_the_history_captured_from_postgres_has_the_folds_hash(
             feed.add(*tenants, format="debezium", table=table)
             feed.start("w1")
             feeds.append(feed)
+        play.thread.start()
 
         def broker_back() -> None:
             production.start("kafka")
@@ -142,6 +146,7 @@ def test_the_history_captured_from_postgres_has_the_folds_hash(
         assert differing(lines, export_lines(system.opened())) == ([], []), told
         assert system.hashes()[0] == expected
         assert [letter for tenant in tenants for letter in control.dead_letters.list(tenant)] == []
+        assert sum(part.acked for feed in feeds for part in feed.parts()) > 40_000, "it was read, not only its end"
         for feed in feeds:
             feed.close()
         log.close()
