@@ -23,7 +23,7 @@ from cluster.embedded import Role, ensure, kill_server, server_spec
 from cluster.errors import IntelGraphError
 from services.runner import Services
 
-pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.chaos]
 NAME, SHARD = "neo4j-1", "neo4j-0"
 
 
