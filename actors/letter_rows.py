@@ -20,8 +20,8 @@ from cluster.stores.control_dead_letters import DeadLetter
 
 HOLDS, ROW, EVENT, ENVELOPE = "holds", "row", "event", "envelope"
 """The header of a letter that says what its payload is."""
-READ_WITH = "snapshot_lsn"
-"""The header of an envelope of change capture: what it has to be read with."""
+OF_TABLE, READ_WITH = "table", "snapshot_lsn"
+"""The headers of an envelope of change capture: the table that its topic is of, and what it has to be read with."""
 
 
 class LetterRows:
@@ -74,7 +74,7 @@ class LetterRows:
 
 
 def _changed(letter: DeadLetter) -> list[RawRecord]:
-    found = changes(letter.payload, int(letter.headers.get(READ_WITH, 0)))
+    found = changes(letter.payload, int(letter.headers.get(READ_WITH, 0)), letter.headers.get(OF_TABLE))
     if found.floor is not None and not found.payloads:
         raise BadRecord("schema", "it says that the table was emptied: that cannot be replayed; read the table again")
     return [RawRecord((letter.position[0], number), event) for number, event in enumerate(found.payloads, 1)]

@@ -12,7 +12,7 @@ from actors.admission import Clock
 from actors.connectors import BadRaw, Position
 from actors.connectors.topic import TopicBatch
 from actors.ingest import DeadRecord
-from actors.letter_rows import ENVELOPE, EVENT, HOLDS, READ_WITH
+from actors.letter_rows import ENVELOPE, EVENT, HOLDS, OF_TABLE, READ_WITH
 from cluster import batch
 from cluster.errors import Conflict, Fenced
 from cluster.model import floor_record
@@ -95,7 +95,11 @@ class StreamProgress:
             "topic": self._stream.spec.topic, "partition": part.partition, "offset": item.position[0], HOLDS: EVENT,
         }  # fmt: skip
         if item.position in self._batch.read_with:
-            headers |= {HOLDS: ENVELOPE, READ_WITH: self._batch.read_with[item.position]}
+            headers |= {
+                HOLDS: ENVELOPE,
+                OF_TABLE: self._stream.spec.table,
+                READ_WITH: self._batch.read_with[item.position],
+            }
         name = str(part.partition)
         if self.origin_epoch != part.epoch:  # places are offsets of the range, whatever the epoch of the record
             name = f"{name}/{part.epoch}"

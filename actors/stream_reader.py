@@ -169,9 +169,8 @@ class StreamReader:
             if stream is None or not offsets:
                 self._stopping.wait(_IDLE_S)
                 continue
-            found = self._topic.read(
-                stream.topic_id, offsets, ingest.batch_records, ingest.batch_bytes, streams.block_ms
-            )
+            most_bytes = min(ingest.batch_bytes, streams.read_ahead_bytes // len(offsets) + 1)
+            found = self._topic.read(stream.topic_id, offsets, ingest.batch_records, most_bytes, streams.block_ms)
             for partition, read in found.items():
                 self._take(self._held[partition], read)
             self.status.state, self.status.reason = "running", ""
@@ -190,7 +189,7 @@ class StreamReader:
         try:
             stream = self._control.streams.get(self._name)
         except NotFound:
-            self._held.clear()
+            self._give_back(())
             return None
         if stream.state != "active":
             self._give_back(())
@@ -204,9 +203,15 @@ class StreamReader:
 
     def _give_back(self, keep: Collection[int]) -> None:
         for partition in [p for p in self._held if p not in keep]:
-            held = self._held.pop(partition)
+            held = self._let_go(partition)
             with suppress(IntelGraphError):  # then its time runs out
                 self._control.leases.release(partition_lease(self._name, partition), held.token)
+
+    def _let_go(self, partition: int) -> _Held:
+        for gauge in (metrics.STREAM_LAG_RECORDS, metrics.STREAM_LAG_SECONDS):
+            with suppress(KeyError):  # nothing of it was read
+                gauge.remove(self._name, str(partition))
+        return self._held.pop(partition)
 
     def _hold(self, stream: Stream, part: StreamPartition, log: EventLog, admission: Admission) -> None:
         """Renew the partition's lease, or take it; one that another holds is tried again at the next look."""
@@ -216,7 +221,7 @@ class StreamReader:
             try:
                 self._control.leases.renew(name, held.token, lease_s, self._clock())
             except Fenced:
-                del self._held[part.partition]
+                self._let_go(part.partition)
                 held = None
         if held is not None and held.part.epoch == part.epoch:
             held.part = part
@@ -254,7 +259,7 @@ class StreamReader:
             batch = held.worker.take(found.items, held.origin, held.part.epoch, floors)
         except Fenced as error:
             LOG.warning("partition_left", stream=self._name, partition=held.part.partition, reason=str(error))
-            self._held.pop(held.part.partition, None)
+            self._let_go(held.part.partition)
             return
         self.status.acked += batch.good
         self.status.dead += len(batch.bad())

@@ -116,13 +116,16 @@ def resume(
     actor: Who = "command line",
 ) -> None:
     """Let a stream go on that was paused, or has stopped by itself."""
+    from cluster.streams.follow import follow
+
     stream = session.control.streams.get(name)
-    if stream.state == "stopped" and not skip_removed:
-        raise Rejected(f"{stream.note}; restore them, or say --skip-removed to go on without")
-    if skip_removed:
+    if stream.state == "stopped" or skip_removed:
         with _topics(session) as topics:
-            found = topics.look(stream.spec.topic)
-        session.control.streams.skip_removed(name, _look(found))
+            look = _look(topics.look(stream.spec.topic))
+        if skip_removed:
+            session.control.streams.skip_removed(name, look)
+        elif stop := follow(stream.topic_id, session.control.streams.partitions(name), look, stream.spec.begin).stop:
+            raise Rejected(f"{stop}: restore them, or say --skip-removed to go on without")
     _set_state(session, name, actor, "active", {"skip_removed": skip_removed, "was": stream.note})
 
 

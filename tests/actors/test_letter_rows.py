@@ -23,7 +23,7 @@ from cluster.errors import BadRecord, Rejected
 from cluster.fold import Fold
 from cluster.model import Record
 from cluster.stores.control import ControlStore
-from cluster.stores.control_dead_letters import DeadLetter
+from cluster.stores.control_dead_letters import DeadLetter, NewDeadLetter
 from cluster.stores.redis_log import RedisEventLog
 from cluster.versions import decode
 
@@ -225,3 +225,33 @@ def test_a_csv_row_that_was_kept_has_the_same_cells(cells: list[str]) -> None:
     expected = {c: cell for c, cell in zip(columns, cells, strict=True) if cell}
     assert json.loads(record.payload).get("props", {}) == expected
     assert record.position == (5, 1)
+
+
+def envelope_letter(desk: Desk, table: str, **changed: Any) -> DeadLetter:
+    """A letter of a captured table whose envelope could not be read when it came."""
+    row = {"tenant": "acme", "case": "c", "type": "person", "id": "ada", "props": '{"v":1}', "event_time": None}
+    source = {"table": "entities", "sequence": '["10","20"]', "snapshot": "false", "lsn": 20}
+    payload = json.dumps({"op": "c", "before": None, "after": row, "source": source, **changed}).encode()
+    headers = {"holds": "envelope", "table": table, "snapshot_lsn": 5}
+    letter = NewDeadLetter("crm", 3, (7, 1), "schema", "was bad", payload, partition="0/4", headers=headers)
+    desk.control.sources.register("acme", "crm", 0.0)
+    desk.control.dead_letters.add("acme", [letter], 0.0)
+    return desk.letter()
+
+
+@pytest.mark.services
+def test_a_letter_that_holds_an_envelope_is_replayed_at_its_place_in_the_databases_log(
+    desk: Desk, logged: Logged
+) -> None:
+    envelope_letter(desk, "entities")
+    assert [letter.state for letter in desk.replay().letters] == ["replayed"]
+    (record,) = logged()
+    assert (record.id, record.source, decode(record.version)) == ("ada", "crm", (3, (10, 20)))
+
+
+@pytest.mark.services
+def test_an_envelope_of_another_table_or_that_says_no_event_is_not_replayed(desk: Desk, logged: Logged) -> None:
+    envelope_letter(desk, "claims")
+    (told,) = desk.replay().letters
+    assert "give it a stream of its own" in told.reason
+    assert not logged()

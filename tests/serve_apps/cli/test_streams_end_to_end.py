@@ -1,0 +1,95 @@
+"""An installation reads a topic: its workers and the broker are killed, records are removed unread; all is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.runner import Services
+from services.spec import Running
+from tests.faults.harness import wait_until
+from tests.kafka_topics import Topic
+from tests.serve_apps.cli.installation import Installation
+
+pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
+PARTITIONS, RECORDS = 2, 2_000
+
+
+@pytest.fixture
+def installation(service: Callable[[str], Running]) -> Iterator[Installation]:
+    """Two stream workers, and the run's Kafka."""
+    folder = Path(tempfile.mkdtemp(prefix="ig"))
+    settings = {"KAFKA__BOOTSTRAP": service("kafka").address, "WORKERS": "2", "LEASE_S": "3"}
+    made = Installation(folder / "s", **{f"INTELGRAPH__STREAMS__{name}": value for name, value in settings.items()})
+    try:
+        yield made
+    finally:
+        with made.python:
+            made.run("down")
+        shutil.rmtree(folder)
+
+
+def people(first: int, count: int) -> list[dict[str, Any]]:
+    """Events."""
+    common = {"kind": "entity", "op": "upsert", "type": "person"}
+    return [{**common, "case": f"c{n % 5}", "id": f"p{n}", "props": {"n": n}} for n in range(first, first + count)]
+
+
+def test_it_is_read_whatever_is_killed(
+    installation: Installation, service: Callable[[str], Running], production: Services, unique: str
+) -> None:
+    run, topic = installation.run, Topic(service("kafka"), unique, PARTITIONS)
+
+    def shown() -> dict[str, Any]:
+        found: dict[str, Any] = run("streams", "show", "feed")["stream"]
+        return found
+
+    def read(records: int) -> Callable[[], bool]:
+        return lambda: shown().get("acked") == records
+
+    run("up")
+    refused = run("streams", "add", "feed", "--topic", f"{unique}-not", "-t", "acme", exit_code=1)
+    assert "has no topic" in refused["error"]["message"]
+    for partition in range(PARTITIONS):
+        topic.send(people(partition * RECORDS, RECORDS), partition)
+    added = run("streams", "add", "feed", "--topic", unique, "-t", "acme")
+    assert (added["topic_partitions"], added["topic_records"]) == (PARTITIONS, PARTITIONS * RECORDS)
+    again = run("streams", "add", "feed", "--topic", unique, "-t", "acme")
+    assert again["stream"]["created"] == added["stream"]["created"]
+    other = run("streams", "add", "feed", "--topic", unique, "-t", "other", exit_code=1)
+    assert "reads something else" in other["error"]["message"]
+    wait_until(read(PARTITIONS * RECORDS), 60.0, "the topic is read")
+
+    topic.send(people(0, RECORDS), 0)  # said again, as later records
+    for actor in run("status")["actors"]:
+        if actor["name"].startswith("stream-worker"):
+            os.kill(actor["pid"], signal.SIGKILL)
+    production.kill("kafka")
+    time.sleep(1.0)
+    production.start("kafka")
+    topic.send([*people(4 * RECORDS, RECORDS), b"no event"], 1)
+    wait_until(read((PARTITIONS + 2) * RECORDS), 120.0, "it is read on")
+    assert run("audit")["holds"]
+    assert run("hash")["lines"] == (PARTITIONS + 1) * RECORDS
+    assert run("dlq", "list", "-t", "acme")["facets"]["source"] == {"feed": 1}
+
+    run("streams", "pause", "feed")
+    topic.send(people(0, 10), 0)
+    topic.trim(0, 2 * RECORDS + 4)
+    run("streams", "resume", "feed")
+    wait_until(lambda: shown()["state"] == "stopped", 30.0, "removed unread")
+    lost = f"offsets {2 * RECORDS:,} to {2 * RECORDS + 3:,} were removed"
+    assert lost in run("streams", "resume", "feed", exit_code=1)["error"]["message"]
+    run("streams", "resume", "feed", "--skip-removed")
+    wait_until(read((PARTITIONS + 2) * RECORDS + 6), 60.0, "the rest is read")
+    actions = [action["action"] for action in run("audit", "--actions", "-t", "acme")["actions"]]
+    assert actions.count("stream.changed") == 1
+    assert {"stream.add", "stream.paused", "stream.active"} <= set(actions)
