@@ -31,6 +31,7 @@ _ENDS = {"relationship": (("from", "from"), ("to", "to")), "claim": (("subject",
 _TRUNCATE = "t"
 _LAST = ("last", "last_in_data_collection")
 """Of `source.snapshot`: with this row a table has been read whole, by an initial snapshot."""
+_MAX_LSN, _LSN_DIGITS, _SHOWN_CHARACTERS = 2**63 - 1, 19, 200
 _UPSERTS = {"r": "upsert", "c": "upsert", "u": "upsert", "d": "delete"}
 Row = Mapping[str, Any]
 
@@ -148,14 +149,15 @@ def _sequence(source: _Source) -> tuple[int | None, int]:
         if change is None:
             raise ValueError("no LSN")
         return None if commit is None else _lsn(commit), _lsn(change)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise BadRecord("schema", f"source.sequence {source.sequence!r} names no LSN: {error}") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        told = (source.sequence or "")[:_SHOWN_CHARACTERS]
+        raise BadRecord("schema", f"source.sequence {told!r} names no LSN: {str(error)[:_SHOWN_CHARACTERS]}") from error
 
 
 def _lsn(text: str) -> int:
-    """Raises ValueError."""
-    if not 0 <= (lsn := int(text)) < 1 << 63:
-        raise ValueError(f"{text} is no LSN of 8 bytes")
+    """Raises ValueError for what no log of a database holds, nor the control store's columns."""
+    if len(text) > _LSN_DIGITS or not 0 <= (lsn := int(text)) <= _MAX_LSN:
+        raise ValueError(f"an LSN is an integer from 0 to {_MAX_LSN:,}")
     return lsn
 
 

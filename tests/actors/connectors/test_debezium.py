@@ -207,6 +207,10 @@ def test_a_second_snapshot_is_newer_than_what_was_streamed_before() -> None:
         (envelope(source={"table": "entities"}), "no LSN"),
         (envelope(source={"table": "entities", "sequence": '["1",null]'}), "no LSN"),
         (envelope(source={"table": "entities", "sequence": '["1","x"]'}), "no LSN"),
+        (envelope(source={"table": "entities", "sequence": f'["1","{2**63}"]'}), "an LSN is"),
+        (envelope(source={"table": "entities", "sequence": f'["{2**70}","2"]'}), "an LSN is"),
+        (envelope(op="t", source={"table": "entities", "sequence": '["-1","-1"]'}), "an LSN is"),
+        (envelope(source={"table": "entities", "snapshot": "first", "sequence": f'[null,"{2**70}"]'}), "an LSN is"),
         (envelope(after={"tenant": "acme", "case": "c", "type": "T", "id": "1", "props": UNAVAILABLE}), "FULL"),
         (envelope(after={"tenant": "acme", "case": "c", "type": "T", "id": "1", "props": "{"}), "no JSON"),
         (envelope(after={"tenant": "acme", "case": "c", "type": "T", "id": "1", "props": {}}), "comes as text"),
@@ -215,6 +219,12 @@ def test_a_second_snapshot_is_newer_than_what_was_streamed_before() -> None:
 def test_what_is_no_change_says_why(value: bytes, message: str) -> None:
     with pytest.raises(BadRecord, match=message):
         changes(value, 7)
+
+
+def test_the_reason_is_short_however_long_the_text_is() -> None:
+    with pytest.raises(BadRecord, match="no LSN") as caught:
+        changes(envelope(source={"table": "entities", "sequence": "[" * 100_000}), 7)
+    assert len(caught.value.reason) < 1_000
 
 
 def test_tombstones_and_empty_payloads_say_nothing() -> None:
