@@ -93,8 +93,9 @@ class StreamWatch:
         """Keeps what a topic is now; what stands against that, in words."""
         name = stream.spec.name
         try:
+            reached = {part.partition: part.offset for part in self._control.streams.partitions(name)}
             found = self._look(stream.spec.topic)
-            notes = self._control.streams.looked(name, Look(found.id, found.first, found.end), self._clock())
+            notes = self._control.streams.looked(name, Look(found.id, found.first, found.end, reached), self._clock())
         except IntelGraphError as error:
             return str(error)
         for note in notes:

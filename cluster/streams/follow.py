@@ -60,13 +60,18 @@ def follow(topic_id: str, known: Sequence[StreamPartition], look: Look, begin: B
             " stood before, then on under a new epoch; while partitions are added, producers should stand still"
         )
     parts = [part if part.cut is None else replace(part, cut=min(part.cut, look.end[part.partition])) for part in parts]
-    cut_short = [part for part in parts if look.end[part.partition] < part.offset]
+    cut_short = [part for part in parts if look.end[part.partition] < _reached(part, look)]
     for part in cut_short:
         notes.append(
             f"partition {part.partition} ends at offset {look.end[part.partition]:,}, and was read to {part.offset:,}:"
             " its broker lost the rest; what was read of it stays, and what comes next is newer"
         )
     return _with_new_ranges(parts, {part.partition for part in cut_short}, look, notes)
+
+
+def _reached(part: StreamPartition, look: Look) -> int:
+    """How far a partition was read when the look began: what was written and read since is no tail that is lost."""
+    return part.offset if look.reached is None else min(part.offset, look.reached.get(part.partition, 0))
 
 
 def _with_new_ranges(parts: list[StreamPartition], lost: set[int], look: Look, notes: list[str]) -> Followed:

@@ -99,8 +99,10 @@ class Look(NamedTuple):
 
     Args:
         first, end: by partition: first offset that can be read; offset behind the last.
+        reached: by partition: how far it was read before the look began; None: it is not read meanwhile.
     """
 
     topic_id: str
     first: Mapping[int, int]
     end: Mapping[int, int]
+    reached: Mapping[int, int] | None = None

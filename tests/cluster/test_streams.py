@@ -72,6 +72,14 @@ def test_a_lost_tail_opens_a_new_range_of_that_partition_at_its_end() -> None:
     assert "ends at offset 6, and was read to 8" in found.notes[0]
 
 
+def test_what_was_read_while_the_look_was_under_way_is_no_lost_tail() -> None:
+    seen = look([10])._replace(reached={0: 8})
+    found = follow(TOPIC, read(13), seen, "earliest")
+    assert ([p.offset for p in found.partitions], found.fresh, found.notes) == ([13], frozenset(), ())
+    lost = follow(TOPIC, read(13), look([10])._replace(reached={0: 12}), "earliest")
+    assert ([p.offset for p in lost.partitions], lost.fresh) == ([10], {0})
+
+
 def test_a_tail_that_is_lost_while_partitions_are_added_does_not_hold_up_the_new_range() -> None:
     known = [StreamPartition(0, 1, 0, 5, cut=10, end=10), StreamPartition(1, 0, 0, 0, cut=0)]
     found = follow(TOPIC, known, look([5, 3]), "earliest")
