@@ -10,6 +10,11 @@ from cluster.stores.control_sources import live_source_in, set_counters
 from cluster.stores.control_tables import epochs
 
 
+def newest_epoch(connection: Connection, tenants: Sequence[str], source: str) -> int:
+    """The greatest epoch that any of the tenants has given a range of the source; raises as `epoch_of`."""
+    return max(live_source_in(connection, tenant, source).next_epoch for tenant in tenants) - 1
+
+
 def epoch_of(connection: Connection, tenants: Sequence[str], source: str, digest: str, now: float) -> int:
     """The epoch of a range, within a transaction: one for all tenants whose source it is.
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from cluster.errors import Conflict, Fenced, NotFound, Rejected
 from cluster.stores.control_database import ControlDatabase, upsert
-from cluster.stores.control_epochs import epoch_of
+from cluster.stores.control_epochs import epoch_of, newest_epoch
 from cluster.stores.control_leases import require
 from cluster.stores.control_sources import live_source_in
 from cluster.stores.control_tables import stream_partitions, streams
@@ -134,8 +134,7 @@ class Streams:
         if found.fresh:
             begins = {str(part.partition): part.start for part in parts if part.partition in found.fresh}
             last = max((part.epoch for part in known), default=0)
-            digest = _digest(stream.spec, look.topic_id, begins, last)
-            epoch = epoch_of(connection, stream.spec.tenants, stream.spec.name, digest, now)
+            epoch = _range_epoch(connection, stream.spec, now, look.topic_id, begins, last)
             parts = tuple(replace(part, epoch=epoch) if part.partition in found.fresh else part for part in parts)
         if stream.topic_id != look.topic_id:
             gone = stream_partitions.c.stream == stream.spec.name
@@ -188,6 +187,16 @@ def _check(spec: StreamSpec) -> None:
         raise Rejected(f"stream {spec.name!r}: name its topic")
     if (spec.format == "debezium") != bool(spec.table):
         raise Rejected(f"stream {spec.name!r}: a table belongs to format debezium, and that to a table")
+
+
+def _range_epoch(connection: Connection, spec: StreamSpec, now: float, *range: object) -> int:
+    """The epoch of a range that begins now. A stream that is added again gets the one that it had, unless others have
+    begun since: what its topic says from now on is newer than what those said."""
+    epoch = epoch_of(connection, spec.tenants, spec.name, _digest(spec, *range), now)
+    newest = newest_epoch(connection, spec.tenants, spec.name)
+    if epoch == newest:
+        return epoch
+    return epoch_of(connection, spec.tenants, spec.name, _digest(spec, *range, newest), now)
 
 
 def _digest(spec: StreamSpec, *range: object) -> str:

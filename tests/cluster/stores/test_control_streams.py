@@ -76,6 +76,18 @@ def test_the_same_range_has_the_same_epoch_when_the_stream_is_added_again(feed: 
     assert feed.streams.partitions("feed") == before
 
 
+def test_a_stream_that_is_added_again_has_a_newer_epoch_than_all_that_its_ranges_had(feed: ControlStore) -> None:
+    """Else what is written to the topic from now on would count as older than what the last range said."""
+    token, first = lease(feed), feed.streams.partitions("feed")[0].epoch
+    feed.streams.commit("feed", Read(0, token, first, 0, 10))
+    feed.streams.looked("feed", Look("t1", {0: 0, 1: 0}, {0: 6, 1: 10}), 3.0)
+    newest = feed.streams.partitions("feed")[0].epoch
+    feed.streams.remove("feed")
+    feed.streams.add(SPEC, 4.0)
+    feed.streams.looked("feed", LOOK, 5.0)
+    assert {part.epoch for part in feed.streams.partitions("feed")} == {newest + 1}
+
+
 def test_a_look_at_a_topic_made_again_forgets_the_old_partitions_and_says_so_once(feed: ControlStore) -> None:
     old = feed.streams.partitions("feed")[0].epoch
     again = Look("t2", {0: 0}, {0: 3})
