@@ -223,15 +223,16 @@ class StreamReader:
             except Fenced:
                 self._let_go(part.partition)
                 held = None
-        if held is not None and held.part.epoch == part.epoch:
+        if held is not None and (held.part.epoch, held.progress.offset) == (part.epoch, part.offset):
             held.part = part
             return
         try:
             token = self._control.leases.acquire(name, self._holder, lease_s, self._clock())
         except Conflict:
             return
-        part = next(p for p in self._control.streams.partitions(self._name) if p.partition == part.partition)
-        self._held[part.partition] = self._begun(stream, part, token, log, admission)
+        for now in self._control.streams.partitions(self._name):  # under the lease; it may be gone meanwhile
+            if now.partition == part.partition:
+                self._held[now.partition] = self._begun(stream, now, token, log, admission)
 
     def _begun(self, stream: Stream, part: StreamPartition, token: int, log: EventLog, admission: Admission) -> _Held:
         ingest = self._settings.ingest

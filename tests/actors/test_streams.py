@@ -178,6 +178,38 @@ def test_a_paused_stream_is_read_on_where_it_was(
     assert ids(logged()) == Counter("ab")
 
 
+def test_a_stream_that_is_removed_and_added_again_under_its_reader_is_read_again(
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    feed.topic.send([person("a")])
+    feed.add()
+    feed.start("w")
+    feed.wait()
+    feed.control.streams.remove("feed")
+    feed.add()
+    feed.wait()
+    assert set(ids(logged())) == {"a"}
+    assert [part.acked for part in feed.parts()] == [1, 0]
+
+
+def test_absurd_positions_are_dead_letters_and_hold_nothing_up(
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    row = {"tenant": "acme", "case": "c", "type": "Person", "id": "ok", "props": "{}"}
+
+    def envelope(op: str, lsn: int, snapshot: str = "false") -> dict[str, Any]:
+        sequence = f'[null,"{lsn}"]' if snapshot == "first" else f'["{lsn}","{lsn}"]'
+        source = {"table": "entities", "sequence": sequence, "snapshot": snapshot}
+        return {"op": op, "before": None, "after": None if op == "t" else row, "source": source}
+
+    feed.topic.send([envelope("t", -1), envelope("t", 2**70), envelope("r", 2**70, "first"), envelope("c", 5)])
+    feed.add(format="debezium", table="entities")
+    feed.start("w")
+    feed.wait()
+    assert ids(logged()) == Counter(["ok"])
+    assert [letter.position for letter in feed.control.dead_letters.list("acme")] == [(0, 1), (1, 1), (2, 1)]
+
+
 def test_a_topic_that_is_made_again_is_read_from_its_beginning_and_its_records_are_newer(
     feed: TopicFeed, folded: Callable[[], Fold], person: Person
 ) -> None:
