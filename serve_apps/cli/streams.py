@@ -50,9 +50,12 @@ def add(
     actor: Who = "command line",
 ) -> None:
     """Read a topic from now on, without end. Its source is registered in each tenant. Safe to call twice."""
+    from actors.connectors.debezium import TABLES
     from cluster.streams.model import StreamSpec
 
     _one_of("--format", format, FORMATS)
+    if table:
+        _one_of("--table", table, tuple(TABLES))
     _one_of("--begin", begin, BEGINS)
     spec = StreamSpec(name, tuple(tenant), topic, format, table, begin)  # type: ignore[arg-type]
     with _topics(session) as topics:
@@ -122,10 +125,11 @@ def resume(
     if stream.state == "stopped" or skip_removed:
         with _topics(session) as topics:
             look = _look(topics.look(stream.spec.topic))
+        parts = session.control.streams.partitions(name)
         if skip_removed:
             session.control.streams.skip_removed(name, look)
-        elif stop := follow(stream.topic_id, session.control.streams.partitions(name), look, stream.spec.begin).stop:
-            raise Rejected(f"{stop}: restore them, or say --skip-removed to go on without")
+        elif why := follow(stream.topic_id, parts, look, stream.spec.begin).stop:
+            raise Rejected(f"{why}; restore them, or say --skip-removed to go on without")
     _set_state(session, name, actor, "active", {"skip_removed": skip_removed, "was": stream.note})
 
 

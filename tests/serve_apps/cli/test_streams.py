@@ -1,0 +1,68 @@
+"""`streams` from the command line, with a topic on a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.config_kafka import KafkaConnection
+from cluster.stores.control import open_control
+from cluster.stores.kafka_stream import KafkaStream
+from cluster.streams.model import Look
+from serve_apps.cli.exits import Exit
+from serve_apps.cli.main import app
+from services.spec import Running as Service
+from tests.topics import Topic
+
+pytestmark = [pytest.mark.services, pytest.mark.production]
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def topic(service: Callable[[str], Service], unique: str, monkeypatch: pytest.MonkeyPatch) -> Topic:
+    """A topic with five records."""
+    made = Topic(service("kafka").address, unique)
+    made.send([{"n": n} for n in range(5)])
+    monkeypatch.setenv("INTELGRAPH__STREAMS__KAFKA__BOOTSTRAP", made.bootstrap)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A state directory whose system is down."""
+    open_control(f"sqlite:///{tmp_path / 'control.db'}").close()
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> int:
+    return RUNNER.invoke(app, ["streams", *words, "--state-dir", str(folder), "--json"]).exit_code
+
+
+def test_a_table_that_is_not_captured_is_misuse_and_registers_nothing(folder: Path, topic: Topic) -> None:
+    said = ("add", "crm", "--topic", topic.name, "-t", "acme", "--format", "debezium", "--table")
+    assert run(folder, *said, "users") == Exit.USAGE
+    control = open_control(f"sqlite:///{folder / 'control.db'}")
+    assert not control.sources.list("acme")
+    control.close()
+    assert run(folder, *said, "entities") == Exit.DONE
+
+
+def test_a_stopped_stream_goes_on_when_its_records_are_there_again_or_are_given_up(folder: Path, topic: Topic) -> None:
+    assert run(folder, "add", "hr", "--topic", topic.name, "-t", "acme") == Exit.DONE
+    control = open_control(f"sqlite:///{folder / 'control.db'}")
+    kafka = KafkaStream(KafkaConnection(bootstrap=topic.bootstrap), 5.0, 1 << 20)
+    found = kafka.look(topic.name)
+    kafka.close()
+    control.streams.looked("hr", Look(found.id, found.first, found.end), 0.0)
+    control.streams.set_state("hr", "stopped", "records were removed")
+    assert run(folder, "resume", "hr") == Exit.DONE
+    topic.trim(0, 3)
+    control.streams.set_state("hr", "stopped", "records were removed")
+    assert run(folder, "resume", "hr") == Exit.FAILED
+    assert control.streams.get("hr").state == "stopped"
+    assert run(folder, "resume", "hr", "--skip-removed") == Exit.DONE
+    assert [part.offset for part in control.streams.partitions("hr")] == [3]
+    control.close()
