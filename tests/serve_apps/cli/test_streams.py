@@ -15,7 +15,7 @@ from cluster.streams.model import Look
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.main import app
 from services.spec import Running as Service
-from tests.topics import Topic
+from tests.kafka_topics import Topic
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 RUNNER = CliRunner()
@@ -24,7 +24,7 @@ RUNNER = CliRunner()
 @pytest.fixture
 def topic(service: Callable[[str], Service], unique: str, monkeypatch: pytest.MonkeyPatch) -> Topic:
     """A topic with five records."""
-    made = Topic(service("kafka").address, unique)
+    made = Topic(service("kafka"), unique)
     made.send([{"n": n} for n in range(5)])
     monkeypatch.setenv("INTELGRAPH__STREAMS__KAFKA__BOOTSTRAP", made.bootstrap)
     return made
