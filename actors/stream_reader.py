@@ -148,6 +148,8 @@ class StreamReader:
                 self._say("waiting", error)
             except IntelGraphError as error:
                 self._say("stopped", error)
+            except Exception as error:  # a thread that dies says nothing of it: show it, and begin anew
+                self._say("stopped", error)
             if self.status.acked != before:
                 pause_s = _PAUSE_FIRST_S
             self._give_back(())
@@ -155,9 +157,10 @@ class StreamReader:
             self._stopping.wait(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_MOST_S)
 
-    def _say(self, state: str, error: IntelGraphError) -> None:
-        self.status.state, self.status.reason = state, str(error)
-        LOG.warning("stream_begins_anew", stream=self._name, state=state, reason=str(error))
+    def _say(self, state: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, IntelGraphError) else f"{type(error).__name__}: {error}"
+        self.status.state, self.status.reason = state, reason
+        LOG.warning("stream_begins_anew", stream=self._name, state=state, reason=reason)
 
     def _loop(self, log: EventLog) -> None:
         self._partitions_of_log = log.identity.partitions

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import Rejected
-from cluster.stores.open_shard import is_neo4j
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
@@ -41,6 +40,8 @@ def register(app: typer.Typer) -> None:
 
 def list_all(session: Session) -> None:
     """List the shards with their buckets, state and lag."""
+    from cluster.stores.open_shard import is_neo4j
+
     current = session.stack.current_map()
     rows = [
         {"id": s.id, "kind": "neo4j" if is_neo4j(s.uri) else "embedded", "address": s.uri, "role": s.role,
@@ -77,6 +78,7 @@ def add(session: Session, uri: Address = None, shard_id: Name = None, timeout_s:
 def drain(session: Session, shard_id: ShardId, timeout_s: Wait = 120.0) -> None:
     """Take all buckets from a shard. Refused while it holds data, because cases cannot be moved yet."""
     from actors import ownership
+    from cluster.stores.open_shard import is_neo4j
 
     session.require_node()
     stack = session.stack
