@@ -192,14 +192,13 @@ class _Reading:
                 " cannot be replayed"
             )
         kept = min(kept, end)
-        if after < kept:
-            yield from self._of_lake(partition, after, kept)
+        if self._lake is not None and after < kept:
+            yield from self._of_lake(self._lake, partition, after, kept)
         yield from self._of_log(partition, max(after, kept), end)
 
-    def _of_lake(self, partition: int, after: int, kept: int) -> Iterator[_Part]:
-        assert self._lake is not None  # noqa: S101 it has entries
+    def _of_lake(self, lake: Lake, partition: int, after: int, kept: int) -> Iterator[_Part]:
         size = self._stack.settings.ingest.batch_records
-        for rows in self._lake.read(
+        for rows in lake.read(
             partition=partition, after=after, upto=kept, tenant=self._chosen.tenant, source=self._chosen.source,
             since_ms=self._chosen.since_ms, until_ms=self._chosen.until_ms, at_version=self._pin.version,
         ):  # fmt: skip

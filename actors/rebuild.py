@@ -171,8 +171,10 @@ class _Run:
         folder, identity = self._folder, self._log.identity
         noted = NotedState.find(folder, self._shard_id, identity, self._partitions)
         if noted is None:
-            look = lambda: self._tell(Progress("noting"))  # noqa: E731
-            noted = self._kept.during(lambda: note(folder, self._shard_id, identity, self._caught_up(), shard), look)
+            noted = self._kept.during(
+                lambda: note(folder, self._shard_id, identity, self._caught_up(), shard),
+                lambda: self._tell(Progress("noting")),
+            )
         check_tails(self._log.ends(), noted.at)
         self._failpoint("noted")
         return noted
@@ -242,8 +244,9 @@ class _Run:
             at = {p: c.at for p, c in shard.cursors().items() if p in self._partitions}
             if at != noted.at:
                 raise Unavailable(f"{self._shard_id} was written by another meanwhile: say the same again", 1.0)
-            look = lambda: self._tell(Progress("comparing", done.records))  # noqa: E731
-            lines, digest, differs = self._kept.during(lambda: noted.compare(shard), look)
+            lines, digest, differs = self._kept.during(
+                lambda: noted.compare(shard), lambda: self._tell(Progress("comparing", done.records))
+            )
         self._failpoint("compared")
         if differs is not None:
             raise StateDiffers(self._told(differs, noted))

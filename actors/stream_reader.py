@@ -130,6 +130,11 @@ class StreamReader:
         if self._wanted != frozenset(partitions):
             self._wanted, self._due = frozenset(partitions), 0.0
 
+    @property
+    def waits_for(self) -> str:
+        """What stands against its reading; empty where nothing does."""
+        return self.status.reason if self.status.state in ("waiting", "stopped") else ""
+
     def stop(self) -> None:
         """End after the batch at hand."""
         self._stopping.set()
@@ -256,7 +261,7 @@ class StreamReader:
         if upto <= progress.offset or stream is None:
             return
         found = topic_batch(stream.spec, records, progress.carried, self._settings.ingest.dead_letter_payload_bytes)
-        progress.reading(found, upto, max((record.timestamp_ms for record in records), default=0))
+        progress.reading(found, upto, max((0, *(record.timestamp_ms for record in records))))
         versions = [encode(held.origin.epoch, position) for position in found.floors]
         floors = [entry for v in versions for entry in floor_entries(stream.spec, v, self._partitions_of_log)]
         try:
@@ -273,7 +278,8 @@ class StreamReader:
         labels = (self._name, str(held.part.partition))
         behind = max(0, read.end - held.progress.offset)
         metrics.STREAM_LAG_RECORDS.labels(*labels).set(behind)
-        age_s = self._clock() - read.records[-1].timestamp_ms / 1000 if behind and read.records else 0.0
+        at_ms = read.records[-1].timestamp_ms if behind and read.records else 0
+        age_s = self._clock() - at_ms / 1000 if at_ms > 0 else 0.0  # a record may have no time
         metrics.STREAM_LAG_SECONDS.labels(*labels).set(max(0.0, age_s))
 
 

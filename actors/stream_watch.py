@@ -22,8 +22,9 @@ from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.streams")
 
-Assign = Callable[[str, Mapping[str, Collection[int]]], None]
-"""(worker, partitions by stream). Does not block for long; raises nothing for a worker that is away."""
+Assign = Callable[[str, Mapping[str, Collection[int]]], Mapping[str, str]]
+"""(worker, partitions by stream) → what its readers wait for, by stream. Does not block for long; raises nothing for a
+worker that is away, and tells nothing of it."""
 
 
 class LookedAt(Protocol):
@@ -43,7 +44,7 @@ class LookedAt(Protocol):
 
 
 class StreamWatch:
-    """For one thread; `problems` may be read by others.
+    """For one thread. What streams wait for is kept with them, as their notes.
 
     Args:
         look: at a topic by its name.
@@ -60,7 +61,6 @@ class StreamWatch:
     ) -> None:
         self._control, self._look, self._workers, self._assign = control, look, workers, assign
         self._clock = clock
-        self.problems: Mapping[str, str] = {}
 
     def run(self, every_s: float, stopping: threading.Event) -> None:
         """`turn` every few seconds until `stopping` is set."""
@@ -75,15 +75,20 @@ class StreamWatch:
         """One look at everything."""
         streams = [stream for stream in self._control.streams.list() if stream.state == "active"]
         problems = {stream.spec.name: problem for stream in streams if (problem := self._looked(stream))}
-        for name in problems.keys() - self.problems.keys():
-            LOG.warning("topic_not_seen", stream=name, reason=problems[name])
-        self.problems = problems
+        waiting: dict[str, str] = {}
         parts = [part for stream in streams for part in self._parts(stream)]
         for worker, mine in shared_out(parts, self._workers).items():
             shares: dict[str, list[int]] = {}
-            for stream, partition in sorted(mine):
-                shares.setdefault(stream, []).append(partition)
-            self._assign(worker, shares)
+            for name, partition in sorted(mine):
+                shares.setdefault(name, []).append(partition)
+            waiting |= self._assign(worker, shares)
+        for stream in streams:
+            self._tell(stream, (waiting | problems).get(stream.spec.name, ""))
+
+    def _tell(self, stream: Stream, note: str) -> None:
+        if note != stream.note:
+            LOG.info("stream_waits" if note else "stream_goes_on", stream=stream.spec.name, reason=note)
+            self._control.streams.tell(stream.spec.name, note)
 
     def _parts(self, stream: Stream) -> list[Part]:
         name = stream.spec.name

@@ -12,7 +12,6 @@ import gc
 import os
 import threading
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +25,7 @@ from cluster.config import Settings
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.telemetry import metrics
 
-_STOP_S = 30.0
+_STOP_S, _ANSWER_S = 30.0, 2.0
 
 
 class StreamWorkerActor:
@@ -57,8 +56,12 @@ class StreamWorkerActor:
         """This process's metrics in Prometheus's text format."""
         return metrics.exposition()
 
-    def assign(self, shares: Mapping[str, Collection[int]]) -> None:
-        """What to read from now on: partitions by stream; what is not named is given back after the batch at hand."""
+    def assign(self, shares: Mapping[str, Collection[int]]) -> dict[str, str]:
+        """What to read from now on: partitions by stream; what is not named is given back after the batch at hand.
+
+        Returns:
+            what readers wait for, by stream.
+        """
         with self._lock:
             for stream, partitions in shares.items():
                 if partitions and (stream not in self._readers or not self._readers[stream][1].is_alive()):
@@ -67,6 +70,7 @@ class StreamWorkerActor:
                 reader.assign(shares.get(stream, ()))
             for stream in [name for name in self._readers if not shares.get(name)]:
                 self._readers.pop(stream)[0].stop()
+            return {stream: why for stream, (reader, _) in self._readers.items() if (why := reader.waits_for)}
 
     def _started(self, stream: str) -> tuple[StreamReader, threading.Thread]:
         stack = self._stack
@@ -114,6 +118,10 @@ def _workers(settings: Settings) -> list[str]:
     return [worker_name(n) for n in range(settings.streams.workers)]
 
 
-def _assign(worker: str, shares: Mapping[str, Collection[int]]) -> None:
-    with suppress(ValueError):  # it is not there yet, and is asked again at the next look
-        ray.get_actor(worker, namespace=NAMESPACE).assign.remote(shares)
+def _assign(worker: str, shares: Mapping[str, Collection[int]]) -> Mapping[str, str]:
+    try:
+        actor: Any = ray.get_actor(worker, namespace=NAMESPACE)
+        waiting: dict[str, str] = ray.get(actor.assign.remote(shares), timeout=_ANSWER_S)
+    except (ValueError, ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        return {}  # it is not there yet, or starts again: it is asked again at the next look
+    return waiting

@@ -81,8 +81,10 @@ class Feed:
     def _opened(self) -> EventLog:
         return _Shared(self._log)  # type: ignore[return-value]
 
-    def _assign(self, worker: str, shares: Any) -> None:
-        self._readers[worker][0].assign(shares.get(self.name, ()))
+    def _assign(self, worker: str, shares: Any) -> dict[str, str]:
+        reader = self._readers[worker][0]
+        reader.assign(shares.get(self.name, ()))
+        return {self.name: reader.waits_for}
 
     def status(self, worker: str = "w") -> Any:
         return self._readers[worker][0].status

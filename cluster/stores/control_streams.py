@@ -65,17 +65,19 @@ class Streams:
             Rejected: there is one of this name that reads something else, or it names no tenant or table.
             NotFound, Forbidden: a tenant has no source of that name, or it is killed.
         """
-        _check(spec)
         with self._database.write() as connection:
-            known = _row(connection, spec.name)
-            if known is not None and _stream(known).spec != spec:
-                raise Rejected(f"stream {spec.name!r} is there and reads something else: give this one another name")
+            known = _fitting(connection, spec)
             digest = _digest(spec, "timeline", 1)
             epoch = epoch_of(connection, spec.tenants, spec.name, digest, now)
             if known is None:
                 row = {**asdict(spec), "tenants": json.dumps(spec.tenants), "state": "active", "created": now}
                 connection.execute(insert(streams).values(**row, timeline_epoch=epoch))
             return _get(connection, spec.name)
+
+    def check(self, spec: StreamSpec) -> None:
+        """Nothing, if `add` would take it but for its source. Raises Rejected as `add` does."""
+        with self._database.read() as connection:
+            _fitting(connection, spec)
 
     def get(self, name: str) -> Stream:
         """One stream. Raises NotFound."""
@@ -99,6 +101,12 @@ class Streams:
             _get(connection, name)
             connection.execute(update(streams).where(streams.c.name == name).values(state=state, note=note))
             return _get(connection, name)
+
+    def tell(self, name: str, note: str) -> None:
+        """Says what an active stream waits for; empty: nothing. One that is not active keeps its own note."""
+        mine = (streams.c.name == name, streams.c.state == "active")
+        with self._database.write() as connection:
+            connection.execute(update(streams).where(*mine).values(note=note))
 
     def remove(self, name: str) -> None:
         """Forgets a stream and its offsets; its facts and its source stay. Raises NotFound."""
@@ -180,13 +188,18 @@ class Streams:
             connection.execute(update(stream_partitions).where(*here).values(**values))
 
 
-def _check(spec: StreamSpec) -> None:
+def _fitting(connection: Connection, spec: StreamSpec) -> Row[Any] | None:
+    """The row of the stream that this is, if it is registered. Raises Rejected."""
     if not spec.tenants or len(set(spec.tenants)) != len(spec.tenants):
         raise Rejected(f"stream {spec.name!r}: name each of its tenants once")
     if not spec.topic:
         raise Rejected(f"stream {spec.name!r}: name its topic")
     if (spec.format == "debezium") != bool(spec.table):
         raise Rejected(f"stream {spec.name!r}: a table belongs to format debezium, and that to a table")
+    known = _row(connection, spec.name)
+    if known is not None and _stream(known).spec != spec:
+        raise Rejected(f"stream {spec.name!r} is there and reads something else: give this one another name")
+    return known
 
 
 def _range_epoch(connection: Connection, spec: StreamSpec, now: float, *range: object) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Format = Literal["event", "debezium"]
+Table = Literal["entities", "relationships", "claims"]
 Begin = Literal["earliest", "latest"]
 State = Literal["active", "paused", "stopped", "removed"]
 
@@ -42,7 +43,8 @@ class Stream:
     """A registered stream.
 
     Args:
-        state: `paused` by an operator; `stopped` by itself, until somebody decides: `note` says what about.
+        state: `paused` by an operator; `stopped` by itself, until somebody decides.
+        note: what that is about; of an active one, what it waits for.
         topic_id: hexadecimal, of the topic that is being read; empty before the first look.
         timeline_epoch: epoch of records that bring positions of their own (change capture).
         looked: when the topic was seen last, seconds since 1970.

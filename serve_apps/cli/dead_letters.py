@@ -13,7 +13,7 @@ from serve_apps.cli.exits import Exit, Misused
 from serve_apps.cli.ingest import MappingFile, MappingPairs, mapping_of
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
-from serve_apps.cli.verbs import TenantOption, group, verb
+from serve_apps.cli.verbs import ActorOption, TenantOption, group, verb
 
 if TYPE_CHECKING:
     from cluster.stores.control_dead_letters import DeadLetter
@@ -103,7 +103,7 @@ def replay(
     pairs: MappingPairs = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many.")] = 10_000,
-    actor: Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")] = "command line",
+    actor: ActorOption = "command line",
 ) -> int:
     """Try dead letters again, with the positions that they had. Exit code 4 while some are still bad.
 

@@ -12,7 +12,7 @@ import typer
 from serve_apps.cli.exits import Exit, Misused
 from serve_apps.cli.output import moment, size
 from serve_apps.cli.session import Session
-from serve_apps.cli.verbs import TenantOption, verb
+from serve_apps.cli.verbs import ActorOption, TenantOption, verb
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -234,7 +234,7 @@ def undo(
     session: Session,
     load: Annotated[str, typer.Argument(help="The load's id: `intelgraph ingest list`.")],
     tenant: TenantOption,
-    actor: Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")] = "command line",
+    actor: ActorOption = "command line",
     wait_s: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", help="Longest wait for lake and shards.")
     ] = 120.0,

@@ -9,7 +9,7 @@ import typer
 
 from serve_apps.cli.exits import Exit, Misused
 from serve_apps.cli.session import Session
-from serve_apps.cli.verbs import verb
+from serve_apps.cli.verbs import ActorOption, verb
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,7 +46,7 @@ def replay(
     rate_per_s: Annotated[float, typer.Option("--rate", min=1, max=1e7, help="Records a second, at most.")] = 10_000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many and which, append nothing.")] = False,
     wait_s: Annotated[float, typer.Option("--wait", metavar="SECONDS", help="Longest wait for the shards.")] = 120.0,
-    actor: Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")] = "command line",
+    actor: ActorOption = "command line",
 ) -> int:
     """Append facts to the log once more, from lake and log: duplicates where they are, healing where they are not.
 

@@ -11,7 +11,7 @@ from cluster.errors import Rejected
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
-from serve_apps.cli.verbs import group, verb
+from serve_apps.cli.verbs import ActorOption, group, verb
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -105,7 +105,7 @@ def rebuild(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare all that it holds before and after, at the same log positions.")
     ] = False,
-    actor: Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")] = "command line",
+    actor: ActorOption = "command line",
     timeout_s: Wait = 120.0,
 ) -> int:
     """Empty a shard and fill it again from lake and log, while the others serve. Say it again where it was cut off."""

@@ -10,10 +10,9 @@ import typer
 
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
-from serve_apps.cli.verbs import TenantOption, group, verb
+from serve_apps.cli.verbs import ActorOption, TenantOption, group, verb
 
 Name = Annotated[str, typer.Argument(help="The source's name.")]
-Who = Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +52,7 @@ def register_source(
     session.output.text(f"source {made.name} of {tenant}: {made.state}")
 
 
-def kill(session: Session, name: Name, tenant: TenantOption, actor: Who = "command line") -> None:
+def kill(session: Session, name: Name, tenant: TenantOption, actor: ActorOption = "command line") -> None:
     """Stop a source for good: nothing of it is accepted any more. What it said stays."""
     session.control.sources.kill(tenant, name)
     session.control.audit.append(tenant, actor, "source.kill", name, time.time())
@@ -66,7 +65,7 @@ def priority(
     name: Name,
     value: Annotated[int, typer.Argument(help="The greater wins; 0 at first. Negative: put `--` before it.")],
     tenant: TenantOption,
-    actor: Who = "command line",
+    actor: ActorOption = "command line",
 ) -> None:
     """Say which of several sources wins where they differ. All values stay, side by side."""
     from cluster import batch

@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import Rejected
-from serve_apps.cli.exits import Misused
+from cluster.streams.model import Begin, Format, StreamSpec, Table
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
-from serve_apps.cli.verbs import group, verb
+from serve_apps.cli.verbs import ActorOption, group, verb
 
 if TYPE_CHECKING:
     from cluster.stores.kafka_stream import KafkaStream
     from cluster.streams.model import Look, Stream
 
-FORMATS, BEGINS = ("event", "debezium"), ("earliest", "latest")
 Name = Annotated[str, typer.Argument(help="The stream's name, which is also its source's.")]
-Who = Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,22 +40,16 @@ def add(
     name: Name,
     topic: Annotated[str, typer.Option(help="The topic; its brokers are those of streams.kafka.")],
     tenant: Annotated[list[str], typer.Option("--tenant", "-t", help="Whose records it may hold; may be repeated.")],
-    format: Annotated[str, typer.Option(help="event: a record's value is one event; debezium: an envelope.")] = "event",
-    table: Annotated[str, typer.Option(help="Of debezium: entities, relationships or claims.")] = "",
-    begin: Annotated[str, typer.Option(help="Where to begin the first time: earliest or latest.")] = "earliest",
+    format: Annotated[Format, typer.Option(help="What a value is: one event, or an envelope.")] = "event",
+    table: Annotated[Table | None, typer.Option(help="Of debezium: whose changes the topic holds.")] = None,
+    begin: Annotated[Begin, typer.Option(help="Where to begin the first time.")] = "earliest",
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
     licence: Annotated[str, typer.Option(help="Under which licence its facts are.")] = "",
-    actor: Who = "command line",
+    actor: ActorOption = "command line",
 ) -> None:
     """Read a topic from now on, without end. Its source is registered in each tenant. Safe to call twice."""
-    from actors.connectors.debezium import TABLES
-    from cluster.streams.model import StreamSpec
-
-    _one_of("--format", format, FORMATS)
-    if table:
-        _one_of("--table", table, tuple(TABLES))
-    _one_of("--begin", begin, BEGINS)
-    spec = StreamSpec(name, tuple(tenant), topic, format, table, begin)  # type: ignore[arg-type]
+    spec = StreamSpec(name, tuple(tenant), topic, format, table or "", begin)
+    session.control.streams.check(spec)
     with _topics(session) as topics:
         look = topics.look(topic)
     now = time.time()
@@ -105,7 +97,7 @@ def show(session: Session, name: Name) -> None:
     ])  # fmt: skip
 
 
-def pause(session: Session, name: Name, actor: Who = "command line") -> None:
+def pause(session: Session, name: Name, actor: ActorOption = "command line") -> None:
     """Read nothing more of a stream until `resume`."""
     _set_state(session, name, actor, "paused")
 
@@ -116,7 +108,7 @@ def resume(
     skip_removed: Annotated[
         bool, typer.Option("--skip-removed", help="Give up records that the topic has removed unread.")
     ] = False,
-    actor: Who = "command line",
+    actor: ActorOption = "command line",
 ) -> None:
     """Let a stream go on that was paused, or has stopped by itself."""
     from cluster.streams.follow import follow
@@ -133,7 +125,7 @@ def resume(
     _set_state(session, name, actor, "active", {"skip_removed": skip_removed, "was": stream.note})
 
 
-def remove(session: Session, name: Name, actor: Who = "command line") -> None:
+def remove(session: Session, name: Name, actor: ActorOption = "command line") -> None:
     """Forget a stream and how far it was. Its facts stay; added again, it reads its topic from the beginning."""
     stream = session.control.streams.get(name)
     session.control.streams.remove(name)
@@ -183,8 +175,3 @@ def _format(stream: Stream) -> str:
 def _lag(parts: Any) -> str:
     records = sum(part.lag_records for part in parts)
     return f"{records:,} records"
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise Misused(f"{option} {value}: one of {', '.join(known)}")

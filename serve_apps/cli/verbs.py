@@ -33,6 +33,7 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Configuration file (YAML).", rich_help_panel=PANEL),
 ]
+ActorOption = Annotated[str, typer.Option("--as", help="Who does this; the audit shows it.")]
 TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="Whose data.")]
 _COMMON = {"as_json": (AsJson, False), "state_dir": (StateDir, None), "config": (ConfigFile, None)}
 

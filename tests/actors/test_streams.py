@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.config import Settings
+from cluster.errors import Unavailable
 from cluster.fold import Fold
 from cluster.model import Record
 from cluster.stores.control import ControlStore
@@ -260,3 +261,31 @@ def test_records_that_the_topic_removed_unread_stop_the_stream_until_they_are_gi
     feed.skip_removed()
     feed.wait()
     assert ids(logged()) == Counter(["a", "b3", "b4"])
+
+
+def test_what_a_stream_waits_for_is_told_with_it_until_it_goes_on(
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    def note() -> str:
+        feed.watch.turn()
+        return feed.control.streams.get("feed").note
+
+    down = threading.Event()
+
+    def no_log(at: str) -> None:
+        if at == "before append" and down.is_set():
+            raise Unavailable("the log is away")
+
+    feed.add()
+    feed.start("w", failpoint=no_log)
+    down.set()
+    feed.topic.send([person("a")])
+    wait_until(lambda: note() == "the log is away")
+    down.clear()
+    feed.wait()
+    assert ids(logged()) == Counter("a")
+    wait_until(lambda: note() == "")
+    feed.topic.delete()
+    wait_until(lambda: "has no topic" in note())
+    feed.topic.make(1)
+    wait_until(lambda: note() == "")

@@ -138,7 +138,7 @@ def test_the_history_captured_from_postgres_has_the_folds_hash(
 
         with suppress(AssertionError):
             wait_until(equal, 180.0)
-        told = [(feed.watch.problems, feed.status("w2"), *feed.parts()) for feed in feeds]
+        told = [(feed.control.streams.get(feed.name).note, feed.status("w2"), *feed.parts()) for feed in feeds]
         assert all(feed.drained() for feed in feeds), told
         system.settle()
         meant = Fold().apply_all(r for _, _, rows in system.log_records() for r in rows).export_lines()

@@ -147,3 +147,19 @@ def test_nothing_of_a_killed_source_is_committed(feed: ControlStore) -> None:
     feed.sources.kill("b", "feed")
     with pytest.raises(Forbidden):
         feed.streams.commit("feed", Read(0, token, epoch, 0, 5))
+
+
+def test_only_an_active_stream_is_told_what_it_waits_for(feed: ControlStore) -> None:
+    feed.streams.tell("feed", "the broker is away")
+    assert feed.streams.get("feed").note == "the broker is away"
+    feed.streams.set_state("feed", "stopped", "records were removed")
+    feed.streams.tell("feed", "")
+    assert feed.streams.get("feed").note == "records were removed"
+
+
+def test_what_would_be_refused_is_known_before_a_source_is_registered(feed: ControlStore) -> None:
+    feed.streams.check(SPEC)
+    feed.streams.check(replace(SPEC, name="new", tenants=("nobody-yet",)))
+    for spec in (replace(SPEC, topic="other"), replace(SPEC, tenants=("a", "a"))):
+        with pytest.raises(Rejected):
+            feed.streams.check(spec)

@@ -46,6 +46,8 @@ def test_a_table_that_is_not_captured_is_misuse_and_registers_nothing(folder: Pa
     assert run(folder, *said, "users") == Exit.USAGE
     control = open_control(f"sqlite:///{folder / 'control.db'}")
     assert not control.sources.list("acme")
+    assert run(folder, "add", "crm", "--topic", topic.name, "-t", "acme", "-t", "acme") == Exit.FAILED
+    assert not control.sources.list("acme")
     control.close()
     assert run(folder, *said, "entities") == Exit.DONE
 
