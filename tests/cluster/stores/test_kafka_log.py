@@ -14,7 +14,6 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.admin.new_topic import NewTopic
 from aiokafka.protocol.produce import ProduceRequest_v8
 from pydantic import SecretStr
 
@@ -29,6 +28,7 @@ from cluster.stores.log import Append, LogGap, LogLostTail, check_tails
 from tests.cluster.stores.logs import MANY, MB, SETTINGS, KafkaPlace, fill
 from tests.fault_proxy import HALF_OPEN, FaultProxy, Faults
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
+from tests.kafka_topics import Topics
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 
@@ -37,24 +37,13 @@ Do = Callable[[AIOKafkaAdminClient], Awaitable[Any]]
 
 def as_operator(place: KafkaPlace, do: Do) -> None:
     """Does something to the cluster that the log knows nothing of."""
-
-    async def run() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=place.broker.bootstrap)
-        await admin.start()
-        try:
-            await do(admin)
-        finally:
-            await admin.close()
-
-    asyncio.run(run())
+    Topics(place.broker).administer(do)
 
 
 def recreate(place: KafkaPlace) -> None:
-    as_operator(place, lambda admin: admin.delete_topics([place.topic]))
-    until = time.monotonic() + 10
-    while (place.broker.folder / "data" / f"{place.topic}-0").exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    as_operator(place, lambda admin: admin.create_topics([NewTopic(place.topic, 4, 1)]))
+    topics = Topics(place.broker)
+    topics.delete(place.topic)
+    topics.make(place.topic, 4)
 
 
 def configure(place: KafkaPlace, topic: str, **config: str) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +60,20 @@ class Installation:
     def program(self) -> list[str]:
         """The words before a verb."""
         return [sys.executable, "-m", "serve_apps.cli.main", "--state-dir", str(self.state_dir)]
+
+
+@contextmanager
+def temporary(section: str = "", **settings: str) -> Iterator[Installation]:
+    """An installation that is down and gone at the end of the block.
+
+    Args:
+        section: of the configuration, whose settings these are.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ig"))  # sockets want a short path
+    made = Installation(folder, **{f"INTELGRAPH__{section}__{name}": value for name, value in settings.items()})
+    try:
+        yield made
+    finally:
+        with made.python:
+            made.run("down")
+        shutil.rmtree(folder)

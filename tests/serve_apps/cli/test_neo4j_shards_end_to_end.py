@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.graph_stores import Neo4jStore
-from tests.serve_apps.cli.installation import Installation
+from tests.serve_apps.cli.installation import Installation, temporary
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
 CASES = 12
@@ -26,22 +24,17 @@ def uri(service: Callable[[str], Any], neo4j_store: Neo4jStore) -> str:
 
 
 @pytest.fixture
-def installation(service: Callable[[str], Any], uri: str, neo4j_store: Neo4jStore) -> Iterator[Installation]:
+def installation(
+    service: Callable[[str], Any], uri: str, neo4j_store: Neo4jStore, tmp_path: Path
+) -> Iterator[Installation]:
     """One embedded shard; what a Neo4j wants is in its settings."""
-    folder = Path(tempfile.mkdtemp(prefix="ig"))
     details = service("neo4j-0").details
-    (folder / "password").write_text(details["password"])
-    settings = {
-        "EMBEDDED": "1", "NEO4J_PASSWORD_FILE": str(folder / "password"), "NEO4J_CA_FILE": str(details["ca"]),
-    }  # fmt: skip
-    made = Installation(folder / "s", **{f"INTELGRAPH__SHARDS__{name}": value for name, value in settings.items()})
-    try:
+    (tmp_path / "password").write_text(details["password"])
+    with temporary(
+        "SHARDS", EMBEDDED="1", NEO4J_PASSWORD_FILE=str(tmp_path / "password"), NEO4J_CA_FILE=str(details["ca"])
+    ) as made:
         yield made
-    finally:
-        with made.python:
-            made.run("down")
-        shutil.rmtree(folder)
-        neo4j_store.fresh()
+    neo4j_store.fresh()
 
 
 def facts(folder: Path) -> str:

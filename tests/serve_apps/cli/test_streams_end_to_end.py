@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +14,7 @@ from services.runner import Services
 from services.spec import Running
 from tests.faults.harness import wait_until
 from tests.kafka_topics import Topic
-from tests.serve_apps.cli.installation import Installation
+from tests.serve_apps.cli.installation import Installation, temporary
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
 PARTITIONS, RECORDS = 2, 2_000
@@ -26,15 +23,8 @@ PARTITIONS, RECORDS = 2, 2_000
 @pytest.fixture
 def installation(service: Callable[[str], Running]) -> Iterator[Installation]:
     """Two stream workers, and the run's Kafka."""
-    folder = Path(tempfile.mkdtemp(prefix="ig"))
-    settings = {"KAFKA__BOOTSTRAP": service("kafka").address, "WORKERS": "2", "LEASE_S": "3"}
-    made = Installation(folder / "s", **{f"INTELGRAPH__STREAMS__{name}": value for name, value in settings.items()})
-    try:
+    with temporary("STREAMS", KAFKA__BOOTSTRAP=service("kafka").address, WORKERS="2", LEASE_S="3") as made:
         yield made
-    finally:
-        with made.python:
-            made.run("down")
-        shutil.rmtree(folder)
 
 
 def people(first: int, count: int) -> list[dict[str, Any]]:
