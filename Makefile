@@ -8,12 +8,13 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV := .venv
 BIN := $(VENV)/bin
 GRAPHX := $(VENV)/graphx
+BARE_KAFKA := $(VENV)/bare-kafka
 LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
 
 # Ray's default depends on a token file in the home folder: say it.
 test test-services bench chaos: export RAY_AUTH_MODE := disabled
 
-.PHONY: help setup demo up down test services services-down test-services lint format bench graphx chaos lock clean python-as-asked
+.PHONY: help setup demo up down test services services-down test-services lint format bench graphx bare-kafka chaos lock clean python-as-asked
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-21s %s\n' "$$target" "$$what"; done
@@ -53,9 +54,12 @@ format: $(VENV)/.dev ## let ruff lay out the code
 
 bench: $(VENV)/.dev ## compare speeds with what one would use instead
 	@if command -v java >/dev/null; then $(MAKE) graphx || echo "the comparison with GraphX is left out" >&2; fi
+	@$(MAKE) bare-kafka || echo "the comparison with a bare loop from Kafka is left out" >&2
 	@$(BIN)/python -m bench
 
 graphx: $(GRAPHX)/.setup ## install Spark in an environment of its own, for the comparison with GraphX (wants Java)
+
+bare-kafka: $(BARE_KAFKA)/.setup ## install what the reference loop from Kafka needs in an environment of its own
 
 chaos: $(VENV)/.dev ## the long fault runs
 	@$(BIN)/python -m pytest -m chaos --timeout 7200
@@ -64,6 +68,7 @@ lock: $(VENV)/.uv ## resolve dependencies anew, with hashes
 	$(BIN)/uv pip compile -q --upgrade $(LOCK) --extra dev pyproject.toml -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --upgrade $(LOCK) -c requirements-dev.txt pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --upgrade $(LOCK) --group graphx -o bench/requirements-graphx.txt
+	$(BIN)/uv pip compile -q --upgrade $(LOCK) --group bare-kafka -o bench/requirements-bare-kafka.txt
 
 clean: ## remove caches; .venv and data stay
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -122,6 +127,11 @@ $(BIN)/intelgraph: Makefile $(VENV)/.setup
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.setup | $(BIN)/intelgraph
 	@$(install) requirements-dev.txt
+	@touch $@
+
+$(BARE_KAFKA)/.setup: bench/requirements-bare-kafka.txt $(VENV)/.uv
+	@$(BIN)/python -m venv --without-pip --clear $(BARE_KAFKA)
+	@$(as_pip); $(BIN)/uv pip install -q --python $(BARE_KAFKA)/bin/python --require-hashes --only-binary :all: -r $<
 	@touch $@
 
 # Spark comes as sources only. What they are built with is locked too, so they are built with that.

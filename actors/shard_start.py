@@ -80,7 +80,9 @@ def start_writer(start: Start, read_entries: int, read_bytes: int, block_ms: int
     at = {p: c.at for p, c in shard.cursors().items() if p in fence.partitions}
     shard.own(start.epoch, owned, lacking, fence)
     log = start.log if start.upto is None else UpTo(start.log, start.upto)
-    writer = ShardWriter(shard, log, fence, owned.__contains__, read_entries, read_bytes, block_ms)
+    writer = ShardWriter(
+        shard, log, fence, owned.__contains__, read_entries, read_bytes, block_ms, start.map.partitions
+    )
     if lacking and any(at.values()):
         LOG.warning("buckets_rebuild", shard=start.shard_id, buckets=len(lacking))
         _rebuild(start, writer, lacking, at)

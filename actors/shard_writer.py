@@ -11,20 +11,21 @@ whoever lost it is refused by the shard.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 import polars as pl
 
+from actors.folding import alone, lanes_of, resolve, split_by_register
 from actors.shard_floors import hide_below, merge_anew
 from cluster import batch
 from cluster.batch import Frame, frame_of
 from cluster.errors import Corrupt
-from cluster.fold import Floors, Outcome, Priorities, Thing, compare, fold_batch, is_conflict, thing_of
+from cluster.fold import Floors, Outcome, Priorities, Thing, fold_batch, thing_of
 from cluster.model import Kind, Record
-from cluster.stores.graph import CursorMove, Fence, GraphShard, Outcomes, StoredThing, WriteCounts, merged_record
+from cluster.stores.graph import CursorMove, Fence, GraphShard, Outcomes, WriteCounts, merged_record
 from cluster.stores.log import Entry
 from cluster.telemetry.logs import Log
 
@@ -46,8 +47,8 @@ class Gulp:
 
     moves: list[CursorMove]
     cases: set[tuple[str, str]]
-    rows: Any
-    """Records of things with one register in this batch, as the shard has encoded them."""
+    rows: list[tuple[int, Any]]
+    """By lane: records of things with one register in this batch, as the shard has encoded them."""
     several: list[Record]
     """Records of things that several sources of this batch speak of: they take the way of `resolve`."""
     settled: list[tuple[Record, Outcome]] = field(default_factory=list)
@@ -71,51 +72,6 @@ class WriterCounters:
     resolved: int = 0
 
 
-_THING = ("tenant", "case", "kind", "type", "id")
-
-
-def alone(rows: Frame, floors: Floors) -> pl.Series:
-    """Whether a row is the batch's only one of its thing and no floor of its source is known: nothing to fold."""
-    once = ~rows.select(pl.struct(_THING).is_duplicated()).to_series()
-    sources = {(tenant, source) for (tenant, source, _), _ in floors.items()}
-    if not sources:
-        return once
-    floored = [pair in sources for pair in rows.select("tenant", "source").iter_rows()]
-    return once & ~pl.Series(floored, dtype=pl.Boolean)
-
-
-def split_by_register(records: list[Record]) -> tuple[list[Record], list[Record]]:
-    """(things with one register in this batch, records of things with several): a query takes one row a thing."""
-    keys = [(r[0], r[1], r[3], r[5], r[6], r[11] if r.is_overlay else "") for r in records]
-    many = {key for key, number in Counter(keys).items() if number > 1}
-    pairs = list(zip(keys, records, strict=True))
-    return [r for key, r in pairs if key not in many], [r for key, r in pairs if key in many]
-
-
-def resolve(
-    stored: StoredThing | None, records: Sequence[Record], floors: Floors, counts: WriteCounts
-) -> tuple[StoredThing, bool]:
-    """Fold records of one thing into its registers; counts what became of each.
-
-    Returns:
-        all registers of the thing, and whether any is another than before.
-    """
-    first = records[0]
-    registers = dict(stored.registers) if stored else {}
-    changed = False
-    for record in records:
-        old = registers.get(record.source)
-        stamp = old.stamp if old else None
-        outcome = Outcome.STALE if floors.hides(record) else compare(stamp, record.stamp)
-        if is_conflict(stamp, record.stamp):
-            counts.conflicts[(record.tenant, record.source)] += 1
-        counts.count(record, outcome)
-        if outcome in (Outcome.NEW, Outcome.NEWER):
-            registers[record.source] = record
-            changed = True
-    return StoredThing(first.kind, first.tenant, first.case, first.type, first.id, registers), changed
-
-
 class ShardWriter:
     """Carries the log's partitions into one shard.
 
@@ -126,6 +82,7 @@ class ShardWriter:
         owns: whether this shard owns a bucket.
         limit_entries, limit_bytes: bounds of one turn, for each partition.
         block_ms: how long to wait for entries when there are none.
+        log_partitions: how many the log has, so that the shard's lanes share the fence's; None: one lane does all.
     """
 
     def __init__(
@@ -137,8 +94,11 @@ class ShardWriter:
         limit_entries: int = 16,
         limit_bytes: int = 8 << 20,
         block_ms: int = 200,
+        log_partitions: int | None = None,
     ) -> None:
         self._shard = shard
+        self._log_partitions = log_partitions
+        self._lanes = lanes_of(fence, shard.lanes if log_partitions else 1)
         self._log = log
         self._fence = fence
         self._owns = owns
@@ -213,8 +173,9 @@ class ShardWriter:
     def _begin(self, gulp: Gulp) -> None:
         self._shard.see_cases(self._fence, gulp.cases)
         self._apply_system(gulp)
-        self._shard.begin(self._fence, gulp.rows)
-        gulp.rows = None  # sent: the texts are not kept for the answers
+        for lane, encoded in gulp.rows:
+            self._shard.begin(self._lanes[lane], encoded, lane)
+        gulp.rows = []  # sent: the texts are not kept for the answers
 
     def _read(self, block_ms: int) -> Gulp | None:
         entries = self._log.read_many(self._at, *self._limits, block_ms=block_ms)
@@ -253,7 +214,17 @@ class ShardWriter:
         single, several = split_by_register(kept)
         folded = pl.concat([facts.filter(lone), batch.frame_of(single)]) if single else facts.filter(lone)
         cases = set(facts.select("tenant", "case").unique().rows())  # a case whose records are all hidden was here too
-        return Gulp(moves, cases, self._shard.encode(folded), several, settled, conflicts, system=system)
+        encoded = [(lane, self._shard.encode(rows)) for lane, rows in self._by_lane(folded)]
+        return Gulp(moves, cases, encoded, several, settled, conflicts, system=system)
+
+    def _by_lane(self, rows: Frame) -> Iterator[tuple[int, Frame]]:
+        if len(self._lanes) == 1 or self._log_partitions is None:
+            yield 0, rows
+            return
+        partition = pl.col("bucket") % self._log_partitions  # as `shard_map.partition_of`
+        for lane, fence in enumerate(self._lanes):
+            if (own := rows.filter(partition.is_in(fence.partitions))).height:
+                yield lane, own
 
     def _resolve(self, records: list[Record], counts: WriteCounts) -> None:
         stored = self._shard.fetch(records)

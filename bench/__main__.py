@@ -2,7 +2,7 @@
 
     python -m bench [NAME…] [--quick] [--baselines ../shared/baselines]
 
-Names: graph, overlay_job, graphx, ingest, latency, query, snapshot; all of them without one. `--quick` takes small
+Names: graph, overlay_job, graphx, ingest, streams, latency, query, snapshot; all of them without one. `--quick` takes small
 sizes: whether everything runs, no figures to quote. Each one's last line is kept in bench/results/NAME.json. Exit
 code 1 where one failed. Benchmarks that compare with the reference loops are skipped where those are not there.
 """
@@ -28,6 +28,7 @@ QUICK = {
     "overlay_job": "--scale 14 --repeats 1",
     "graphx": "--scale 14",
     "ingest": "--entities 5000 --relationships 10000 --repeats 1",
+    "streams": "--entities 5000 --relationships 5000 --repeats 0 --partitions 1",
     "latency": "--rate 1000 --seconds 3 --warm-s 1",
     "query": "--entities 5000 --relationships 10000 --count 20",
     "snapshot": "--relationships 20000 50000 --repeats 1",

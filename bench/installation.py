@@ -43,9 +43,12 @@ def installation(**settings: str) -> Iterator[Session]:
         _cli(environment, "up")
         from serve_apps.cli.session import Session
 
+        os.environ.update(named)  # passwords of stores are in no file of the installation
         session = Session(folder)
         yield session
     finally:
+        for name in named:
+            os.environ.pop(name, None)
         if session is not None:
             session.close()
         subprocess.run([*CLI, "down", "--json"], env=environment, check=False, stdout=subprocess.DEVNULL)

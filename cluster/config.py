@@ -118,6 +118,9 @@ class ShardSettings(Section):
     neo4j_user: str = "neo4j"
     neo4j_password_file: Path | None = Field(default=None, description="holds the password of `neo4j_user` alone")
     neo4j_database: str = "neo4j"
+    neo4j_lanes: Few = Field(
+        default=2, description="transactions that a writer has at work in one Neo4j, of log partitions apart"
+    )
     neo4j_ca_file: Path | None = Field(
         default=None, description="PEM; vouches for `bolt+s` and `neo4j+s` instead of the system's authorities"
     )

@@ -65,7 +65,7 @@ INDEXES = (
 # every bucket named are as the writer believes; a query that was refused returns no row.
 _CHECK = (
     "MATCH (m:_Shard {_k: 'shard'}) "
-    "WHERE m.raised = $epoch AND ALL(b IN $buckets WHERE m.owns[b]) "
+    "WITH m.raised AS raised, m.owns AS owns WHERE raised = $epoch AND ALL(b IN $buckets WHERE owns[b]) "
     "MATCH (l:_Cursor) WHERE l._k IN $partitions AND l.lease = $lease "
     "WITH count(l) AS held WHERE held = $held "
 )

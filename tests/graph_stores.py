@@ -78,7 +78,9 @@ class Neo4jStore:
         return self.database
 
     def client(self, graph: str, mixin: type | None = None, timeout_s: float = 10.0) -> Any:
-        return _with(mixin, Neo4jClient)(self.uri, self.user, self.password, timeout_s=timeout_s, database=graph)
+        return _with(mixin, Neo4jClient)(
+            self.uri, self.user, self.password, timeout_s=timeout_s, database=graph, lanes=2
+        )
 
     def shard(self, client: Any, write_rows: int = 1_000) -> Neo4jShard:
         return Neo4jShard(client, write_rows)

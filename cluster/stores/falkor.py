@@ -177,8 +177,13 @@ class FalkorClient:
         _WRITE_SECONDS.observe(time.perf_counter() - began)
         return _rows(answer)
 
-    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: str, name: str = "rows") -> None:
-        """Send one query with rows, whose texts are joined by commas, as its parameter of that name."""
+    def send_rows(
+        self, template: str, parameters: Mapping[str, Any], rows: str, name: str = "rows", lane: int = 0
+    ) -> None:
+        """Send one query with rows, whose texts are joined by commas, as its parameter of that name.
+
+        Whatever its lane, it runs after those before it.
+        """
         self.send([f"{header(parameters)}{name}=[{rows}] {template}"])
 
     def _check_idle(self) -> None:

@@ -196,11 +196,20 @@ class GraphShard(Protocol):
     def encode(self, rows: Frame) -> Any:
         """A folded batch, at most one record a register and thing, as `begin` takes it. Touches nothing."""
 
-    def begin(self, fence: Fence, encoded: Any) -> None:
-        """Send a batch. Does not wait."""
+    @property
+    def lanes(self) -> int:
+        """How many batches of partitions apart it works on beside each other."""
+
+    def begin(self, fence: Fence, encoded: Any, lane: int = 0) -> None:
+        """Send a batch. Does not wait.
+
+        Args:
+            lane: batches of one lane are written in their order; those of another may be written at the same time, so
+                their fences name other partitions.
+        """
 
     def finish(self) -> WriteCounts:
-        """Wait for the batch that was begun. Raises Fenced when it was refused."""
+        """Wait for the batches that were begun. Raises Fenced when one was refused."""
 
     def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:
         """Move cursors by compare-and-set and add to the counts of each source's epoch. Raises Fenced."""

@@ -55,6 +55,7 @@ class Neo4jClient:
         timeout_s: longest time for one query, at the server.
         database: name of the database on that server.
         ca_file: PEM; vouches for the server of `+s` instead of the system's authorities.
+        lanes: writing queries that it has at work beside each other, each on a thread and a connection of its own.
 
     Raises:
         Rejected: the address is none of these, or the file is no PEM of certificates.
@@ -70,6 +71,7 @@ class Neo4jClient:
         timeout_s: float = 30.0,
         database: str = "neo4j",
         ca_file: Path | None = None,
+        lanes: int = 1,
     ) -> None:
         parts = urlsplit(uri)
         if parts.scheme not in SCHEMES or not parts.hostname or parts.username or parts.password:
@@ -82,12 +84,13 @@ class Neo4jClient:
             self._uri = uri.replace("+s:", ":", 1)  # the driver takes either the scheme's word or such settings
             self._trust = {"encrypted": True, "trusted_certificates": neo4j.TrustCustomCAs(str(ca_file))}
         self._driver: neo4j.Driver | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self.lanes = lanes
+        self._threads: tuple[ThreadPoolExecutor, ...] = ()
         self._sent: deque[tuple[Future[Rows], float]] = deque()
         """With the time that each may take, seconds."""
 
-    def _opened(self) -> tuple[neo4j.Driver, ThreadPoolExecutor]:
-        if self._driver is None or self._thread is None:
+    def _opened(self) -> neo4j.Driver:
+        if self._driver is None:
             secret = self._password.get_secret_value() if self._password else ""
             self._driver = neo4j.GraphDatabase.driver(
                 self._uri,
@@ -98,20 +101,22 @@ class Neo4jClient:
                 telemetry_disabled=True,
                 **self._trust,
             )
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="neo4j")
-        return self._driver, self._thread
+            self._threads = tuple(ThreadPoolExecutor(1, thread_name_prefix="neo4j") for _ in range(self.lanes))
+        return self._driver
 
     # --- writing
 
-    def send(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> None:
+    def send(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None, lane: int = 0) -> None:
         """Send a writing query without waiting; `receive` has to be called once for each, in order."""
-        driver, thread = self._opened()
-        within_s = timeout_s or self._timeout_s
-        self._sent.append((thread.submit(self._write, driver, template, parameters, within_s), within_s))
+        driver, within_s = self._opened(), timeout_s or self._timeout_s
+        work = self._threads[lane].submit(self._write, driver, template, parameters, within_s)
+        self._sent.append((work, within_s))
 
-    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: Sequence[Any], name: str = "rows") -> None:
-        """Send a writing query with rows as its parameter of that name."""
-        self.send(template, {**parameters, name: rows})
+    def send_rows(
+        self, template: str, parameters: Mapping[str, Any], rows: Sequence[Any], name: str = "rows", lane: int = 0
+    ) -> None:
+        """Send a writing query with rows as its parameter of that name, after those of its lane."""
+        self.send(template, {**parameters, name: rows}, lane=lane)
 
     def receive(self) -> Rows:
         """Rows of the oldest query whose answer was not received yet; it is committed.
@@ -178,9 +183,9 @@ class Neo4jClient:
     def read_all(self, queries: Sequence[tuple[str, Mapping[str, Any]]], timeout_s: float | None = None) -> list[Rows]:
         """Run several reading templates and wait for all: rows of each. See `read`; the time is for each of them."""
         self._check_idle()
-        driver, thread = self._opened()
+        driver = self._opened()
         with _READ_SECONDS.time():
-            asked = [thread.submit(self._read, driver, *query, timeout_s) for query in queries]
+            asked = [self._threads[0].submit(self._read, driver, *query, timeout_s) for query in queries]
             try:
                 return [self._await(one, timeout_s or self._timeout_s, wrote=False) for one in asked]
             except BaseException:
@@ -222,27 +227,35 @@ class Neo4jClient:
             raise RuntimeError(f"{len(self._sent)} answers of this connection were not received yet")
 
     def close(self) -> None:
-        """Close the connection once the query that runs has ended, and drop those that wait; the next call opens a new
-        one. Does not block."""
-        driver, thread = self._forget()
-        if driver is not None and thread is not None:
-            thread.submit(driver.close)  # by the thread that uses it
-            thread.shutdown(wait=False)
+        """Close the connections once the queries that run have ended, and drop those that wait; the next call opens new
+        ones. Does not block."""
+        driver, threads = self._forget()
+        if driver is not None:
+            threads[0].submit(_close, driver, threads[1:])  # by a thread that uses it
+            for thread in threads:
+                thread.shutdown(wait=False)
 
     def _cut(self) -> None:
-        """Close the connection under a query that does not end."""
-        driver, thread = self._forget()
-        if driver is not None and thread is not None:
+        """Close the connections under a query that does not end."""
+        driver, threads = self._forget()
+        for thread in threads:
             thread.shutdown(wait=False)
+        if driver is not None:
             with suppress(DriverError, OSError, BufferError):
                 driver.close()
 
-    def _forget(self) -> tuple[neo4j.Driver | None, ThreadPoolExecutor | None]:
-        driver, thread = self._driver, self._thread
-        self._driver = self._thread = None
+    def _forget(self) -> tuple[neo4j.Driver | None, tuple[ThreadPoolExecutor, ...]]:
+        driver, threads = self._driver, self._threads
+        self._driver, self._threads = None, ()
         while self._sent:
             self._sent.pop()[0].cancel()
-        return driver, thread
+        return driver, threads
+
+
+def _close(driver: neo4j.Driver, others: Sequence[ThreadPoolExecutor]) -> None:
+    for other in others:
+        other.shutdown(wait=True)
+    driver.close()
 
 
 def _check_authorities(path: Path) -> None:

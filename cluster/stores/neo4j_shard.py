@@ -29,6 +29,10 @@ class Neo4jShard(StoredShard):
         super().__init__(client, write_rows)
         self._index_wait_s = index_wait_s
 
+    @property
+    def lanes(self) -> int:
+        return self._client.lanes
+
     def _index_labels(self) -> None:
         online = neo4j_schema.apply(self._client, neo4j_schema.LABELS, self._index_wait_s)
         self._indexed |= {index.name for index in online if index == neo4j_schema.index_of(index.name)}

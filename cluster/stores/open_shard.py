@@ -42,7 +42,10 @@ def open_client(
     from cluster.stores.neo4j_client import Neo4jClient
 
     password = _password_in(settings.neo4j_password_file)
-    return Neo4jClient(uri, settings.neo4j_user, password, timeout_s, settings.neo4j_database, settings.neo4j_ca_file)
+    return Neo4jClient(
+        uri, settings.neo4j_user, password, timeout_s, settings.neo4j_database, settings.neo4j_ca_file,
+        settings.neo4j_lanes,
+    )  # fmt: skip
 
 
 def open_shard(client: FalkorClient | Neo4jClient, settings: ShardSettings) -> StoredShard:

