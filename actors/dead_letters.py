@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from actors.admission import Admission, Clock, dry_admission, open_admission
 from actors.connectors import ColumnMapping
-from actors.letter_rows import LetterRows
+from actors.letter_rows import TIMELINE, LetterRows
 from actors.retrying import Backoff
 from actors.stages import Bad, Origin
 from actors.stages.bad import bad_of
@@ -217,7 +217,8 @@ def prepared(admission: Admission, tenant: str, letters: Sequence[DeadLetter], r
     """The letters' records at the positions that they have had from the beginning."""
     done = PreparedLetters([], [])
     for letter in letters:  # each has an origin and an epoch of its own
-        origin = Origin(frozenset({tenant}), frozenset({letter.source}), epoch=letter.epoch)
+        timeline = int(letter.headers.get(TIMELINE, letter.epoch))
+        origin = Origin(frozenset({tenant}), frozenset({letter.source}), epoch=timeline)
         try:
             found = rows.records(letter)
         except BadRecord as error:

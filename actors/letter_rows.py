@@ -22,6 +22,8 @@ HOLDS, ROW, EVENT, ENVELOPE = "holds", "row", "event", "envelope"
 """The header of a letter that says what its payload is."""
 OF_TABLE, READ_WITH = "table", "snapshot_lsn"
 """The headers of an envelope of change capture: the table that its topic is of, and what it has to be read with."""
+TIMELINE = "timeline"
+"""The header with the epoch of events that bring positions of their own, where the letter's is not theirs."""
 
 
 class LetterRows:

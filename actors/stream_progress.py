@@ -12,7 +12,7 @@ from actors.admission import Clock
 from actors.connectors import BadRaw, Position
 from actors.connectors.topic import TopicBatch
 from actors.ingest import DeadRecord
-from actors.letter_rows import ENVELOPE, EVENT, HOLDS, OF_TABLE, READ_WITH
+from actors.letter_rows import ENVELOPE, EVENT, HOLDS, OF_TABLE, READ_WITH, TIMELINE
 from cluster import batch
 from cluster.errors import Conflict, Fenced
 from cluster.model import floor_record
@@ -39,6 +39,7 @@ class StreamProgress:
         self._clock, self._keep_bytes = clock, keep_bytes
         self._read = Read(part.partition, token, part.epoch, part.offset, part.offset, part.carried)
         self._batch = TopicBatch(part.carried)
+        self._leader_epoch = part.leader_epoch
 
     @property
     def offset(self) -> int:
@@ -53,11 +54,23 @@ class StreamProgress:
     @property
     def origin_epoch(self) -> int:
         """Of records that bring positions of their own: offsets do not order them, so the range is not theirs."""
-        return self._stream.timeline_epoch if self._stream.spec.format == "debezium" else self._part.epoch
+        return self._stream.timeline_epoch
 
-    def reading(self, batch: TopicBatch, offset: int, record_ms: int) -> None:
-        """What the next calls are about: a batch that ends before `offset`."""
-        self._batch, self._read = batch, replace(self._read, offset=offset, carried=batch.carried, record_ms=record_ms)
+    @property
+    def leader_epoch(self) -> int:
+        """Of the leader that appended the record before `offset`; -1: not known."""
+        return self._leader_epoch
+
+    def reading(self, batch: TopicBatch, offset: int, record_ms: int, leader_epoch: int) -> None:
+        """What the next calls are about: a batch that ends before `offset`.
+
+        Args:
+            leader_epoch: of the last record; -1: not known.
+        """
+        self._batch, self._read = batch, replace(
+            self._read, offset=offset, carried=batch.carried, record_ms=record_ms, leader_epoch=leader_epoch,
+            partial=batch.partial,
+        )  # fmt: skip
 
     def keep(self, dead: Sequence[DeadRecord]) -> None:
         """Keep bad records durably. Safe to call twice."""
@@ -79,7 +92,7 @@ class StreamProgress:
                 raise
             if stands != (read.epoch, read.offset):  # an earlier call did not succeed after all
                 raise Fenced(f"{self._where()}: another worker has read on; leave it to it") from error
-        self._read = replace(self._read, before=read.offset)
+        self._read, self._leader_epoch = replace(self._read, before=read.offset), read.leader_epoch
 
     def _stands(self) -> tuple[int, int] | None:
         """(epoch, offset) of the partition as it is kept."""
@@ -100,11 +113,13 @@ class StreamProgress:
                 OF_TABLE: self._stream.spec.table,
                 READ_WITH: self._batch.read_with[item.position],
             }
-        name = str(part.partition)
-        if self.origin_epoch != part.epoch:  # places are offsets of the range, whatever the epoch of the record
-            name = f"{name}/{part.epoch}"
+        name, epoch = str(part.partition), part.epoch
+        if self._stream.spec.format == "debezium":  # places are offsets of the range, whatever the epoch of the record
+            name, epoch = f"{name}/{part.epoch}", self.origin_epoch
+        elif self.origin_epoch != epoch:
+            headers[TIMELINE] = self.origin_epoch
         return NewDeadLetter(
-            self._stream.spec.name, self.origin_epoch, item.position, bad.error_class, bad.reason, item.payload,
+            self._stream.spec.name, epoch, item.position, bad.error_class, bad.reason, item.payload,
             partition=name, type=bad.type, headers=headers,
             payload_bytes=item.whole_bytes if isinstance(item, BadRaw) else 0,
         )  # fmt: skip

@@ -4,22 +4,26 @@
 
 While the log is full or a store is down the thread waits with one batch in its hands, and the topic is not read on:
 that is the back-pressure. What is read twice, after a crash or by a worker that lost its lease, is a duplicate.
+
+A partition that cannot be read on rests, with the reason in its note, and is tried again after a while, or at once when
+the stream is resumed (which takes the note away); the others are read on.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from actors.admission import Admission, Clock, open_admission
-from actors.connectors.topic import TopicRecord, topic_batch
+from actors.connectors.topic import topic_batch
 from actors.ingest import IngestCounts, IngestWorker
 from actors.stages import Origin
+from actors.stream_held import Held
 from actors.stream_progress import StreamProgress, floor_entries
+from actors.stream_topic import PartitionRead, TopicReader
 from cluster.config import Settings
 from cluster.errors import Conflict, Fenced, IntelGraphError, NotFound, Retryable
 from cluster.stores.control import ControlStore
@@ -35,39 +39,6 @@ LOG = Log("intelgraph.stream")
 _REFRESH_S, _IDLE_S, _PAUSE_FIRST_S, _PAUSE_MOST_S = 0.5, 0.1, 0.1, 5.0
 
 
-class TimedRecord(TopicRecord, Protocol):
-    """A record with its time."""
-
-    @property
-    def timestamp_ms(self) -> int:
-        """As producer or broker gave it, ms since 1970."""
-
-
-class PartitionRead(Protocol):
-    """What was read of a partition."""
-
-    @property
-    def records(self) -> Sequence[TimedRecord]:
-        """In the order of their offsets."""
-
-    @property
-    def next(self) -> int:
-        """Offset to go on at."""
-
-    @property
-    def end(self) -> int:
-        """Offset behind the last record that is there."""
-
-
-class TopicReader(Protocol):
-    """What this loop needs of the broker's side: `cluster.stores.kafka_stream.KafkaStream`."""
-
-    def read(
-        self, topic_id: str, offsets: Mapping[int, int], limit_records: int, limit_bytes: int, block_ms: int
-    ) -> Mapping[int, PartitionRead]:
-        """Records of partitions from some offsets on; waits up to `block_ms` for a first one."""
-
-
 @dataclass
 class ReaderStatus:
     """What a reader tells of itself: `partitions` are those that it holds."""
@@ -78,17 +49,6 @@ class ReaderStatus:
     partitions: tuple[int, ...] = ()
     acked: int = 0
     dead: int = 0
-
-
-@dataclass
-class _Held:
-    """A partition under lease."""
-
-    part: StreamPartition
-    token: int
-    progress: StreamProgress
-    worker: IngestWorker
-    origin: Origin
 
 
 class _Stop(Exception):
@@ -119,7 +79,7 @@ class StreamReader:
         self._name, self._holder, self._clock, self._failpoint = name, holder, clock, failpoint
         self._stopping = threading.Event()
         self._wanted: frozenset[int] = frozenset()
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, Held] = {}
         self._stream: Stream | None = None
         self._due = 0.0
         self._partitions_of_log = 0
@@ -173,15 +133,45 @@ class StreamReader:
         ingest, streams = self._settings.ingest, self._settings.streams
         while not self._stopping.is_set():
             stream = self._refreshed(log, admission)
-            offsets = {p: held.progress.offset for p, held in self._held.items() if not _at_cut(held)}
-            if stream is None or not offsets:
+            asked = {p: held.progress for p, held in self._held.items() if held.readable}
+            if stream is None or not asked:
                 self._stopping.wait(_IDLE_S)
                 continue
+            offsets = {partition: progress.offset for partition, progress in asked.items()}
+            epochs = {partition: progress.leader_epoch for partition, progress in asked.items()}
             most_bytes = min(ingest.batch_bytes, streams.read_ahead_bytes // len(offsets) + 1)
-            found = self._topic.read(stream.topic_id, offsets, ingest.batch_records, most_bytes, streams.block_ms)
+            found = self._topic.read(
+                stream.topic_id, offsets, ingest.batch_records, most_bytes, streams.block_ms, epochs
+            )
             for partition, read in found.items():
                 self._take(self._held[partition], read)
-            self.status.state, self.status.reason = "running", ""
+            for partition in asked.keys() & self._held.keys():
+                self._note(self._held[partition], found[partition].failed if partition in found else None)
+            self.status.state, self.status.reason = "running", "; ".join(self._notes())
+
+    def _notes(self) -> list[str]:
+        return [held.part.note for held in self._held.values() if held.part.note]
+
+    def _note(self, held: Held, failed: IntelGraphError | None) -> None:
+        """Keeps why a partition cannot be read on, and lets it rest; or that nothing stands against it any more."""
+        note = "" if failed is None else str(failed)
+        if failed is None:
+            held.go_on()
+        else:
+            held.rest()
+        if note == held.part.note:
+            return
+        partition = held.part.partition
+        try:
+            self._control.streams.tell_partition(self._name, partition, held.token, note)
+        except Fenced:
+            self._let_go(partition)
+            return
+        held.part = replace(held.part, note=note)
+        held.measure(self._name, self._clock())
+        LOG.warning(
+            "partition_rests" if note else "partition_goes_on", stream=self._name, partition=partition, reason=note
+        )
 
     def _refreshed(self, log: EventLog, admission: Admission) -> Stream | None:
         """The stream and the partitions that are ours, looked up again now and then; None while nothing is to be
@@ -204,9 +194,13 @@ class StreamReader:
             self.status.state, self.status.reason = stream.state, stream.note
             return None
         parts = {part.partition: part for part in self._control.streams.partitions(self._name) if part.epoch}
+        if self._control.streams.get(self._name).topic_id != stream.topic_id:
+            return None  # between the two it became another topic's
         self._give_back(self._wanted & parts.keys())
         for partition in self._wanted & parts.keys():
             self._hold(stream, parts[partition], log, admission)
+        for held in self._held.values():
+            held.measure(self._name, self._clock())
         return stream
 
     def _give_back(self, keep: Collection[int]) -> None:
@@ -215,10 +209,8 @@ class StreamReader:
             with suppress(IntelGraphError):  # then its time runs out
                 self._control.leases.release(partition_lease(self._name, partition), held.token)
 
-    def _let_go(self, partition: int) -> _Held:
-        for gauge in (metrics.STREAM_LAG_RECORDS, metrics.STREAM_LAG_SECONDS):
-            with suppress(KeyError):  # nothing of it was read
-                gauge.remove(self._name, str(partition))
+    def _let_go(self, partition: int) -> Held:
+        self._held[partition].forget(self._name)
         return self._held.pop(partition)
 
     def _hold(self, stream: Stream, part: StreamPartition, log: EventLog, admission: Admission) -> None:
@@ -232,36 +224,37 @@ class StreamReader:
                 self._let_go(part.partition)
                 held = None
         if held is not None and (held.part.epoch, held.progress.offset) == (part.epoch, part.offset):
-            held.part = part
+            held.seen(part)
             return
         try:
             token = self._control.leases.acquire(name, self._holder, lease_s, self._clock())
         except Conflict:
             return
         for now in self._control.streams.partitions(self._name):  # under the lease; it may be gone meanwhile
-            if now.partition == part.partition:
+            if (now.partition, now.epoch) == (part.partition, part.epoch):
                 self._held[now.partition] = self._begun(stream, now, token, log, admission)
 
-    def _begun(self, stream: Stream, part: StreamPartition, token: int, log: EventLog, admission: Admission) -> _Held:
+    def _begun(self, stream: Stream, part: StreamPartition, token: int, log: EventLog, admission: Admission) -> Held:
         ingest = self._settings.ingest
         progress = StreamProgress(self._control, stream, part, token, self._clock, ingest.dead_letter_payload_bytes)
         worker = IngestWorker(admission, log, progress, ingest, failpoint=self._failpoint, report=self._waiting)
         origin = Origin(frozenset(stream.spec.tenants), frozenset({stream.spec.name}), epoch=progress.origin_epoch)
-        return _Held(part, token, progress, worker, origin)
+        return Held(part, token, progress, worker, origin, part.record_ms)
 
     def _waiting(self, counts: IngestCounts) -> None:
         self.status.state, self.status.reason = "waiting", counts.waiting
         if self._stopping.is_set():
             raise _Stop
 
-    def _take(self, held: _Held, read: PartitionRead) -> None:
+    def _take(self, held: Held, read: PartitionRead) -> None:
         cut, progress, stream = held.part.cut, held.progress, self._stream
         records = read.records if cut is None else [record for record in read.records if record.offset < cut]
         upto = read.next if cut is None else min(read.next, cut)
         if upto <= progress.offset or stream is None:
             return
         found = topic_batch(stream.spec, records, progress.carried, self._settings.ingest.dead_letter_payload_bytes)
-        progress.reading(found, upto, max((0, *(record.timestamp_ms for record in records))))
+        record_ms = max((0, *(record.timestamp_ms for record in records)))
+        progress.reading(found, upto, record_ms, read.leader_epoch if upto == read.next else -1)
         versions = [encode(held.origin.epoch, position) for position in found.floors]
         floors = [entry for v in versions for entry in floor_entries(stream.spec, v, self._partitions_of_log)]
         try:
@@ -270,18 +263,10 @@ class StreamReader:
             LOG.warning("partition_left", stream=self._name, partition=held.part.partition, reason=str(error))
             self._let_go(held.part.partition)
             return
+        held.record_ms = record_ms or held.record_ms
         self.status.acked += batch.good
         self.status.dead += len(batch.bad())
-        self._measure(held, read)
-
-    def _measure(self, held: _Held, read: PartitionRead) -> None:
-        labels = (self._name, str(held.part.partition))
-        behind = max(0, read.end - held.progress.offset)
-        metrics.STREAM_LAG_RECORDS.labels(*labels).set(behind)
-        at_ms = read.records[-1].timestamp_ms if behind and read.records else 0
-        age_s = self._clock() - at_ms / 1000 if at_ms > 0 else 0.0  # a record may have no time
-        metrics.STREAM_LAG_SECONDS.labels(*labels).set(max(0.0, age_s))
-
-
-def _at_cut(held: _Held) -> bool:
-    return held.part.cut is not None and held.progress.offset >= held.part.cut
+        if found.partial_updates:
+            metrics.STREAM_PARTIAL.labels(self._name).inc(found.partial_updates)
+        held.part = replace(held.part, end=max(held.part.end, read.end))
+        held.measure(self._name, self._clock())

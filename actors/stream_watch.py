@@ -14,10 +14,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from actors.admission import Clock
-from actors.stream_shares import Part, shared_out
+from actors.stream_shares import shared_out
 from cluster.errors import IntelGraphError
 from cluster.stores.control import ControlStore
-from cluster.streams.model import Look, Stream
+from cluster.stores.kafka_stream_records import Reached
+from cluster.streams.model import Look, Stream, StreamPartition
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.streams")
@@ -42,19 +43,33 @@ class LookedAt(Protocol):
     def end(self) -> Mapping[int, int]:
         """Offset behind the last record, by partition."""
 
+    @property
+    def unseen(self) -> frozenset[int]:
+        """Partitions whose leaders say nothing."""
+
+    @property
+    def replaced(self) -> Mapping[int, int]:
+        """Offset from which on there are other records than were read, by partition."""
+
+
+PARTIAL = (
+    "updates come without the row before them: the table's REPLICA IDENTITY is not FULL, so a large value that did not"
+    " change is missing, and is a dead letter; ALTER TABLE … REPLICA IDENTITY FULL"
+)
+
 
 class StreamWatch:
     """For one thread. What streams wait for is kept with them, as their notes.
 
     Args:
-        look: at a topic by its name.
+        look: at a topic by its name; with how far its partitions are read.
         workers: names of those that partitions go to.
     """
 
     def __init__(
         self,
         control: ControlStore,
-        look: Callable[[str], LookedAt],
+        look: Callable[[str, Mapping[int, Reached]], LookedAt],
         workers: Sequence[str],
         assign: Assign,
         clock: Clock = time.time,
@@ -74,38 +89,52 @@ class StreamWatch:
     def turn(self) -> None:
         """One look at everything."""
         streams = [stream for stream in self._control.streams.list() if stream.state == "active"]
-        problems = {stream.spec.name: problem for stream in streams if (problem := self._looked(stream))}
+        problems = {stream.spec.name: self._looked(stream) for stream in streams}
+        parts = {stream.spec.name: self._control.streams.partitions(stream.spec.name) for stream in streams}
         waiting: dict[str, str] = {}
-        parts = [part for stream in streams for part in self._parts(stream)]
-        for worker, mine in shared_out(parts, self._workers).items():
+        all_parts = [(name, part.partition) for name, mine in parts.items() for part in mine]
+        for worker, mine in shared_out(all_parts, self._workers).items():
             shares: dict[str, list[int]] = {}
             for name, partition in sorted(mine):
                 shares.setdefault(name, []).append(partition)
             waiting |= self._assign(worker, shares)
         for stream in streams:
-            self._tell(stream, (waiting | problems).get(stream.spec.name, ""))
+            name = stream.spec.name
+            against = [problems[name] or waiting.get(name, ""), *_notes(parts[name])]
+            self._tell(stream, "; ".join(note for note in against if note))
 
     def _tell(self, stream: Stream, note: str) -> None:
         if note != stream.note:
             LOG.info("stream_waits" if note else "stream_goes_on", stream=stream.spec.name, reason=note)
             self._control.streams.tell(stream.spec.name, note)
-
-    def _parts(self, stream: Stream) -> list[Part]:
-        name = stream.spec.name
-        return [(name, part.partition) for part in self._control.streams.partitions(name)]
+            if PARTIAL in note and PARTIAL not in stream.note:
+                self._audit(stream, PARTIAL)
 
     def _looked(self, stream: Stream) -> str:
         """Keeps what a topic is now; what stands against that, in words."""
         name = stream.spec.name
         try:
-            reached = {part.partition: part.offset for part in self._control.streams.partitions(name)}
-            found = self._look(stream.spec.topic)
-            notes = self._control.streams.looked(name, Look(found.id, found.first, found.end, reached), self._clock())
+            parts = self._control.streams.partitions(name)
+            at = {part.partition: Reached(part.offset, part.leader_epoch) for part in parts if part.epoch}
+            found = self._look(stream.spec.topic, at)
+            reached = {part.partition: part.offset for part in parts}
+            look = Look(found.id, found.first, found.end, reached, found.unseen, found.replaced)
+            notes = self._control.streams.looked(name, look, self._clock())
         except IntelGraphError as error:
             return str(error)
         for note in notes:
             LOG.warning("stream_changed", stream=name, topic=stream.spec.topic, note=note)
-            self._control.audit.append(
-                stream.spec.owner, "system", "stream.changed", name, self._clock(), {"note": note}
-            )
+            self._audit(stream, note)
+        if found.unseen:
+            return f"partitions {sorted(found.unseen)} have no leader that answers: see that their brokers run"
         return ""
+
+    def _audit(self, stream: Stream, note: str) -> None:
+        self._control.audit.append(
+            stream.spec.owner, "system", "stream.changed", stream.spec.name, self._clock(), {"note": note}
+        )
+
+
+def _notes(parts: Sequence[StreamPartition]) -> list[str]:
+    """What stands against single partitions, and what is to be known of them."""
+    return [part.note for part in parts if part.note] + [PARTIAL for part in parts if part.partial][:1]

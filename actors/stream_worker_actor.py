@@ -37,7 +37,7 @@ class StreamWorkerActor:
         self._stack, self._name = Stack(Settings.model_validate(settings)), worker_name(number)
         self._stack.log_as(self._name)
         streams = self._stack.settings.streams
-        self._topic = KafkaStream(streams.kafka, streams.timeout_s, streams.read_ahead_bytes)
+        self._topic = KafkaStream(streams.kafka, streams.timeout_s, streams.read_ahead_bytes, streams.batch_bytes)
         self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
         self._lock = threading.Lock()
 
@@ -107,7 +107,7 @@ def wanted_stream_workers(stack: Stack) -> list[Wanted]:
 def watch_streams(stack: Stack, stopping: threading.Event) -> None:
     """Look at the streams' topics and share the partitions out, until `stopping` is set. For a thread of its own."""
     settings = stack.settings.streams
-    topics = KafkaStream(settings.kafka, settings.timeout_s, settings.read_ahead_bytes)
+    topics = KafkaStream(settings.kafka, settings.timeout_s, settings.read_ahead_bytes, settings.batch_bytes)
     try:
         StreamWatch(stack.control, topics.look, _workers(stack.settings), _assign).run(settings.look_s, stopping)
     finally:

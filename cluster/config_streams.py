@@ -22,6 +22,9 @@ class StreamSettings(Section):
     )
     timeout_s: Seconds = 10.0
     read_ahead_bytes: Bytes = Field(default=32 << 20, description="fetched records that a worker keeps unread")
+    batch_bytes: Bytes = Field(
+        default=64 << 20, description="one batch of a topic, unpacked; at a larger one its partition stops"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -3,7 +3,8 @@
 `start_server(role)` gives a server of one's own; `log_server`, `cache_server`, `falkor_server` are one each for the
 whole run, so that a test uses names of its own: `unique` makes them, and what they prefix is removed after the test.
 `connect(running)` opens an application's connection. `service(name)` gives a server of `services/`, one for the whole
-run too; tests that ask for one are marked `production`. `graph_store` is a server of each graph database in turn.
+run too; tests that ask for one are marked `production`. `mortal_kafka` is a broker that may
+be killed. `graph_store` is a server of each graph database in turn.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ from redis.retry import Retry
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from cluster.embedded import Role, Running, kill_server, operator, server_spec, start
+from services import kafka
 from services.catalogue import CATALOGUE
 from services.runner import Services
 from services.spec import NotInstallable
 from services.spec import Running as Service
 from tests.graph_stores import FalkorStore, GraphStore, Neo4jStore
+from tests.kafka_broker import KafkaBroker
 
 TEST_MEMORY_BYTES = 512 << 20
 
 StartServer = Callable[..., Running]
+StartKafka = Callable[..., KafkaBroker]
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +131,31 @@ def service(production: Services) -> Callable[[str], Service]:
             pytest.skip(f"{name}: {error}")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def _start_kafka(server_root: Path, production: Services) -> Iterator[StartKafka]:
+    started: list[KafkaBroker] = []
+    jars = production.artifacts / "kafka"
+
+    def make(*arguments: Any, **named: Any) -> KafkaBroker:
+        try:
+            kafka.install(production.artifacts)
+        except NotInstallable as error:
+            pytest.skip(f"kafka: {error}")
+        started.append(KafkaBroker(jars, server_root / f"kafka-{uuid.uuid4().hex[:8]}", *arguments, **named))
+        started[-1].start()
+        return started[-1]
+
+    yield make
+    for broker in started:
+        broker.kill()
+
+
+@pytest.fixture(scope="session")
+def mortal_kafka(_start_kafka: StartKafka) -> KafkaBroker:
+    """The run's Kafka broker for tests that kill it; see that it runs before you use it."""
+    return _start_kafka()
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def read_out(
     at = dict(offsets)
     found: dict[int, list[StreamRecord]] = {partition: [] for partition in offsets}
     while came := stream.read(topic_id, at, limit_records, limit_bytes, 0):
-        for partition, (records, following, _) in came.items():
+        for partition, (records, following, *_) in came.items():
             assert following > at[partition]
             assert all(at[partition] <= record.offset < following for record in records)
             found[partition] += records

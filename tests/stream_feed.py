@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,15 @@ from cluster.config import Settings
 from cluster.config_kafka import KafkaConnection
 from cluster.config_streams import StreamSettings
 from cluster.errors import NotFound
+from cluster.fold import Fold
+from cluster.model import Record
 from cluster.stores.control import ControlStore
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.log import EventLog
 from cluster.streams.model import Look, StreamPartition, StreamSpec
 from tests.faults.harness import wait_until
+from tests.kafka_topics import Topic
 
 
 class _Shared:
@@ -37,12 +41,13 @@ class Feed:
     """A stream with its readers, each in a thread as an actor would have it, and the watch turned by hand."""
 
     def __init__(
-        self, bootstrap: str, topic: str, control: ControlStore, log: EventLog, settings: Settings, name: str = "feed"
-    ) -> None:
+        self, bootstrap: str, topic: str, control: ControlStore, log: EventLog, settings: Settings, name: str = "feed",
+        batch_bytes: int = 64 << 20,
+    ) -> None:  # fmt: skip
         self.name, self._topic, self.control, self._log = name, topic, control, log
         streams = StreamSettings(kafka=KafkaConnection(bootstrap=bootstrap), lease_s=2.0, block_ms=50)
         self.settings = settings.model_copy(update={"streams": streams})
-        self._kafka = KafkaStream(self.settings.streams.kafka, 5.0, 1 << 20)
+        self._kafka = KafkaStream(self.settings.streams.kafka, 5.0, 1 << 20, batch_bytes)
         self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
         self.workers: list[str] = []
         self._dying: set[str] = set()
@@ -129,3 +134,21 @@ class Feed:
     def close(self) -> None:
         self.stop()
         self._kafka.close()
+
+
+class TopicFeed(Feed):
+    """A stream of a topic that the test fills."""
+
+    def __init__(self, topic: Topic, *arguments: Any) -> None:
+        super().__init__(topic.bootstrap, topic.name, *arguments)
+        self.topic = topic
+
+
+def ids(records: Sequence[Record]) -> Counter[str]:
+    """How often each thing is said."""
+    return Counter(record.id for record in records)
+
+
+def shown(fold: Fold) -> dict[str, str]:
+    """What things say, by their ids."""
+    return {thing[4]: merged.props for thing, merged in fold.visible()}

@@ -78,11 +78,13 @@ class Changes:
     Args:
         payloads: events as JSON, in the order in which they have to be applied; none for a tombstone.
         snapshot_lsn: what the next record of the same Kafka partition has to be read with.
+        whole: of an update, whether it says the row before it, as under REPLICA IDENTITY FULL; None: no update.
     """
 
     payloads: tuple[bytes, ...]
     floor: Floor | None
     snapshot_lsn: int
+    whole: bool | None = None
 
 
 def changes(value: bytes | None, snapshot_lsn: int, table: str | None = None) -> Changes:
@@ -121,7 +123,8 @@ def changes(value: bytes | None, snapshot_lsn: int, table: str | None = None) ->
     if envelope.op == "u" and envelope.before is not None and _has_moved(envelope.before, row):
         events.insert(0, _event(kind, "delete", envelope.before, position))
     floor = Floor(source.table, position) if source.snapshot in _LAST else None
-    return Changes(tuple(map(json_bytes, events)), floor, snapshot_lsn)
+    whole = envelope.before is not None if envelope.op == "u" else None
+    return Changes(tuple(map(json_bytes, events)), floor, snapshot_lsn, whole)
 
 
 def _envelope(value: bytes) -> _Envelope | None:

@@ -27,6 +27,10 @@ class TopicRecord(Protocol):
     def value(self) -> bytes | None:
         """What it says; None for a tombstone."""
 
+    @property
+    def bad(self) -> str:
+        """Why it is no record that can be read; empty: it is one."""
+
 
 @dataclass
 class TopicBatch:
@@ -36,12 +40,16 @@ class TopicBatch:
         carried: what the next record has to be read with (`StreamPartition.carried`).
         floors: positions at which the table was emptied, or read whole again: what it said before is gone.
         read_with: by place, what a bad envelope was read with, so that it can be read again.
+        partial: whether the last update came without the row before it; None: there was none.
+        partial_updates: how many did.
     """
 
     carried: int
     items: list[Item] = field(default_factory=list)
     floors: list[tuple[int, int]] = field(default_factory=list)
     read_with: dict[Position, int] = field(default_factory=dict)
+    partial: bool | None = None
+    partial_updates: int = 0
 
 
 def topic_batch(spec: StreamSpec, records: Iterable[TopicRecord], carried: int, keep_bytes: int) -> TopicBatch:
@@ -54,8 +62,19 @@ def topic_batch(spec: StreamSpec, records: Iterable[TopicRecord], carried: int, 
     batch = TopicBatch(carried)
     add = _add_envelope if spec.format == "debezium" else _add_event
     for record in records:
-        add(batch, spec, record, keep_bytes)
+        if record.bad:
+            _add_bad(batch, spec, record, keep_bytes, BadRecord("decode", record.bad))
+        else:
+            add(batch, spec, record, keep_bytes)
     return batch
+
+
+def _add_bad(batch: TopicBatch, spec: StreamSpec, record: TopicRecord, keep_bytes: int, error: BadRecord) -> None:
+    value, place = record.value or b"", (record.offset, 1) if spec.format == "debezium" else (record.offset,)
+    whole = len(value) if len(value) > keep_bytes else 0
+    batch.items.append(BadRaw(place, value[:keep_bytes], error.error_class, error.reason, whole))
+    if spec.format == "debezium":
+        batch.read_with[place] = batch.carried
 
 
 def _add_event(batch: TopicBatch, spec: StreamSpec, record: TopicRecord, keep_bytes: int) -> None:
@@ -72,12 +91,12 @@ def _add_envelope(batch: TopicBatch, spec: StreamSpec, record: TopicRecord, keep
     try:
         found = changes(record.value, batch.carried, spec.table)
     except BadRecord as error:
-        value, place = record.value or b"", (record.offset, 1)
-        whole = len(value) if len(value) > keep_bytes else 0
-        batch.items.append(BadRaw(place, value[:keep_bytes], error.error_class, error.reason, whole))
-        batch.read_with[place] = batch.carried
+        _add_bad(batch, spec, record, keep_bytes, error)
         return
     batch.carried = found.snapshot_lsn
+    if found.whole is not None:
+        batch.partial = not found.whole
+        batch.partial_updates += batch.partial
     batch.items.extend(RawRecord((record.offset, number), event) for number, event in enumerate(found.payloads, 1))
     if found.floor is not None:
         batch.floors.append(found.floor.position)

@@ -39,6 +39,8 @@ class Read:
         offset: the next to read.
         carried, record_ms: as in `StreamPartition`.
         acked, dead: records in between.
+        leader_epoch: as in `StreamPartition`, of the new offset.
+        partial: as in `StreamPartition`; None: there was no update in between.
     """
 
     partition: int
@@ -50,6 +52,8 @@ class Read:
     record_ms: int = 0
     acked: int = 0
     dead: int = 0
+    leader_epoch: int = -1
+    partial: bool | None = None
 
 
 class Streams:
@@ -96,9 +100,12 @@ class Streams:
             return _partitions(connection, name)
 
     def set_state(self, name: str, state: State, note: str = "") -> Stream:
-        """Pauses a stream, stops it or lets it go on. Safe to call twice. Raises NotFound."""
+        """Pauses a stream, stops it or lets it go on: then its partitions are tried again, too. Safe to call twice.
+        Raises NotFound."""
         with self._database.write() as connection:
             _get(connection, name)
+            if state == "active":
+                connection.execute(update(stream_partitions).where(stream_partitions.c.stream == name).values(note=""))
             connection.execute(update(streams).where(streams.c.name == name).values(state=state, note=note))
             return _get(connection, name)
 
@@ -107,6 +114,14 @@ class Streams:
         mine = (streams.c.name == name, streams.c.state == "active")
         with self._database.write() as connection:
             connection.execute(update(streams).where(*mine).values(note=note))
+
+    def tell_partition(self, name: str, partition: int, token: int, note: str) -> None:
+        """Says why a partition is not read on, under its lease; empty: it is. Raises Fenced."""
+        column = stream_partitions.c
+        with self._database.write() as connection:
+            require(connection, partition_lease(name, partition), token)
+            here = (column.stream == name, column.partition == partition)
+            connection.execute(update(stream_partitions).where(*here).values(note=note))
 
     def remove(self, name: str) -> None:
         """Forgets a stream and its offsets; its facts and its source stay. Raises NotFound."""
@@ -144,6 +159,9 @@ class Streams:
             last = max((part.epoch for part in known), default=0)
             epoch = _range_epoch(connection, stream.spec, now, look.topic_id, begins, last)
             parts = tuple(replace(part, epoch=epoch) if part.partition in found.fresh else part for part in parts)
+            if stream.topic_id != look.topic_id and stream.spec.format != "debezium":
+                mine = streams.c.name == stream.spec.name
+                connection.execute(update(streams).where(mine).values(timeline_epoch=epoch))
         if stream.topic_id != look.topic_id:
             gone = stream_partitions.c.stream == stream.spec.name
             connection.execute(delete(stream_partitions).where(gone))
@@ -182,9 +200,11 @@ class Streams:
                     f"stream {name}, partition {read.partition}: it stands at {stands.offset}, not {read.before}", 0.1
                 )
             values = {"offset": read.offset, "carried": read.carried, "acked": column.acked + read.acked,
-                      "dead": column.dead + read.dead}  # fmt: skip
+                      "dead": column.dead + read.dead, "leader_epoch": read.leader_epoch}  # fmt: skip
             if read.record_ms:
                 values["record_ms"] = read.record_ms
+            if read.partial is not None:
+                values["partial"] = int(read.partial)
             connection.execute(update(stream_partitions).where(*here).values(**values))
 
 

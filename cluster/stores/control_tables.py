@@ -160,7 +160,8 @@ stream_partitions = Table(
     Column("stream", Text, ForeignKey("streams.name"), primary_key=True),
     Column("partition", BigInteger, primary_key=True, autoincrement=False),
     _whole("epoch"), _whole("start"), _whole("offset"), Column("cut", BigInteger), _whole("carried", 0),
-    _whole("end", 0), _whole("acked", 0), _whole("dead", 0), _whole("record_ms", 0),
+    _whole("end", 0), _whole("acked", 0), _whole("dead", 0), _whole("record_ms", 0), _whole("leader_epoch", -1),
+    _text("note", ""), _whole("partial", 0),
 )  # fmt: skip
 
 logs = Table(

@@ -48,14 +48,20 @@ class UnreadEntries(Unread[Entry]):
     """Entries of the log that were fetched and not taken yet.
 
     Args:
+        records: batches as they are stored; the last may be cut off.
         after: entries up to this number are left out: a batch comes whole even if only its end was asked for.
     """
 
     def __init__(self, partition: int, records: bytes, after: int) -> None:
-        super().__init__(records)
+        super().__init__(len(records))
+        self._batches = MemoryRecords(records)
         self._partition, self._after = partition, after
 
-    def _decoded(self, batch: Any) -> list[Entry]:
+    def _decoded(self) -> list[Entry] | None:
+        """Raises Corrupt: a batch is damaged, or an entry is not one of ours."""
+        if not self._batches.has_next():
+            return None
+        batch = self._batches.next_batch()
         if not batch.validate_crc():
             raise Corrupt(
                 f"log partition {self._partition}: entry {batch.base_offset + 1} is damaged; restore its files"

@@ -28,7 +28,7 @@ WHAT = LOG.what
 CAUGHT = (kafka.KafkaError, OSError, TimeoutError)
 """What the client raises: its own errors, and those of sockets, TLS and clocks."""
 
-OFFSET_OUT_OF_RANGE, UNKNOWN_TOPIC_OR_PARTITION = 1, 3
+OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE, UNKNOWN_TOPIC_OR_PARTITION = 1, 2, 3
 UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID = 100, 103
 
 OTHER_TOPIC = frozenset({UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID})
@@ -36,6 +36,9 @@ OTHER_TOPIC = frozenset({UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID, INCONSIST
 
 MOVED = frozenset({5, 6, 7, 8, 9, 13, 74, 75, 76, 78}) | OTHER_TOPIC
 """Codes of a partition whose leader changes or has just changed: look it up again, then ask again."""
+
+DAMAGED = frozenset({-1, CORRUPT_MESSAGE, 56})
+"""Codes of a partition that its leader cannot read: an error that it has no code for, a damaged batch, its disk."""
 
 TOO_LARGE, TOO_FEW_REPLICAS = frozenset({10, 18}), frozenset({19, 20})
 NEW_PRODUCER = frozenset({45, 47, 59})

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cluster.errors import Unavailable
 from cluster.stores.kafka_client import KafkaClient
-from cluster.stores.kafka_errors import CAUGHT, Named, check_code
+from cluster.stores.kafka_errors import CAUGHT, CORRUPT_MESSAGE, Named, check_code
 from cluster.stores.kafka_topic import CurrentTopic, Topic, by_leader
-from cluster.stores.kafka_wire import FetchById
+from cluster.stores.kafka_wire import FetchById, diverged
 
 
 class Part(NamedTuple):
@@ -25,12 +26,14 @@ class Part(NamedTuple):
         end: offset behind the last entry that this reader may see, as the leader knows it.
         records: batches as they are stored; the last may be cut off.
         aborted: of transactions whose entries are among them: producer id, first offset; empty unless `committed`.
+        diverged: as `kafka_wire.diverged`: the entries before the offset are others now, so none come.
     """
 
     code: int
     end: int
     records: bytes
     aborted: Sequence[tuple[int, int]] = ()
+    diverged: tuple[int, int] | None = None
 
 
 class _Fetch(NamedTuple):
@@ -40,6 +43,7 @@ class _Fetch(NamedTuple):
     topic: Topic
     partition_bytes: int
     committed: bool
+    epochs: Mapping[int, int]
 
 
 async def fetch(
@@ -49,6 +53,7 @@ async def fetch(
     partition_bytes: int,
     wait_ms: int,
     committed: bool = False,
+    epochs: Mapping[int, int] = MappingProxyType({}),
 ) -> dict[int, Part]:
     """What there is from some offsets on, waiting up to `wait_ms` until there is something.
 
@@ -58,8 +63,9 @@ async def fetch(
         offsets: of the first entry wanted, by partition.
         partition_bytes: of each partition; more where its first batch is larger.
         committed: nothing from the first open transaction on, and which transactions were aborted.
+        epochs: of the leader of the entry before an offset, by partition, as far as they are known.
     """
-    one = _Fetch(client, current.topic, partition_bytes, committed)
+    one = _Fetch(client, current.topic, partition_bytes, committed, epochs)
     nodes = by_leader(current.topic, offsets)
     wants = [(node, {partition: offsets[partition] for partition in mine}) for node, mine in nodes.items()]
     at_once = wait_ms == 0 or len(wants) > 1
@@ -106,17 +112,20 @@ async def _from_one(one: _Fetch, node: int, offsets: dict[int, int], wait_ms: in
         asked = [(offsets, wait_ms)]
         while asked:
             some, wait = asked.pop()
-            request = FetchById(one.topic.id, some, one.partition_bytes, wait, one.committed)
+            request = FetchById(one.topic.id, some, one.partition_bytes, wait, one.committed, one.epochs)
             answer = await one.client.send(node, request, lane)
             check_code(answer.error_code)
             for _, rows, _ in answer.topics:
-                for partition, code, high, stable, _, aborted, _, records, _ in rows:
-                    end = stable if one.committed else high
-                    if code or records:
+                for partition, code, high, stable, _, aborted, _, records, tags in rows:
+                    end, other = stable if one.committed else high, diverged(tags)
+                    if code or records or other:
                         gone = [(producer, first) for producer, first, _ in aborted or ()]
-                        found[partition] = Part(code, end, records or b"", gone)
+                        found[partition] = Part(code, end, records or b"", gone, other)
                     elif end > some[partition] and len(some) > 1:  # its first batch is too large to come in company
                         asked.append(({partition: some[partition]}, 0))
+                    elif end > some[partition] and one.committed:
+                        # where a batch's length is damaged, a broker finds no batch, and says nothing of it
+                        found[partition] = Part(CORRUPT_MESSAGE, end, b"")
     return found
 
 

@@ -12,8 +12,6 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
-from aiokafka.record.memory_records import MemoryRecords
-
 T = TypeVar("T")
 
 
@@ -21,12 +19,11 @@ class Unread(ABC, Generic[T]):
     """What a fetch brought of one partition, decoded batch by batch as it is taken.
 
     Args:
-        records: batches as they are stored; the last may be cut off.
+        packed_bytes: of all batches, as they were fetched.
     """
 
-    def __init__(self, records: bytes) -> None:
-        self._packed_bytes = len(records)
-        self._batches = MemoryRecords(records)
+    def __init__(self, packed_bytes: int) -> None:
+        self._packed_bytes = packed_bytes
         self._held: deque[T] = deque()
 
     @property
@@ -35,13 +32,9 @@ class Unread(ABC, Generic[T]):
         return self._packed_bytes + sum(self._item_bytes(item) for item in self._held)
 
     def empty(self) -> bool:
-        """Whether all of it is taken.
-
-        Raises:
-            Corrupt: a batch or an item is damaged, or not one of ours.
-        """
-        while not self._held and self._batches.has_next():
-            self._held.extend(self._decoded(self._batches.next_batch()))
+        """Whether all of it is taken; raises as `_decoded` does."""
+        while not self._held and (more := self._decoded()) is not None:
+            self._held.extend(more)
         return not self._held
 
     def take(self, limit_items: int, limit_bytes: int) -> list[T]:
@@ -56,8 +49,8 @@ class Unread(ABC, Generic[T]):
         return taken
 
     @abstractmethod
-    def _decoded(self, batch: Any) -> list[T]:
-        """The items of the next batch."""
+    def _decoded(self) -> list[T] | None:
+        """The items of the next batch; None: there is none."""
 
     @abstractmethod
     def _item_bytes(self, item: T) -> int:

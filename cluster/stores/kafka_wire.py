@@ -6,6 +6,9 @@ requests name topics only. Layouts are those of Kafka's message definitions of P
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -25,6 +28,7 @@ from aiokafka.protocol.types import (
 from cluster.stores.kafka_wire_topics import Uuid
 
 _ALL_REPLICAS = -1
+_DIVERGING, _EPOCH_AND_END = 0, struct.Struct(">iq")
 
 
 class ProduceResponse13(Response):
@@ -197,19 +201,32 @@ class FetchById(Request[FetchRequest13]):
         partition_bytes: of each partition at most, except that the first one answers with one batch at least.
         wait_ms: how long the broker may wait for the first byte.
         committed: nothing from the first open transaction on, and the answer names the aborted ones.
+        epochs: of the leader of the entry before each offset, by partition; where one is named, a broker that has
+            other entries there says so (`diverged`) and gives none.
     """
 
     API_KEY = 1
 
     def __init__(
-        self, topic_id: bytes, offsets: dict[int, int], partition_bytes: int, wait_ms: int, committed: bool = False
-    ) -> None:
+        self, topic_id: bytes, offsets: dict[int, int], partition_bytes: int, wait_ms: int, committed: bool = False,
+        epochs: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self._topic_id, self._offsets, self._isolation = topic_id, offsets, int(committed)
-        self._partition_bytes, self._wait_ms = partition_bytes, wait_ms
+        self._partition_bytes, self._wait_ms, self._epochs = partition_bytes, wait_ms, epochs
 
     def build(self, request_struct_class: Any) -> Any:
         """The request; without a session, so that each stands for itself."""
         most = min(self._partition_bytes * len(self._offsets), (1 << 31) - 1)
-        each: Any = [(p, -1, offset, -1, -1, self._partition_bytes, {}) for p, offset in self._offsets.items()]
+        each: Any = [
+            (p, -1, offset, self._epochs.get(p, -1), -1, self._partition_bytes, {})
+            for p, offset in self._offsets.items()
+        ]
         topics: Any = [(self._topic_id, each, {})]
         return request_struct_class(-1, self._wait_ms, 1, most, self._isolation, 0, -1, topics, [], "", {})
+
+
+def diverged(tags: Mapping[int, bytes]) -> tuple[int, int] | None:
+    """Of a partition in the answer to a fetch: the newest leader epoch up to the one that was named that the broker
+    has, and the offset behind it; None where the entry before the offset is still the same."""
+    said = tags.get(_DIVERGING)
+    return None if said is None else _EPOCH_AND_END.unpack_from(said)

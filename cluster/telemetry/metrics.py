@@ -53,6 +53,12 @@ STREAM_LAG_RECORDS = _gauge(
 STREAM_LAG_SECONDS = _gauge(
     "stream_lag_seconds", "Age of the last record read, while there are others behind it.", "stream", "partition"
 )
+STREAM_STOPPED = _gauge(
+    "stream_stopped", "1 while a partition of a topic cannot be read on, else 0.", "stream", "partition"
+)
+STREAM_PARTIAL = _counter(
+    "stream_partial_updates", "Captured updates without the row before: no REPLICA IDENTITY FULL.", "stream"
+)
 SNAPSHOT_AGE_SECONDS = _gauge("snapshot_age_seconds", "Seconds since the newest snapshot's asOf.", "store")
 LOG_BYTES = _gauge("log_bytes", "Bytes held by the log.", "store")
 SHARD_UP = _gauge("shard_up", "1 while the shard serves, else 0.", "shard")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from serve_apps.cli.verbs import ActorOption, group, verb
 
 if TYPE_CHECKING:
     from cluster.stores.kafka_stream import KafkaStream
-    from cluster.streams.model import Look, Stream
+    from cluster.streams.model import Look, Stream, StreamPartition
 
 Name = Annotated[str, typer.Argument(help="The stream's name, which is also its source's.")]
 
@@ -52,16 +52,18 @@ def add(
     session.control.streams.check(spec)
     with _topics(session) as topics:
         look = topics.look(topic)
+    if look.unseen and begin == "latest":
+        raise Rejected(f"partitions {sorted(look.unseen)} have no leader that says where they end: add it when they do")
     now = time.time()
     for one in spec.tenants:
         session.control.sources.register(one, name, now, owner=owner, transport="kafka", licence=licence)
     added = session.control.streams.add(spec, now)
     for one in spec.tenants:
         session.control.audit.append(one, actor, "stream.add", name, now, {"topic": topic, "format": format})
-    waiting = sum(look.end[p] - look.first[p] for p in look.end)
-    session.output.result({"stream": plain(added, ()), "topic_partitions": len(look.end), "topic_records": waiting})
+    waiting, there = sum(look.end[p] - look.first[p] for p in look.end), len(look.end) + len(look.unseen)
+    session.output.result({"stream": plain(added, ()), "topic_partitions": there, "topic_records": waiting})
     session.output.text(
-        f"stream {name} reads topic {topic}: {len(look.end)} partitions, {waiting:,} records there now;"
+        f"stream {name} reads topic {topic}: {there} partitions, {waiting:,} records there now;"
         " `intelgraph streams list` shows how far it is"
     )
 
@@ -83,16 +85,16 @@ def list_streams(session: Session) -> None:
 def show(session: Session, name: Name) -> None:
     """Show how far each partition of a stream is."""
     stream, parts = session.control.streams.get(name), session.control.streams.partitions(name)
-    session.output.result({"stream": plain(stream, parts), "partitions": [asdict(part) for part in parts]})
+    session.output.result({"stream": plain(stream, parts), "partitions": [_plain_part(part) for part in parts]})
     session.output.facts({
         "stream": name, "state": f"{stream.state} {stream.note}".strip(), "topic": stream.spec.topic,
         "topic's id": stream.topic_id, "tenants": ", ".join(stream.spec.tenants), "format": _format(stream),
         "topic last seen": moment(stream.looked),
     })  # fmt: skip
-    columns = ("partition", "epoch", "next offset", "topic's end", "lag", "accepted", "dead", "last record", "until")
+    columns = ("partition", "epoch", "next offset", "topic's end", "lag", "accepted", "dead", "last record", "note")
     session.output.table("partitions", columns, [
-        (p.partition, p.epoch or "waits", p.offset, p.end, p.lag_records, p.acked, p.dead,
-         moment(p.record_ms / 1000 if p.record_ms else None), "" if p.cut is None else f"new epoch at {p.cut}")
+        (p.partition, p.epoch or "waits", p.offset, p.end, _lag([p]), p.acked, p.dead,
+         moment(p.record_ms / 1000 if p.record_ms else None), _note(p))
         for p in parts
     ])  # fmt: skip
 
@@ -110,7 +112,7 @@ def resume(
     ] = False,
     actor: ActorOption = "command line",
 ) -> None:
-    """Let a stream go on that was paused, or has stopped by itself."""
+    """Let a stream go on that was paused or has stopped; partitions that have stopped are tried again at once."""
     from cluster.streams.follow import follow
 
     stream = session.control.streams.get(name)
@@ -148,14 +150,16 @@ def _topics(session: Session) -> Iterator[KafkaStream]:
     from cluster.stores.kafka_stream import KafkaStream
 
     settings = session.settings.streams
-    with closing(KafkaStream(settings.kafka, settings.timeout_s, settings.read_ahead_bytes)) as topics:
+    with closing(
+        KafkaStream(settings.kafka, settings.timeout_s, settings.read_ahead_bytes, settings.batch_bytes)
+    ) as topics:
         yield topics
 
 
 def _look(found: Any) -> Look:
     from cluster.streams.model import Look
 
-    return Look(found.id, found.first, found.end)
+    return Look(found.id, found.first, found.end, unseen=found.unseen)
 
 
 def plain(stream: Stream, parts: Any) -> dict[str, Any]:
@@ -165,13 +169,28 @@ def plain(stream: Stream, parts: Any) -> dict[str, Any]:
     if not parts:
         return own
     return {**own, "partitions": len(parts), "lag_records": sum(part.lag_records for part in parts),
+            "lag_s": _lag_s(parts), "stopped_partitions": [part.partition for part in parts if part.note],
             "acked": sum(part.acked for part in parts), "dead": sum(part.dead for part in parts)}  # fmt: skip
+
+
+def _plain_part(part: StreamPartition) -> dict[str, Any]:
+    return {**asdict(part), "lag_records": part.lag_records, "lag_s": part.lag_s(time.time())}
 
 
 def _format(stream: Stream) -> str:
     return f"{stream.spec.format} {stream.spec.table}".strip()
 
 
-def _lag(parts: Any) -> str:
-    records = sum(part.lag_records for part in parts)
-    return f"{records:,} records"
+def _lag(parts: Sequence[StreamPartition]) -> str:
+    records, seconds = sum(part.lag_records for part in parts), _lag_s(parts)
+    return f"{records:,} records, {seconds:,.0f} s"
+
+
+def _lag_s(parts: Sequence[StreamPartition]) -> float:
+    """Of the partition that is furthest behind; 0 when all are read to their ends."""
+    now = time.time()
+    return max((part.lag_s(now) for part in parts), default=0.0)
+
+
+def _note(part: StreamPartition) -> str:
+    return "; ".join(note for note in ("" if part.cut is None else f"new epoch at {part.cut}", part.note) if note)

@@ -17,6 +17,9 @@ from cluster.model import Record
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import RedisEventLog, open_redis_log
+from services.spec import Running as Service
+from tests.kafka_topics import Topic
+from tests.stream_feed import TopicFeed
 
 SETTINGS = Settings(
     ingest=IngestLimits(batch_records=7, retry_first_s=0.01, retry_most_s=0.05, retry_deadline_s=5, push_deadline_s=2),
@@ -91,3 +94,17 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def feed(
+    service: Callable[[str], Service],
+    control: ControlStore,
+    event_log: RedisEventLog,
+    ingest_settings: Settings,
+    unique: str,
+) -> Iterator[TopicFeed]:
+    """A stream of a topic with two partitions; nothing of it is read yet."""
+    made = TopicFeed(Topic(service("kafka"), unique, 2), control, event_log, ingest_settings)
+    yield made
+    made.close()

@@ -4,55 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cluster.config import Settings
 from cluster.errors import Unavailable
 from cluster.fold import Fold
 from cluster.model import Record
-from cluster.stores.control import ControlStore
-from cluster.stores.log import EventLog
-from cluster.stores.redis_log import RedisEventLog
-from services.spec import Running as Service
 from tests.faults.harness import wait_until
-from tests.kafka_topics import Topic
-from tests.stream_feed import Feed
+from tests.stream_feed import TopicFeed, ids, shown
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 Person = Callable[..., dict[str, Any]]
-
-
-class TopicFeed(Feed):
-    """A stream of a topic that the test fills."""
-
-    def __init__(self, topic: Topic, control: ControlStore, log: EventLog, settings: Settings) -> None:
-        super().__init__(topic.bootstrap, topic.name, control, log, settings)
-        self.topic = topic
-
-
-@pytest.fixture
-def feed(
-    service: Callable[[str], Service],
-    control: ControlStore,
-    event_log: RedisEventLog,
-    ingest_settings: Settings,
-    unique: str,
-) -> Iterator[TopicFeed]:
-    """A stream of a topic with two partitions; nothing of it is read yet."""
-    made = TopicFeed(Topic(service("kafka"), unique, 2), control, event_log, ingest_settings)
-    yield made
-    made.close()
-
-
-def ids(records: Sequence[Record]) -> Counter[str]:
-    return Counter(record.id for record in records)
-
-
-def shown(fold: Fold) -> dict[str, str]:
-    return {thing[4]: merged.props for thing, merged in fold.visible()}
 
 
 def test_a_topic_is_read_to_its_end_and_on(feed: TopicFeed, logged: Callable[[], list[Record]], person: Person) -> None:

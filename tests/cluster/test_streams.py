@@ -87,6 +87,62 @@ def test_a_tail_that_is_lost_while_partitions_are_added_does_not_hold_up_the_new
     assert found.fresh == {0, 1}
 
 
+def test_a_tail_that_is_lost_and_has_grown_again_opens_a_new_range_where_the_loss_begins() -> None:
+    known = [replace(part, leader_epoch=3, note="cannot be read") for part in read(8, 4)]
+    found = follow(TOPIC, known, look([20, 4])._replace(replaced={0: 6}), "earliest")
+    assert [(p.offset, p.start, p.leader_epoch) for p in found.partitions] == [(6, 6, -1), (4, 0, 3)]
+    assert [p.note for p in found.partitions] == ["", "cannot be read"]
+    assert found.fresh == {0}
+    assert "was read to offset 8, and has other records now from 6 on" in found.notes[0]
+    late = look([20, 4])._replace(replaced={0: 6}, reached={0: 5, 1: 4})
+    assert not follow(TOPIC, known, late, "earliest").fresh
+
+
+def test_a_loss_below_a_cut_is_read_again_to_the_cut_that_is_left() -> None:
+    known = [StreamPartition(0, 1, 0, 8, cut=8, end=8), StreamPartition(1, 0, 0, 0, cut=0)]
+    found = follow(TOPIC, known, look([20, 3])._replace(replaced={0: 6}), "earliest")
+    assert [(p.offset, p.cut) for p in found.partitions] == [(6, None), (0, None)]
+    assert found.fresh == {0, 1}
+
+
+def test_a_partition_without_leader_stays_as_it_is_and_the_others_go_on() -> None:
+    now = Look(TOPIC, {0: 0}, {0: 20}, unseen=frozenset({1}))
+    found = follow(TOPIC, read(3, 4), now, "earliest")
+    assert [(p.offset, p.end) for p in found.partitions] == [(3, 20), (4, 4)]
+    assert (found.fresh, found.stop, found.notes) == (frozenset(), "", ())
+
+
+def test_a_partition_that_has_no_leader_at_the_first_look_begins_at_its_first_record_when_it_has_one() -> None:
+    begun = follow("", [], Look(TOPIC, {0: 2}, {0: 5}, unseen=frozenset({1})), "earliest")
+    assert [(p.offset, p.epoch, p.cut) for p in begun.partitions] == [(2, 0, None), (0, 0, None)]
+    assert begun.fresh == {0}
+    known = [replace(begun.partitions[0], epoch=1), begun.partitions[1]]
+    late = follow(TOPIC, known, look([9, 7], [2, 3]), "earliest")
+    assert [(p.offset, p.start) for p in late.partitions] == [(2, 0), (3, 3)]
+    assert (late.fresh, late.notes) == ({1}, ())
+
+
+def test_a_new_range_of_all_waits_for_partitions_without_leader() -> None:
+    known = [StreamPartition(0, 1, 0, 10, cut=10, end=10), StreamPartition(1, 0, 0, 0, cut=0)]
+    unseen = Look(TOPIC, {0: 0}, {0: 12}, unseen=frozenset({1}))
+    assert not follow(TOPIC, known, unseen, "earliest").fresh
+    found = follow(TOPIC, known, look([12, 2], [0, 1]), "earliest")
+    assert [(p.offset, p.cut) for p in found.partitions] == [(10, None), (1, None)]
+
+
+def test_where_change_capture_carries_something_nothing_is_read_again_at_a_cut() -> None:
+    known = [StreamPartition(0, 1, 0, 12, cut=10, end=10, carried=77), StreamPartition(1, 0, 0, 0, cut=0)]
+    found = follow(TOPIC, known, look([12, 2]), "earliest")
+    assert [(p.offset, p.carried) for p in found.partitions] == [(12, 77), (0, 0)]
+
+
+def test_the_age_of_what_was_read_last_counts_only_while_there_is_more() -> None:
+    part = StreamPartition(0, 1, 0, 5, end=9, record_ms=60_000)
+    assert part.lag_s(100.0) == 40.0
+    assert replace(part, offset=9).lag_s(100.0) == 0.0
+    assert replace(part, record_ms=0).lag_s(100.0) == replace(part, record_ms=-1).lag_s(100.0) == 0.0
+
+
 ENDS = st.lists(st.integers(0, 20), min_size=1, max_size=4)
 
 

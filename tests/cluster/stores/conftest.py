@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.lake import Lake
-from services import kafka
-from services.runner import Services
-from services.spec import NotInstallable
 from tests.cluster.stores.logs import KafkaPlace, Place, RedisPlace
+from tests.conftest import StartKafka
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_topics import Topics, reader
 
 KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.production)]
-
-StartKafka = Callable[..., KafkaBroker]
 
 
 @pytest.fixture(scope="session")
@@ -56,34 +50,9 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 
 
 @pytest.fixture(scope="session")
-def _start_kafka(server_root: Path, production: Services) -> Iterator[StartKafka]:
-    started: list[KafkaBroker] = []
-    jars = production.artifacts / "kafka"
-
-    def make(*arguments: Any, **named: Any) -> KafkaBroker:
-        try:
-            kafka.install(production.artifacts)
-        except NotInstallable as error:
-            pytest.skip(f"kafka: {error}")
-        started.append(KafkaBroker(jars, server_root / f"kafka-{uuid.uuid4().hex[:8]}", *arguments, **named))
-        started[-1].start()
-        return started[-1]
-
-    yield make
-    for broker in started:
-        broker.kill()
-
-
-@pytest.fixture(scope="session")
 def kafka_broker(_start_kafka: StartKafka) -> KafkaBroker:
     """The run's Kafka broker; tests use names of their own."""
     return _start_kafka(secured=True)
-
-
-@pytest.fixture(scope="session")
-def mortal_kafka(_start_kafka: StartKafka) -> KafkaBroker:
-    """The run's Kafka broker for tests that kill it; see that it runs before you use it."""
-    return _start_kafka()
 
 
 @pytest.fixture

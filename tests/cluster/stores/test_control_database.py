@@ -9,7 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import exc, insert
+from sqlalchemy import Connection, exc, insert
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
@@ -32,11 +32,8 @@ def test_the_migrations_make_the_tables_of_the_code(store: ControlStore) -> None
 def test_keys_of_the_first_schema_keep_their_answers(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'old.db'}"
     database = ControlDatabase(url)
-    config = Config()
-    config.set_main_option("script_location", str(Path(control_database.__file__).with_name("migrations")))
     with database.write() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        upgrade(connection, "0001")
         row = "(tenant, source, key, body_hash, epoch, first_position, count, answer, created)"
         for source, answer in (("system/push", '{"accepted":2}'), ("crm", None)):
             values = (T, source, "k", "hash", 1, 1, 2, answer, 5.0)
@@ -48,6 +45,37 @@ def test_keys_of_the_first_schema_keep_their_answers(tmp_path: Path) -> None:
     assert store.pushes.claim(T, "k", "hash", "me", 15.0, 6.0, 100) == PushClaim({"accepted": 2})
     assert store.acceptance.accept(T, "crm", "k", "hash", 2, 6.0).replayed
     store.close()
+
+
+def test_streams_of_events_go_on_under_the_newest_epoch_that_they_had(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    database = ControlDatabase(url)
+    with database.write() as connection:
+        upgrade(connection, "0004")
+        for name, kind in (("hr", "event"), ("crm", "debezium"), ("new", "event")):
+            connection.exec_driver_sql(
+                "INSERT INTO streams (name, tenants, topic, format, begin, state, timeline_epoch, created)"
+                " VALUES (?, '[\"a\"]', 't', ?, 'earliest', 'active', 1, 0.0)",
+                (name, kind),
+            )
+        for name, partition, epoch in (("hr", 0, 2), ("hr", 1, 5), ("crm", 0, 3)):
+            connection.exec_driver_sql(
+                'INSERT INTO stream_partitions (stream, partition, epoch, start, "offset") VALUES (?, ?, ?, 0, 7)',
+                (name, partition, epoch),
+            )
+    database.close()
+    store = open_control(url)
+    assert {s.spec.name: s.timeline_epoch for s in store.streams.list()} == {"hr": 5, "crm": 1, "new": 1}
+    (part,) = store.streams.partitions("crm")
+    assert (part.offset, part.leader_epoch, part.note, part.partial) == (7, -1, "", 0)
+    store.close()
+
+
+def upgrade(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(control_database.__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def test_a_commit_is_synced_and_the_journal_is_wal(store: ControlStore) -> None:

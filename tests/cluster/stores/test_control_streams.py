@@ -163,3 +163,55 @@ def test_what_would_be_refused_is_known_before_a_source_is_registered(feed: Cont
     for spec in (replace(SPEC, topic="other"), replace(SPEC, tenants=("a", "a"))):
         with pytest.raises(Rejected):
             feed.streams.check(spec)
+
+
+def test_records_with_positions_of_their_own_have_one_epoch_as_long_as_the_topic_is_the_same(
+    feed: ControlStore,
+) -> None:
+    first = feed.streams.partitions("feed")[0].epoch
+    assert feed.streams.get("feed").timeline_epoch == first
+    token = lease(feed)
+    feed.streams.commit("feed", Read(0, token, first, 0, 10))
+    feed.streams.looked("feed", Look("t1", {0: 0, 1: 0}, {0: 6, 1: 10}), 3.0)
+    assert feed.streams.partitions("feed")[0].epoch > first
+    assert feed.streams.get("feed").timeline_epoch == first
+    feed.streams.looked("feed", Look("t2", {0: 0}, {0: 3}), 4.0)
+    assert feed.streams.get("feed").timeline_epoch == feed.streams.partitions("feed")[0].epoch
+
+
+def test_change_capture_has_one_timeline_whatever_becomes_of_its_topic(store: ControlStore) -> None:
+    store.sources.register("a", "crm", 0.0)
+    added = store.streams.add(StreamSpec("crm", ("a",), "t", "debezium", "claims"), 0.0)
+    for topic in ("t1", "t2"):
+        store.streams.looked("crm", Look(topic, {0: 0}, {0: 3}), 1.0)
+        assert store.streams.get("crm").timeline_epoch == added.timeline_epoch
+
+
+def test_the_leader_epoch_moves_with_the_offset(feed: ControlStore) -> None:
+    token, epoch = lease(feed), feed.streams.partitions("feed")[0].epoch
+    for before, known in ((0, 4), (1, -1), (2, 5)):
+        feed.streams.commit("feed", Read(0, token, epoch, before, before + 1, leader_epoch=known))
+        assert feed.streams.partitions("feed")[0].leader_epoch == known
+    feed.streams.skip_removed("feed", Look("t1", {0: 7, 1: 0}, {0: 10, 1: 10}))
+    assert (feed.streams.partitions("feed")[0].offset, feed.streams.partitions("feed")[0].leader_epoch) == (7, -1)
+
+
+def test_what_stands_against_a_partition_is_kept_under_its_lease_until_the_stream_is_resumed(
+    feed: ControlStore,
+) -> None:
+    token = lease(feed)
+    feed.streams.tell_partition("feed", 0, token, "damaged")
+    assert [part.note for part in feed.streams.partitions("feed")] == ["damaged", ""]
+    with pytest.raises(Fenced):
+        feed.streams.tell_partition("feed", 0, token + 1, "")
+    feed.streams.set_state("feed", "paused")
+    assert feed.streams.partitions("feed")[0].note == "damaged"
+    feed.streams.set_state("feed", "active")
+    assert feed.streams.partitions("feed")[0].note == ""
+
+
+def test_an_update_without_the_row_before_is_known_until_one_comes_with_it(feed: ControlStore) -> None:
+    token, epoch = lease(feed), feed.streams.partitions("feed")[0].epoch
+    for before, partial, known in ((0, True, 1), (1, None, 1), (2, False, 0)):
+        feed.streams.commit("feed", Read(0, token, epoch, before, before + 1, partial=partial))
+        assert feed.streams.partitions("feed")[0].partial == known

@@ -120,6 +120,9 @@ def test_a_broker_dies_and_what_the_others_have_is_read(kafka_cluster: list[Kafk
     assert read_until(stream, looks[kept].id, at[kept], dict(looks[kept].end)) == wanted
     hidden = set(wanted) - reachable(stream, looks[scattered].id)
     assert len(hidden) == 2, "each broker leads two"
+    seen = stream.look(scattered)
+    assert (seen.unseen, set(seen.end)) == (hidden, set(wanted) - hidden)
+    assert stream.look(kept) == looks[kept]
     there = {p: 100 for p in wanted if p not in hidden}
     assert read_until(stream, looks[scattered].id, at[scattered], there) == {p: wanted[p] for p in there}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -13,8 +15,9 @@ from pydantic import SecretStr
 
 from cluster.errors import Corrupt, NotFound, Rejected, Unavailable
 from cluster.stores.kafka_stream import KafkaStream
-from cluster.stores.kafka_stream_records import OffsetLost, StreamGone
+from cluster.stores.kafka_stream_records import OffsetLost, Reached, StreamGone
 from tests.fault_proxy import BLACK_HOLE, HALF_OPEN, FaultProxy
+from tests.kafka_batches import segment
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
 from tests.kafka_topics import MANY, MB, Sent, Topics, numbered, read_out, reader, values
 
@@ -91,9 +94,11 @@ def test_records_that_retention_removed_are_lost(topics: Topics, stream: KafkaSt
     topics.produce(unique, [*numbered(10), *numbered(3, 1)])
     look = stream.look(unique)
     topics.trim(unique, 0, 6)
-    with pytest.raises(OffsetLost) as raised:
-        stream.read(look.id, {0: 2, 1: 0}, MANY, MB, 0)
-    assert (raised.value.partition, raised.value.asked, raised.value.first, raised.value.end) == (0, 2, 6, 10)
+    found = stream.read(look.id, {0: 2, 1: 0}, MANY, MB, 0)
+    lost = found[0].failed
+    assert isinstance(lost, OffsetLost)
+    assert (lost.partition, lost.asked, lost.first, lost.end, lost.replaced) == (0, 2, 6, 10, None)
+    assert (len(found[1].records), found[1].failed) == (3, None)
     assert stream.look(unique).first == {0: 6, 1: 0}
     assert values(stream.read(look.id, {0: 6}, MANY, MB, 0)[0].records) == [b"6", b"7", b"8", b"9"]
 
@@ -103,9 +108,10 @@ def test_an_offset_beyond_the_end_is_lost(topics: Topics, stream: KafkaStream, u
     topics.produce(unique, numbered(4))
     look = stream.look(unique)
     assert stream.read(look.id, {0: 4}, MANY, MB, 0) == {}
-    with pytest.raises(OffsetLost, match="lost its end") as raised:
-        stream.read(look.id, {0: 5}, MANY, MB, 0)
-    assert (raised.value.asked, raised.value.first, raised.value.end) == (5, 0, 4)
+    lost = stream.read(look.id, {0: 5}, MANY, MB, 0)[0].failed
+    assert isinstance(lost, OffsetLost)
+    assert (lost.asked, lost.first, lost.end) == (5, 0, 4)
+    assert "lost its end" in str(lost)
 
 
 def test_partitions_that_are_added_can_be_read(topics: Topics, stream: KafkaStream, unique: str) -> None:
@@ -143,19 +149,75 @@ def test_a_broker_that_was_killed_is_read_again(mortal: Topics, unique: str) -> 
     stream.close()
 
 
-def test_a_batch_that_is_damaged_is_found(mortal: Topics, unique: str) -> None:
-    mortal.make(unique)
-    mortal.produce(unique, [Sent(b"to be damaged" * 10)])
+def test_a_batch_that_is_damaged_hides_no_other_partition(mortal: Topics, unique: str) -> None:
+    """In its records, in its head, or in its length: then a broker that runs finds nothing, and does not say so."""
+    mortal.make(unique, partitions=4)
+    mortal.produce(unique, [Sent(b"to be damaged" * 10, p) for p in range(4)])
     mortal.broker.stop()
-    file = mortal.broker.folder / "data" / f"{unique}-0" / f"{0:020}.log"
-    data = bytearray(file.read_bytes())
-    data[-10] ^= 1
-    file.write_bytes(data)
+    for partition, at in ((0, 100), (1, 22)):
+        flip(segment(mortal.broker, unique, partition), at)
     mortal.broker.start()
+    flip(segment(mortal.broker, unique, 2), 8)
     stream = reader(mortal.broker.bootstrap)
     look = eventually(lambda: stream.look(unique))
-    with pytest.raises(Corrupt, match="offset 0 is damaged"):
-        eventually(lambda: stream.read(look.id, {0: 0}, MANY, MB, 0))
+    found = eventually(lambda: stream.read(look.id, dict.fromkeys(range(4), 0), MANY, MB, 0))
+    assert values(found[3].records) == [b"to be damaged" * 10]
+    for partition in (0, 1, 2):
+        assert isinstance(found[partition].failed, Corrupt)
+        assert f"partition {partition}: " in str(found[partition].failed)
+        alone = stream.read(look.id, {partition: 0}, MANY, MB, 0)[partition].failed
+        assert str(alone) == str(found[partition].failed)
+    stream.close()
+
+
+def flip(file: Path, at: int) -> None:
+    """Changes one byte in its place."""
+    with file.open("r+b") as data:
+        data.seek(at)
+        was = data.read(1)[0]
+        data.seek(at)
+        data.write(bytes([was ^ 1]))
+
+
+def test_other_records_in_the_place_of_those_that_were_read_are_told(
+    mortal: Topics, unique: str, tmp_path: Path
+) -> None:
+    mortal.make(unique)
+    mortal.produce(unique, numbered(6))
+    folder = segment(mortal.broker, unique).parent
+    shutil.copytree(folder, tmp_path / "backup", ignore=shutil.ignore_patterns("*.*index"))
+    mortal.produce(unique, numbered(4, first=6))
+    stream = reader(mortal.broker.bootstrap)
+    look = stream.look(unique)
+    read = stream.read(look.id, {0: 0}, MANY, MB, 0)[0]
+    at = {0: Reached(read.next, read.leader_epoch)}
+    epochs = {0: read.leader_epoch}
+    assert read.leader_epoch >= 0
+    assert stream.read(look.id, {0: 10}, MANY, MB, 0, epochs) == {}
+    mortal.broker.stop()
+    mortal.broker.start()
+    mortal.produce(unique, numbered(1, first=10))
+    assert eventually(lambda: stream.look(unique, at)).replaced == {}, "a new leader alone loses nothing"
+    later = eventually(lambda: stream.read(look.id, {0: 10}, MANY, MB, 0, epochs))[0]
+    assert (values(later.records), later.leader_epoch > read.leader_epoch) == ([b"10"], True)
+    mortal.broker.stop()
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "backup", folder)
+    mortal.broker.start()
+    mortal.produce(unique, numbered(20, first=100))
+    for offset, epoch in ((10, read.leader_epoch), (11, later.leader_epoch)):
+        at = {0: Reached(offset, epoch)}
+        assert eventually(lambda at=at: stream.look(unique, at)).replaced == {0: 6}  # type: ignore[misc]
+        lost = stream.read(look.id, {0: offset}, MANY, MB, 0, {0: epoch})[0].failed
+        assert isinstance(lost, OffsetLost)
+        assert (lost.asked, lost.replaced) == (offset, 6)
+    now = stream.read(look.id, {0: 6}, MANY, MB, 0)[0]
+    assert values(now.records) == [sent.value for sent in numbered(20, first=100)]
+    unknown = {0: now.leader_epoch + 5}
+    assert stream.look(unique, {0: Reached(26, unknown[0])}).replaced == {0: 0}, "of a leader that never was"
+    lost = stream.read(look.id, {0: 26}, MANY, MB, 0, unknown)[0].failed
+    assert isinstance(lost, OffsetLost)
+    assert lost.replaced == 0
     stream.close()
 
 

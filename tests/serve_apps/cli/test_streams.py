@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from cluster.config_kafka import KafkaConnection
 from cluster.stores.control import open_control
+from cluster.stores.control_streams import Read, partition_lease
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.streams.model import Look
 from serve_apps.cli.exits import Exit
@@ -68,3 +72,31 @@ def test_a_stopped_stream_goes_on_when_its_records_are_there_again_or_are_given_
     assert run(folder, "resume", "hr", "--skip-removed") == Exit.DONE
     assert [part.offset for part in control.streams.partitions("hr")] == [3]
     control.close()
+
+
+def test_a_partition_that_has_stopped_is_shown_and_is_tried_again_when_the_stream_is_resumed(
+    folder: Path, topic: Topic
+) -> None:
+    assert run(folder, "add", "hr", "--topic", topic.name, "-t", "acme") == Exit.DONE
+    control = open_control(f"sqlite:///{folder / 'control.db'}")
+    control.streams.looked("hr", Look("t", {0: 0, 1: 0}, {0: 5, 1: 5}), 0.0)
+    token = control.leases.acquire(partition_lease("hr", 0), "w", 60.0, time.time())
+    epoch = control.streams.partitions("hr")[0].epoch
+    minute_ago_ms = int(time.time() * 1000) - 60_000
+    control.streams.commit("hr", Read(0, token, epoch, 0, 3, record_ms=minute_ago_ms))
+    control.streams.tell_partition("hr", 0, token, "partition 0: the batch at offset 3 is damaged")
+    (found,) = told(folder, "list")["streams"]
+    assert (found["stopped_partitions"], found["lag_records"]) == ([0], 7)
+    assert 60 <= found["lag_s"] < 120
+    first, second = told(folder, "show", "hr")["partitions"]
+    assert (first["note"], second["note"]) == ("partition 0: the batch at offset 3 is damaged", "")
+    assert first["lag_s"] >= 60
+    assert run(folder, "resume", "hr") == Exit.DONE
+    assert [part.note for part in control.streams.partitions("hr")] == ["", ""]
+    control.streams.commit("hr", Read(0, token, epoch, 3, 5))
+    assert told(folder, "show", "hr")["partitions"][0]["lag_s"] == 0
+    control.close()
+
+
+def told(folder: Path, *words: str) -> Any:
+    return json.loads(RUNNER.invoke(app, ["streams", *words, "--state-dir", str(folder), "--json"]).stdout)
