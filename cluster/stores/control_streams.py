@@ -176,6 +176,26 @@ class Streams:
             connection.execute(update(streams).where(streams.c.name == name).values(state="active", note=""))
             return _get(connection, name)
 
+    def skip_to(self, name: str, partition: int, offset: int) -> None:
+        """Lets a partition that has stopped go on at a later offset: what it has before that is given up.
+
+        Raises:
+            NotFound: there is no such partition.
+            Rejected: it has not stopped, or the offset is not one of those behind the one at which it stands.
+        """
+        with self._database.write() as connection:
+            part = next((one for one in _partitions(connection, name) if one.partition == partition), None)
+            if part is None:
+                raise NotFound(f"stream {name!r} has no partition {partition}; see `intelgraph streams show {name}`")
+            if not part.note:
+                raise Rejected(f"stream {name!r}, partition {partition} has not stopped: nothing is to be given up")
+            if not part.offset < offset <= part.end:
+                raise Rejected(
+                    f"stream {name!r}, partition {partition} stands at offset {part.offset}, and the topic ends at"
+                    f" {part.end}: {offset} is not between them"
+                )
+            _write(connection, name, [replace(part, offset=offset, leader_epoch=-1, note="")])
+
     def commit(self, name: str, read: Read) -> None:
         """Moves a partition forward: everything before `offset` is in the event log or a dead letter.
 

@@ -69,7 +69,7 @@ class UnreadRecords(Unread[StreamRecord]):
             batch = next(self._batches, None)
             return None if batch is None else self._seen(batch)
         except Malformed as error:
-            self._failed = self._damaged(self._next, error)
+            self._failed = self._damaged(self._next, error, self._next)
         except IntelGraphError as error:
             self._failed = error
         return None
@@ -82,22 +82,27 @@ class UnreadRecords(Unread[StreamRecord]):
             Rejected: it is packed in a way that is not known here, or is too large once it is unpacked.
         """
         first, where = base_offset(packed), f"partition {self._partition}, offset {base_offset(packed)}"
+        following = self._next
         try:
             old = magic(packed) < 2
             leader_epoch = -1 if old else head(packed).leader_epoch
             batch: Any = LegacyRecordBatch(packed, magic(packed)) if old else DefaultRecordBatch(packed)
+            following = batch.next_offset
             if not batch.validate_crc():
                 raise Malformed("its checksum is another")
             seen = self._visible(packed, batch, old)
         except UnknownCodec as error:
-            raise Rejected(f"{where}: compressed with codec {error.number}, which is not known here") from error
+            raise Rejected(
+                f"{where}: compressed with codec {error.number}, which is not known here; the next batch"
+                f" begins at offset {following}"
+            ) from error
         except Oversized as error:
             raise Rejected(
                 f"{where}: its batch takes more than {self._most_bytes:,} bytes once it is unpacked; raise"
-                " streams.batch_bytes, if it is meant to"
+                f" streams.batch_bytes, if it is meant to; the next batch begins at offset {following}"
             ) from error
         except _UNREADABLE as error:
-            raise self._damaged(first, error) from error
+            raise self._damaged(first, error, following) from error
         self._next = max(self._next, batch.next_offset)
         self._passed.append((self._next, leader_epoch))
         return seen
@@ -120,10 +125,11 @@ class UnreadRecords(Unread[StreamRecord]):
         headers = sum(len(name) + len(value) for name, value in item.headers)
         return len(item.key or b"") + len(item.value or b"") + headers
 
-    def _damaged(self, offset: int, error: Exception) -> Corrupt:
+    def _damaged(self, offset: int, error: Exception, following: int) -> Corrupt:
+        behind = f" (the next batch should begin at offset {following})" if following > offset else ""
         return Corrupt(
             f"partition {self._partition}: the batch at offset {offset} is damaged ({error}); have the brokers' files"
-            " restored"
+            f" restored{behind}"
         )
 
 

@@ -110,6 +110,9 @@ def resume(
     skip_removed: Annotated[
         bool, typer.Option("--skip-removed", help="Give up records that the topic has removed unread.")
     ] = False,
+    skip_to: Annotated[
+        str, typer.Option(metavar="PARTITION:OFFSET", help="Give up what a stopped partition has before an offset.")
+    ] = "",
     actor: ActorOption = "command line",
 ) -> None:
     """Let a stream go on that was paused or has stopped; partitions that have stopped are tried again at once."""
@@ -124,7 +127,10 @@ def resume(
             session.control.streams.skip_removed(name, look)
         elif why := follow(stream.topic_id, parts, look, stream.spec.begin).stop:
             raise Rejected(f"{why}; restore them, or say --skip-removed to go on without")
-    _set_state(session, name, actor, "active", {"skip_removed": skip_removed, "was": stream.note})
+    if skip_to:
+        session.control.streams.skip_to(name, *_place(skip_to))
+    detail = {"skip_removed": skip_removed, "skip_to": skip_to, "was": stream.note}
+    _set_state(session, name, actor, "active", detail)
 
 
 def remove(session: Session, name: Name, actor: ActorOption = "command line") -> None:
@@ -143,6 +149,13 @@ def _set_state(session: Session, name: str, actor: str, state: Any, detail: dict
         session.control.audit.append(tenant, actor, f"stream.{state}", name, time.time(), detail)
     session.output.result({"stream": plain(stream, ())})
     session.output.text(f"stream {name} is {state}")
+
+
+def _place(text: str) -> tuple[int, int]:
+    partition, _, offset = text.partition(":")
+    if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not PARTITION:OFFSET, as in 3:1200", param_hint="--skip-to")
+    return int(partition), int(offset)
 
 
 @contextmanager

@@ -215,3 +215,21 @@ def test_an_update_without_the_row_before_is_known_until_one_comes_with_it(feed:
     for before, partial, known in ((0, True, 1), (1, None, 1), (2, False, 0)):
         feed.streams.commit("feed", Read(0, token, epoch, before, before + 1, partial=partial))
         assert feed.streams.partitions("feed")[0].partial == known
+
+
+def test_only_a_partition_that_has_stopped_is_let_go_on_behind_what_it_cannot_read(feed: ControlStore) -> None:
+    token, epoch = lease(feed), feed.streams.partitions("feed")[0].epoch
+    feed.streams.commit("feed", Read(0, token, epoch, 0, 3, leader_epoch=1))
+    with pytest.raises(Rejected, match="has not stopped"):
+        feed.streams.skip_to("feed", 0, 5)
+    feed.streams.tell_partition("feed", 0, token, "damaged")
+    for offset in (2, 3, 11):
+        with pytest.raises(Rejected, match="is not between them"):
+            feed.streams.skip_to("feed", 0, offset)
+    with pytest.raises(NotFound):
+        feed.streams.skip_to("feed", 7, 5)
+    feed.streams.skip_to("feed", 0, 5)
+    part = feed.streams.partitions("feed")[0]
+    assert (part.offset, part.note, part.leader_epoch, part.epoch) == (5, "", -1, epoch)
+    with pytest.raises(Conflict):
+        feed.streams.commit("feed", Read(0, token, epoch, 3, 4))

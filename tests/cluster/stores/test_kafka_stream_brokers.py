@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from cluster.errors import NotFound, Rejected, Retryable
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import StreamGone
+from tests.faults.harness import wait_until
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
 from tests.kafka_topics import MANY, MB, Topics, numbered, reader, values
 
@@ -122,7 +123,7 @@ def test_a_broker_dies_and_what_the_others_have_is_read(kafka_cluster: list[Kafk
     assert len(hidden) == 2, "each broker leads two"
     seen = stream.look(scattered)
     assert (seen.unseen, set(seen.end)) == (hidden, set(wanted) - hidden)
-    assert stream.look(kept) == looks[kept]
+    wait_until(lambda: stream.look(kept) == looks[kept], WITHIN_S, "others lead what has replicas")
     there = {p: 100 for p in wanted if p not in hidden}
     assert read_until(stream, looks[scattered].id, at[scattered], there) == {p: wanted[p] for p in there}
 

@@ -91,9 +91,15 @@ def test_a_partition_that_has_stopped_is_shown_and_is_tried_again_when_the_strea
     first, second = told(folder, "show", "hr")["partitions"]
     assert (first["note"], second["note"]) == ("partition 0: the batch at offset 3 is damaged", "")
     assert first["lag_s"] >= 60
+    assert run(folder, "resume", "hr", "--skip-to", "0:x") == Exit.USAGE
+    assert run(folder, "resume", "hr", "--skip-to", "0:9") == Exit.FAILED
+    assert run(folder, "resume", "hr", "--skip-to", "0:4") == Exit.DONE
+    assert control.audit.list("acme", action="stream.active")[-1].detail["skip_to"] == "0:4"
+    assert [(part.offset, part.note) for part in control.streams.partitions("hr")] == [(4, ""), (0, "")]
+    control.streams.tell_partition("hr", 0, token, "partition 0: the batch at offset 4 is damaged")
     assert run(folder, "resume", "hr") == Exit.DONE
     assert [part.note for part in control.streams.partitions("hr")] == ["", ""]
-    control.streams.commit("hr", Read(0, token, epoch, 3, 5))
+    control.streams.commit("hr", Read(0, token, epoch, 4, 5))
     assert told(folder, "show", "hr")["partitions"][0]["lag_s"] == 0
     control.close()
 
