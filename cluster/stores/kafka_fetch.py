@@ -58,6 +58,7 @@ async def fetch(
     """What there is from some offsets on, waiting up to `wait_ms` until there is something.
 
     A broker that does not answer hides its own partitions only, unless there is nothing else: then its error is raised.
+    With `committed` it is only if no other broker answers: whoever reads a topic is told of such partitions elsewhere.
 
     Args:
         offsets: of the first entry wanted, by partition.
@@ -70,22 +71,26 @@ async def fetch(
     wants = [(node, {partition: offsets[partition] for partition in mine}) for node, mine in nodes.items()]
     at_once = wait_ms == 0 or len(wants) > 1
     found, failed = await _answers(one, wants, 0 if at_once else wait_ms)
-    if at_once and wait_ms and not found and not failed:
-        found, failed = await _answers(one, wants, wait_ms)
+    others = [want for want in wants if want[0] not in failed]
+    if at_once and wait_ms and not found and others and (committed or not failed):
+        found, failed_later = await _answers(one, others, wait_ms)
+        failed |= failed_later
     if failed:
         current.refresh_soon()
-        if not found:
-            raise failed[0]
+        if not found and not (committed and len(failed) < len(wants)):
+            raise next(iter(failed.values()))
     return found
 
 
 async def _answers(
     one: _Fetch, wants: list[tuple[int, dict[int, int]]], wait_ms: int
-) -> tuple[dict[int, Part], list[BaseException]]:
-    """Of the brokers that have answered when the first of them has something; the others' answers are let go."""
-    pending = {asyncio.ensure_future(_from_one(one, node, mine, wait_ms)) for node, mine in wants}
+) -> tuple[dict[int, Part], dict[int, BaseException]]:
+    """Of the brokers that have answered when the first of them has something, and the errors of those that could not;
+    the others' answers are let go."""
+    asked = {asyncio.ensure_future(_from_one(one, node, mine, wait_ms)): node for node, mine in wants}
+    pending = set(asked)
     found: dict[int, Part] = {}
-    failed: list[BaseException] = []
+    failed: dict[int, BaseException] = {}
     while pending and not (found and wait_ms):
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -93,7 +98,7 @@ async def _answers(
             if error is None:
                 found.update(task.result())
             elif isinstance(error, CAUGHT):
-                failed.append(error)
+                failed[asked[task]] = error
             else:
                 raise error
     for task in pending:

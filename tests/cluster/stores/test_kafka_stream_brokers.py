@@ -127,6 +127,16 @@ def test_a_broker_dies_and_what_the_others_have_is_read(kafka_cluster: list[Kafk
     there = {p: 100 for p in wanted if p not in hidden}
     assert read_until(stream, looks[scattered].id, at[scattered], there) == {p: wanted[p] for p in there}
 
+    quiet = reader(",".join(broker.bootstrap for broker in kafka_cluster), timeout_s=4.0)  # with nothing read ahead
+    began = time.monotonic()
+    for _ in range(3):
+        assert quiet.read(looks[scattered].id, at[scattered], MANY, MB, 300) == {}, "the others wait for records"
+    assert time.monotonic() - began > 0.8
+    topics.produce(scattered, [sent for partition in there for sent in numbered(1, partition, first=100)])
+    late = quiet.read(looks[scattered].id, at[scattered], MANY, MB, 1000)
+    assert late
+    assert late.keys() <= there.keys()
+    quiet.close()
     second.start()
     assert read_until(stream, looks[scattered].id, at[scattered], dict.fromkeys(hidden, 100)) == {
         p: wanted[p] for p in hidden
