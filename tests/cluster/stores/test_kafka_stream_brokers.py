@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.new_topic import NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 from pydantic import SecretStr
 
 from cluster.errors import NotFound, Rejected, Retryable
 from cluster.stores.kafka_stream import KafkaStream
-from cluster.stores.kafka_stream_records import StreamGone
+from cluster.stores.kafka_stream_records import OffsetLost, Reached, StreamGone, StreamRead
 from tests.faults.harness import wait_until
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
 from tests.kafka_topics import MANY, MB, Topics, numbered, reader, values
@@ -66,6 +67,7 @@ def test_what_is_forbidden_is_said_and_not_taken_for_gone(guarded: Topics, uniqu
     grant(guarded, unique, DESCRIBE)
     look = stream.look(unique)
     assert look.end == {0: 10}
+    assert stream.look(unique, {0: Reached(10, 99)}).replaced == {0: 0}, "who may look is told of leader epochs"
     with pytest.raises(Rejected, match="forbids"):
         stream.read(look.id, look.first, MANY, MB, 0)
     grant(guarded, unique, READ)
@@ -141,6 +143,43 @@ def test_a_broker_dies_and_what_the_others_have_is_read(kafka_cluster: list[Kafk
     assert read_until(stream, looks[scattered].id, at[scattered], dict.fromkeys(hidden, 100)) == {
         p: wanted[p] for p in hidden
     }
+    stream.close()
+
+
+def test_a_tail_that_an_unclean_election_lost_is_told_though_it_has_grown_again(
+    kafka_cluster: list[KafkaBroker], unique: str
+) -> None:
+    """A replica that was away while records came leads, since the one that has them is away then."""
+    first, second, third = kafka_cluster
+    topics = Topics(first)
+    where = {0: [second.node, third.node]}
+    config = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
+    topics.administer(
+        lambda admin: admin.create_topics([NewTopic(unique, -1, -1, replica_assignments=where, topic_configs=config)])
+    )
+    stream = reader(first.bootstrap, timeout_s=4.0)
+    topics.produce(unique, numbered(6))
+    third.kill()
+    topics.produce(unique, numbered(4, first=6))
+    look = stream.look(unique)
+    wait_until(lambda: stream.look(unique).end == {0: 10}, WITHIN_S, "one replica is enough")
+    read = stream.read(look.id, {0: 0}, MANY, MB, 1000)[0]
+    assert read.next == 10
+    second.kill()
+    third.start()
+    wait_until(lambda: stream.look(unique).end == {0: 6}, WITHIN_S, "the other one leads")
+    topics.produce(unique, numbered(20, first=100))
+    at = {0: Reached(10, read.leader_epoch)}
+    wait_until(lambda: stream.look(unique, at).end == {0: 26}, WITHIN_S)
+    assert stream.look(unique, at).replaced == {0: 6}
+
+    def again() -> StreamRead:
+        return stream.read(look.id, {0: 10}, MANY, MB, 0, {0: read.leader_epoch})[0]
+
+    wait_until(lambda: again().failed is not None, WITHIN_S, "it asks the one that leads now")
+    lost = again().failed
+    assert isinstance(lost, OffsetLost)
+    assert lost.replaced == 6
     stream.close()
 
 
