@@ -17,6 +17,7 @@ from cluster.errors import Corrupt, NotFound, Rejected, Unavailable
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.stores.kafka_stream_records import OffsetLost, Reached, StreamGone
 from tests.fault_proxy import BLACK_HOLE, HALF_OPEN, FaultProxy
+from tests.faults.harness import wait_until
 from tests.kafka_batches import segment
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
 from tests.kafka_topics import MANY, MB, Sent, Topics, numbered, read_out, reader, values
@@ -119,9 +120,8 @@ def test_partitions_that_are_added_can_be_read(topics: Topics, stream: KafkaStre
     look = stream.look(unique)
     stream.read(look.id, {0: 0}, MANY, MB, 0)
     topics.widen(unique, 3)
-    wider = stream.look(unique)
-    assert wider.id == look.id
-    assert set(wider.end) == {0, 1, 2}
+    wait_until(lambda: set(stream.look(unique).end) == {0, 1, 2}, WITHIN_S, "they have leaders")
+    assert stream.look(unique).id == look.id
     topics.produce(unique, numbered(3, 2))
     assert values(eventually(lambda: stream.read(look.id, {2: 0}, MANY, MB, 0))[2].records) == [b"0", b"1", b"2"]
 
