@@ -80,11 +80,13 @@ def killed_at(forked: Forked, system: Installation, step: str, nth: int) -> None
 
 
 @pytest.mark.slow
-def test_killed_at_every_step_and_said_again(server_root: Path, forked: Forked) -> None:
+@pytest.mark.parametrize("seed", seeds(1, 1))
+def test_killed_at_its_steps_and_said_again(server_root: Path, forked: Forked, seed: int) -> None:
     """At once, before its own writer could heal it: it is compared with the state that was noted first."""
-    with filled(server_root / "rk") as (system, history):
+    steps = STEPS if is_long(seed) else STEPS[::3]
+    with filled(server_root / f"rk{seed}", seed) as (system, history):
         before = system.hashes()
-        for step, nth in STEPS:
+        for step, nth in steps:
             system.stop_writer("shard-0")
             killed_at(forked, system, step, nth)
             assert rebuild(system.stack, "shard-0", "tester", verify=True).lines
@@ -93,7 +95,7 @@ def test_killed_at_every_step_and_said_again(server_root: Path, forked: Forked) 
             system.settle()
         check(system, history)
         said = [entry.action for entry in system.stack.control.audit.every(INSTALLATION)]
-        assert said.count("shard.rebuilt") == len(STEPS)
+        assert said.count("shard.rebuilt") == len(steps)
         assert not list((system.stack.state_dir / "rebuilds").iterdir())
 
 

@@ -155,7 +155,9 @@ def test_the_rate_is_kept(server_root: Path) -> None:
             made.replay(EVERYTHING, "tester", rate_per_s=0)
 
 
-@pytest.mark.parametrize("step", ["begun", "before append", "after append", "noted"])
+@pytest.mark.parametrize(
+    "step", ["after append", *(pytest.param(s, marks=pytest.mark.chaos) for s in ("begun", "before append", "noted"))]
+)
 def test_killed_and_said_again(server_root: Path, forked: Forked, step: str) -> None:
     """It goes on where it was, up to the log's ends of when it began."""
     text = "import sys; from tests.faults.dying import child; child(*sys.argv[1:])"
