@@ -2,8 +2,8 @@
 
     python -m bench [NAME…] [--quick] [--baselines ../shared/baselines]
 
-Names: graph, overlay_job, graphx, ingest, streams, latency, query, snapshot; all of them without one. `--quick` takes small
-sizes: whether everything runs, no figures to quote. Each one's last line is kept in bench/results/NAME.json. Exit
+Names: graph, overlay_job, graphx, ingest, streams, latency, query, snapshot; all of them without one. `--quick` takes
+small sizes: whether everything runs, no figures to quote. Each one's last line is kept in bench/results/NAME.json. Exit
 code 1 where one failed. Benchmarks that compare with the reference loops are skipped where those are not there.
 """
 
