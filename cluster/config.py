@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cluster.config_fields import Bytes, Few, Hours, Many, Port, Seconds, Section, Share
 from cluster.config_kafka import KafkaSettings
+from cluster.config_s3 import S3Settings, SnapshotSettings
 from cluster.config_streams import StreamSettings
 from cluster.errors import Rejected
 
@@ -132,8 +133,8 @@ class ShardSettings(Section):
         return self
 
 
-class LakeSettings(Section):
-    """The lake appender."""
+class LakeSettings(S3Settings):
+    """The lake appender, and where the lake's files lie."""
 
     enabled: bool = Field(default=True, description="false: nothing is kept beyond the log (for benchmarks)")
     commit_s: Seconds = 5.0
@@ -216,6 +217,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     shards: ShardSettings = ShardSettings()
     lake: LakeSettings = LakeSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     query: QuerySettings = QuerySettings()
     overlays: OverlaySettings = OverlaySettings()
     ray: RaySettings = RaySettings()
@@ -230,8 +232,10 @@ class Settings(Section):
 
 
 ENVIRONMENT_PREFIX = "INTELGRAPH__"
-_SECRETS = frozenset({"password"})
+_SECRETS = frozenset({"password", "secret_key"})
 """Fields whose value is taken from the environment as it is written, and shown in no message."""
+_OF_ENVIRONMENT = "secret_key"
+"""Such a field that no file may hold."""
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,6 +276,12 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
             values = yaml.safe_load(named.read_text()) or {}
         except (OSError, yaml.YAMLError) as error:
             raise Rejected(f"configuration file {named}: {error}") from error
+        for section in values:
+            if isinstance(values[section], dict) and _OF_ENVIRONMENT in values[section]:
+                name = f"{ENVIRONMENT_PREFIX}{section}__{_OF_ENVIRONMENT}".upper()
+                raise Rejected(
+                    f"configuration file {named}: {section}.{_OF_ENVIRONMENT} is for the environment: {name}"
+                )
     values = _merge(values, _from_environment(environment))
     try:
         return Settings.model_validate(values)

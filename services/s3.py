@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from services import certificates
 from services.launching import listens, put
 from services.machine import program
 from services.ports import port_for
@@ -35,14 +36,17 @@ def install(artifacts: Path) -> None:
 
 
 def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
-    """A gateway whose buckets are folders of `own/data`."""
+    """A gateway whose buckets are folders of `own/data`; it speaks TLS."""
     port = port_for(own, 7070)
     user, password = put(own / "user", "intelgraph"), put(own / "password", secrets.token_urlsafe(24))
     (own / "data").mkdir(exist_ok=True)
+    authority = certificates.make(own, "tls", "server.key", "server.crt")
+    secured = ["--key", str(own / "tls" / "server.key"), "--cert", str(own / "tls" / "server.crt")]
+    gateway = [str(artifacts / "bin" / "versitygw"), "--port", f"127.0.0.1:{port}", *secured]
     return Launch(
-        command=[str(artifacts / "bin" / "versitygw"), "--port", f"127.0.0.1:{port}", "posix", str(own / "data")],
-        address=f"http://127.0.0.1:{port}",
-        details={"user": user, "password": password, "region": "us-east-1"},
+        command=[*gateway, "posix", str(own / "data")],
+        address=f"https://127.0.0.1:{port}",
+        details={"user": user, "password": password, "region": "us-east-1", "ca": str(authority)},
         environment={"ROOT_ACCESS_KEY": user, "ROOT_SECRET_KEY": password},
         answers=lambda: listens(port),
     )

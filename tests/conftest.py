@@ -35,6 +35,7 @@ from services.spec import NotInstallable
 from services.spec import Running as Service
 from tests.graph_stores import FalkorStore, GraphStore, Neo4jStore
 from tests.kafka_broker import KafkaBroker
+from tests.s3_bucket import S3Bucket
 
 TEST_MEMORY_BYTES = 512 << 20
 
@@ -173,6 +174,14 @@ def neo4j_store(service: Callable[[str], Service]) -> Neo4jStore:
     """The run's Neo4j server; skips the test where none can be installed."""
     server = service("neo4j-0")
     return Neo4jStore(server.address, server.details["user"], SecretStr(server.details["password"]))
+
+
+@pytest.fixture
+def bucket(production: Services, service: Callable[[str], Service], unique: str) -> Iterator[S3Bucket]:
+    """A bucket of the run's S3 server, and a prefix of this test's own in it; the test may kill the server."""
+    found = S3Bucket(production, service("s3"), unique)
+    yield found
+    found.start()
 
 
 @pytest.fixture(params=["falkordb", pytest.param("neo4j", marks=pytest.mark.production)])

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from blake3 import blake3
 
@@ -65,6 +65,17 @@ class Digest(Protocol):
     def update(self, data: memoryview, /) -> object: ...
 
     def hexdigest(self) -> str: ...
+
+
+class Unhashed:
+    """A digest of nothing, for files whose names do not depend on what they hold."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Does nothing."""
+
+    def hexdigest(self) -> str:
+        """Empty."""
+        return ""
 
 
 class HashingFile(io.RawIOBase):
@@ -146,6 +157,11 @@ def sha256_of(path: Path) -> str:
 def blake3_of(path: Path) -> str:
     """BLAKE3 of a file's bytes, in hexadecimal: for large files, at twice the speed. Raises as `sha256_of`."""
     return _digest_of(path, blake3)
+
+
+def blake3_in(source: Path | BinaryIO) -> str:
+    """BLAKE3 of a file that may be in memory. Raises as `sha256_of`."""
+    return blake3_of(source) if isinstance(source, Path) else hashlib.file_digest(source, blake3).hexdigest()  # type: ignore[arg-type]
 
 
 def _digest_of(path: Path, digest: Callable[[], Any]) -> str:

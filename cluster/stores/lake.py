@@ -1,4 +1,4 @@
-"""The lake: the event log kept for good, as the Iceberg table `events`, on this machine's disk.
+"""The lake: the event log kept for good, as the Iceberg table `events`, on this machine's disk or in S3.
 
     Lake.open(folder) ─► positions() ─► append(entries, parent) ─► …         one appender, leased
                       ─► read(…), entries(…), events(…)                       anybody
@@ -28,12 +28,13 @@ from cluster.errors import Conflict, Corrupt, NotFound
 from cluster.stores import lake_maintenance, lake_read
 from cluster.stores.files import Failpoint, make_folder, no_failpoint
 from cluster.stores.lake_entries import LakeEntry, continued, entries_frame
-from cluster.stores.lake_files import remove_data_files, renamed, write_data_files
+from cluster.stores.lake_files import place_of, remove_data_files, renamed, write_data_files
 from cluster.stores.lake_positions import PartitionPosition, Positions
 from cluster.stores.lake_scan import Wanted
 from cluster.stores.lake_table import POSITIONS, library_errors, load_table, open_catalog, positions_in
+from cluster.stores.places import open_place
 
-__all__ = ["Lake", "LakeEntry", "PartitionPosition", "Pin", "Positions", "Wanted"]
+__all__ = ["Lake", "LakeAddress", "LakeEntry", "PartitionPosition", "Pin", "Positions", "Wanted"]
 
 DEFAULT_RESIDENCY = "default"
 COMMIT_ATTEMPTS = 4
@@ -51,8 +52,19 @@ class Pin(NamedTuple):
     version: int | None
 
 
+class LakeAddress(NamedTuple):
+    """Where a lake is, for a process that opens it anew."""
+
+    folder: Path
+    settings: LakeSettings
+
+    def open(self) -> Lake:
+        """The lake, which has to be there. Raises as `Lake.open`."""
+        return Lake.open(self.folder, create=False, settings=self.settings)
+
+
 class Lake:
-    """The `events` table of one folder. One thread uses an instance at a time; processes open their own."""
+    """The `events` table, its catalog in `folder`. One thread uses an instance at a time; processes open their own."""
 
     def __init__(
         self,
@@ -84,19 +96,22 @@ class Lake:
         """Opens the lake in a folder, or creates it.
 
         Args:
+            settings: name the place in S3 where its files lie, if they do.
             residency_of: where a tenant's data may live; a partition of the table.
 
         Raises:
             NotFound: there is no lake and `create` is false.
-            Unavailable: the disk is full or the catalog busy.
+            Rejected: the place in S3 is another lake's.
+            Unavailable: the disk is full, the catalog busy, or S3 does not answer.
         """
         folder = folder.resolve()
         if not create and not (folder / "catalog.db").exists():
             raise NotFound(f"there is no lake in {folder}: start the system once, or name another folder")
         with library_errors("open", folder):
             make_folder(folder)
-            catalog = open_catalog(folder)
-            table = load_table(catalog, folder, create=create, keep_metadata=settings.keep_metadata)
+            place = open_place(settings, folder)
+            catalog = open_catalog(place)
+            table = load_table(catalog, place, create=create, keep_metadata=settings.keep_metadata)
         return cls(folder, catalog, table, settings, residency_of, failpoint)
 
     def close(self) -> None:
@@ -108,6 +123,11 @@ class Lake:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def address(self) -> LakeAddress:
+        """Where it is."""
+        return LakeAddress(self.folder, self._settings)
 
     def version(self) -> int | None:
         """The newest table version; None while nothing was appended. Blocks; safe to call twice."""
@@ -136,7 +156,7 @@ class Lake:
         Raises:
             Corrupt: an entry does not follow the one before, or is of another log.
             Conflict: the lake's positions are not `parent`: somebody else appended. Nothing was written.
-            Unavailable: disk full or catalog busy; nothing was written, or `positions` says that all was.
+            Unavailable: disk full, catalog busy, no answer from S3; nothing was written, or `positions` says all was.
         """
         reached = continued(parent, entries)
         if not entries:
@@ -146,7 +166,7 @@ class Lake:
             frame = entries_frame(entries, parent.generation, self._residency_of)
             self._failpoint("lake.data")
             parent_version = current.snapshot_id if current else None
-            files = write_data_files(self._table.metadata, frame, parent_version)
+            files = write_data_files(self._table, frame, parent_version)
             self._land(files, parent, reached)
         return reached
 
@@ -172,12 +192,12 @@ class Lake:
                 return
             except Conflict:
                 if attempt == COMMIT_ATTEMPTS - 1:
-                    remove_data_files(files)
+                    remove_data_files(place_of(self._table), files)
                     raise
             try:
-                files = renamed(files, self._at(parent, refresh=True))
+                files = renamed(place_of(self._table), files, self._at(parent, refresh=True))
             except Conflict:
-                remove_data_files(files)
+                remove_data_files(place_of(self._table), files)
                 raise
 
     def _commit(self, files: list[DataFile], reached: Positions) -> None:

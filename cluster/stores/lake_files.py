@@ -1,40 +1,43 @@
-"""Files of the lake: data files in Parquet, written durably, and a FileIO that makes table metadata durable too.
+"""Files of the lake: data files in Parquet, and a FileIO by which the table library keeps its metadata beside them.
 
-A commit's data files are fsynced before the table learns of them; manifests, manifest lists and metadata are
-fsynced as they are closed, before the catalog's row changes.
+A commit's data files are durable before the table learns of them; manifests, manifest lists and metadata are durable
+as they are closed, before the catalog's row changes. In S3 that is a PUT that was answered.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, cast
 from urllib.parse import quote
 
 import polars as pl
 import pyarrow.parquet as pq
+from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
 from pyiceberg.io.pyarrow import (
-    PyArrowFile,
-    PyArrowFileIO,
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
     schema_to_pyarrow,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Record as PartitionValues
 
-from cluster.stores.files import fsync_folder, make_folder
+from cluster.errors import Corrupt, Unavailable
+from cluster.stores.files import Unhashed
 from cluster.stores.lake_entries import FIRST_YEAR, LakeEntry
+from cluster.stores.places import FilePlace
 
-__all__ = ["DurableFileIO", "LakeEntry", "local_path", "remove_data_files", "renamed", "write_data_files"]
+__all__ = ["LakeEntry", "PlaceIO", "name_in", "place_of", "remove_data_files", "renamed", "write_data_files"]
 
-SCHEME = "file://"
+PLACE = "intelgraph.place"
+"""The catalog's property that holds the place: an object, which is written nowhere."""
 ROW_GROUP_ROWS = 128 << 10
 _REPEATING = ["tenant", "case", "bucket", "kind", "op", "type", "a_type", "b_type", "source", "partition", "event_time"]
 _STANDING = ["log_generation", "log_partition", "log_number", "event_date", "residency", "appended_ms"]
@@ -42,46 +45,116 @@ _DICTIONARY = [*_REPEATING, "claim", *_STANDING]
 _STATISTICS = ["tenant", "case", "bucket", "kind", "type", "log_partition", "log_number", "event_date"]
 
 
-class _DurableStream(io.BufferedWriter):
-    """A new file whose bytes and name are durable once it is closed."""
+class _Stream:
+    """A new file of table metadata, small; durable, name and all, once it is closed."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.open("wb", buffering=0))
-        self._path = path
+    def __init__(self, place: FilePlace, name: str) -> None:
+        self._place, self._name = place, name
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._is_open = True
+
+    @property
+    def closed(self) -> bool:
+        """As of other files."""
+        return not self._is_open
+
+    def write(self, b: bytes) -> int:
+        """Takes all of it."""
+        self._parts.append(bytes(b))
+        self._bytes += len(b)
+        return len(b)
+
+    def tell(self) -> int:
+        """Bytes written."""
+        return self._bytes
 
     def close(self) -> None:
-        if not self.closed:
-            self.flush()
-            os.fsync(self.fileno())
-            super().close()
-            fsync_folder(self._path.parent)
+        """Safe to call twice."""
+        if self._is_open:
+            self._is_open = False
+            self._place.write(self._name, b"".join(self._parts))
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._is_open = self._is_open and error is None
+        self.close()
 
 
-class _DurableFile(PyArrowFile):
-    """A local file whose output is durable when closed."""
+class _File(InputFile, OutputFile):
+    """A file of table metadata, by its location."""
 
-    def create(self, overwrite: bool = False) -> Any:
-        path = Path(self._path)
-        if not overwrite and path.exists():
-            raise FileExistsError(f"{path} exists already")
-        make_folder(path.parent)
-        return _DurableStream(path)
+    def __init__(self, place: FilePlace, location: str) -> None:
+        super().__init__(location)
+        self._place, self._name = place, name_in(place, location)
+
+    def __len__(self) -> int:
+        size = self._place.size(self._name)
+        if size is None:
+            raise FileNotFoundError(f"{self.location} is missing")
+        return size
+
+    def exists(self) -> bool:
+        return self._place.size(self._name) is not None
+
+    def open(self, seekable: bool = True) -> InputStream:
+        found = self._place.source(self._name)
+        return cast(InputStream, found.open("rb") if isinstance(found, Path) else found)
+
+    def create(self, overwrite: bool = False) -> _Stream:
+        if not overwrite and self.exists():
+            raise FileExistsError(f"{self.location} exists already")
+        return _Stream(self._place, self._name)
+
+    def to_input_file(self) -> _File:
+        return self
 
 
-class DurableFileIO(PyArrowFileIO):
-    """pyiceberg's local FileIO, with fsync of everything written."""
+class PlaceIO(FileIO):
+    """The table library's way to the files of a place."""
 
-    def new_output(self, location: str) -> PyArrowFile:
-        scheme, netloc, path = self.parse_location(location, self.properties)
-        return _DurableFile(fs=self.fs_by_scheme(scheme, netloc), location=location, path=path)
+    def __init__(self, properties: dict[str, Any]) -> None:
+        super().__init__(properties)
+        self.place: FilePlace = properties[PLACE]
+
+    def new_input(self, location: str) -> _File:
+        return _File(self.place, location)
+
+    def new_output(self, location: str) -> _File:
+        return _File(self.place, location)
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        """Removes a file, if it is there. A file that stays for now is removed by maintenance: OSError says so."""
+        try:
+            self.place.remove(name_in(self.place, location if isinstance(location, str) else location.location))
+        except Unavailable as error:
+            raise OSError(str(error)) from error
 
 
-def local_path(location: str) -> Path:
-    """The path of a file that the table names."""
-    return Path(location.removeprefix(SCHEME))
+def place_of(table: Table) -> FilePlace:
+    """Where a table's files lie."""
+    if not isinstance(table.io, PlaceIO):
+        raise TypeError("the table was not opened by `lake_table`")
+    return table.io.place
 
 
-def write_data_files(metadata: TableMetadata, frame: pl.DataFrame, parent: int | None) -> list[DataFile]:
+def name_in(place: FilePlace, location: str) -> str:
+    """The name of a file that the table names by its location.
+
+    Raises:
+        Corrupt: it lies elsewhere.
+    """
+    if not location.startswith(f"{place.uri}/"):
+        raise Corrupt(
+            f"lake: its table lies at {location}, not in {place.uri}: move it back, or name the place that it was"
+            " made in"
+        )
+    return location.removeprefix(f"{place.uri}/")
+
+
+def write_data_files(table: Table, frame: pl.DataFrame, parent: int | None) -> list[DataFile]:
     """Writes rows as durable data files, one for each partition of the table that they touch.
 
     A file's name begins with the table version that its commit starts from (`collect` relies on it).
@@ -91,51 +164,47 @@ def write_data_files(metadata: TableMetadata, frame: pl.DataFrame, parent: int |
 
     Raises:
         OSError: of the disk; what was written of the call is removed.
+        Unavailable: of S3; likewise, but for what it does not let go: maintenance removes that.
     """
     written: list[DataFile] = []
     try:
         for (year, residency), part in frame.group_by("_year", "residency", maintain_order=True):
-            file = _write(metadata, part.drop("_year"), int(year), str(residency), parent)
+            file = _write(table, part.drop("_year"), int(year), str(residency), parent)
             written.append(file)
     except BaseException:
-        remove_data_files(written)
+        remove_data_files(place_of(table), written)
         raise
     return written
 
 
-def _write(metadata: TableMetadata, part: pl.DataFrame, year: int, residency: str, parent: int | None) -> DataFile:
-    schema = metadata.schema()
-    folder = local_path(metadata.location) / "data" / f"event_year={year}" / f"residency={quote(residency, safe='')}"
-    make_folder(folder)
-    path = folder / f"{parent or 0}-{uuid.uuid4().hex}.parquet"
-    arrow_schema = schema_to_pyarrow(schema)
-    table = part.select(arrow_schema.names).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(arrow_schema)
+def _write(table: Table, part: pl.DataFrame, year: int, residency: str, parent: int | None) -> DataFile:
+    metadata, place = table.metadata, place_of(table)
+    folder = f"{name_in(place, metadata.location)}/data/event_year={year}/residency={quote(residency, safe='')}"
+    name = f"{folder}/{parent or 0}-{uuid.uuid4().hex}.parquet"
+    schema = schema_to_pyarrow(metadata.schema())
+    rows = part.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
     collected: list[Any] = []
-    try:
+    with place.create(name, Unhashed()) as file:
         with pq.ParquetWriter(
-            path,
-            arrow_schema,
+            file,
+            schema,
             compression="zstd",
             compression_level=1,
             use_dictionary=_DICTIONARY,
             write_statistics=_STATISTICS,
             metadata_collector=collected,
         ) as writer:
-            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        _fsync(path)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    fsync_folder(folder)
-    return _data_file(metadata, path, collected[0], PartitionValues(year - FIRST_YEAR, residency))
+            writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+        size = file.bytes_written
+        file.seal()
+        file.publish(name)
+    place.sync([name])
+    return _data_file(
+        metadata, f"{place.uri}/{name}", size, collected[0], PartitionValues(year - FIRST_YEAR, residency)
+    )
 
 
-def _fsync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _data_file(metadata: TableMetadata, path: Path, parquet: Any, partition: PartitionValues) -> DataFile:
+def _data_file(metadata: TableMetadata, location: str, size: int, parquet: Any, partition: PartitionValues) -> DataFile:
     schema = metadata.schema()
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=parquet,
@@ -144,10 +213,10 @@ def _data_file(metadata: TableMetadata, path: Path, parquet: Any, partition: Par
     )
     return DataFile.from_args(
         content=DataFileContent.DATA,
-        file_path=f"{SCHEME}{path}",
+        file_path=location,
         file_format=FileFormat.PARQUET,
         partition=partition,
-        file_size_in_bytes=path.stat().st_size,
+        file_size_in_bytes=size,
         sort_order_id=None,
         spec_id=metadata.default_spec_id,
         equality_ids=None,
@@ -156,20 +225,21 @@ def _data_file(metadata: TableMetadata, path: Path, parquet: Any, partition: Par
     )
 
 
-def remove_data_files(files: Sequence[DataFile]) -> None:
-    """Removes files that no table version names. Safe to call twice."""
+def remove_data_files(place: FilePlace, files: Sequence[DataFile]) -> None:
+    """Removes files that no table version names; one that stays for now is left to maintenance. Safe to call twice."""
     for file in files:
-        local_path(file.file_path).unlink(missing_ok=True)
+        with suppress(Unavailable):
+            place.remove(name_in(place, file.file_path))
 
 
-def renamed(files: list[DataFile], parent: Snapshot | None) -> list[DataFile]:
+def renamed(place: FilePlace, files: list[DataFile], parent: Snapshot | None) -> list[DataFile]:
     """The same files under names that begin with the version that the next attempt starts from."""
     renamed = []
     for file in files:
-        path = local_path(file.file_path)
-        name = f"{parent.snapshot_id if parent else 0}-{path.name.partition('-')[2]}"
-        target = path.with_name(name)
-        path.rename(target)
-        file[1] = file.file_path.removesuffix(path.name) + name
+        name = name_in(place, file.file_path)
+        folder, _, last = name.rpartition("/")
+        new = f"{folder}/{parent.snapshot_id if parent else 0}-{last.partition('-')[2]}"
+        place.rename(name, new)
+        file[1] = f"{place.uri}/{new}"
         renamed.append(file)
     return renamed

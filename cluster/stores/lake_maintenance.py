@@ -22,7 +22,7 @@ from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
 from cluster.config import LakeSettings
 from cluster.errors import Rejected
-from cluster.stores.lake_files import local_path, remove_data_files, write_data_files
+from cluster.stores.lake_files import name_in, place_of, remove_data_files, write_data_files
 from cluster.stores.lake_scan import Wanted, manifest_entries, read_rows
 from cluster.stores.lake_table import COLUMNS, POSITIONS, library_errors, positions_in
 
@@ -40,7 +40,7 @@ class Unreferenced:
     """Files that no version named when the table stood at `version`."""
 
     version: int | None = None
-    files: frozenset[Path] = field(default_factory=frozenset)
+    files: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def maintain(
         compacted = _compact(table, settings.compact_files)
         dropped = _drop_old_pins(table, folder, now_s)
         expired = _expire(table, settings.keep_metadata)
-        removed = _collect(table, folder, unreferenced)
+        removed = _collect(table, unreferenced)
     return Maintained(compacted, expired, dropped, removed)
 
 
@@ -119,7 +119,7 @@ def _compact(table: Table, most_files: int) -> int:
             written += _merged(table, group, version)
         _replace(table, chosen, written, version)
     except CommitFailedException:
-        remove_data_files(written)
+        remove_data_files(place_of(table), written)
         table.refresh()
         return 0
     return len(chosen)
@@ -145,13 +145,13 @@ def _by_partition(files: list[DataFile]) -> list[list[DataFile]]:
 
 
 def _merged(table: Table, group: list[DataFile], version: Snapshot) -> list[DataFile]:
-    paths = [local_path(file.file_path) for file in group]
-    rows = read_rows(paths, Wanted(), COLUMNS)
+    place = place_of(table)
+    rows = read_rows(place, [name_in(place, file.file_path) for file in group], Wanted(), COLUMNS)
     if rows is None:
         return []
     order = pl.col("event_date").dt.year().alias("_year")
     frame = rows.with_columns(order).sort("_year", "residency", "tenant", "case", "kind", "type", "id")
-    return write_data_files(table.metadata, frame, version.snapshot_id)
+    return write_data_files(table, frame, version.snapshot_id)
 
 
 def _replace(table: Table, old: list[DataFile], new: list[DataFile], version: Snapshot) -> None:
@@ -191,26 +191,24 @@ def _expire(table: Table, keep: int) -> int:
     return len(old)
 
 
-def _collect(table: Table, folder: Path, unreferenced: Unreferenced) -> int:
-    on_disk = _on_disk(folder)
+def _collect(table: Table, unreferenced: Unreferenced) -> int:
+    place = place_of(table)
+    own = name_in(place, table.location())
+    there = {f"{own}/{name}" for name in place.within(own).names()}
     table.refresh()  # after the listing: a commit that has one of these files started from this version or before it
     current = table.current_snapshot()
     version = current.snapshot_id if current else None
-    spare = on_disk - _referenced(table)
+    spare = there - _referenced(table)
     removable = unreferenced.files & spare if version != unreferenced.version else frozenset()
-    for path in removable:
-        path.unlink(missing_ok=True)
+    for name in removable:
+        place.remove(name)
     if version != unreferenced.version:
         unreferenced.version, unreferenced.files = version, frozenset(spare - removable)
     return len(removable)
 
 
-def _on_disk(folder: Path) -> set[Path]:
-    return {path for path in (folder / "events").rglob("*") if path.is_file()}
-
-
-def _referenced(table: Table) -> set[Path]:
-    metadata = table.metadata
+def _referenced(table: Table) -> set[str]:
+    metadata, place = table.metadata, place_of(table)
     named = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
     manifests: set[str] = set()
     for version in metadata.snapshots:
@@ -220,4 +218,4 @@ def _referenced(table: Table) -> set[Path]:
                 manifests.add(manifest.manifest_path)
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
                 named |= {entry.data_file.file_path for entry in entries}
-    return {local_path(location) for location in named | manifests}
+    return {name_in(place, location) for location in named | manifests}

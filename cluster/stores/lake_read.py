@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -11,8 +10,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from cluster import batch
-from cluster.stores.lake_files import LakeEntry
+from cluster.stores.lake_files import LakeEntry, place_of
 from cluster.stores.lake_scan import Wanted, files_for, read_rows
+from cluster.stores.places import FilePlace
 
 WINDOW_ROWS = 200_000
 """Rows that one step of an ordered reading holds; an entry is never divided."""
@@ -43,9 +43,9 @@ def events(
     dtypes: Mapping[str, pl.DataType],
 ) -> pl.DataFrame:
     """Wanted rows, all in memory, integers narrowed to what they are in the log, other columns as `dtypes` says."""
-    paths = files_for(table, version, wanted, newer_than) if version else []
+    names = files_for(table, version, wanted, newer_than) if version else []
     wider = {name: kind for name, kind in {**_TYPES, **dtypes}.items() if name in columns}
-    rows = read_rows(paths, wanted, columns, wider)
+    rows = read_rows(place_of(table), names, wanted, columns, wider)
     return _empty(columns).with_columns(pl.col(n).cast(kind) for n, kind in wider.items()) if rows is None else rows
 
 
@@ -53,15 +53,15 @@ def batches(table: Table, version: Snapshot | None, wanted: Wanted) -> Iterator[
     """Wanted rows in the columns of READ_SCHEMA."""
     if version is None:
         return
-    paths = files_for(table, version, wanted)
+    place, names = place_of(table), files_for(table, version, wanted)
     if wanted.partition is None:
-        for path in paths:
-            yield from _arrow(_narrowed(read_rows([path], wanted, READ_SCHEMA.names)))
+        for name in names:
+            yield from _arrow(_narrowed(read_rows(place, [name], wanted, READ_SCHEMA.names)))
         return
-    for first, last in _windows(paths, wanted):
+    for first, last in _windows(place, names, wanted):
         window = wanted._replace(first=first, last=last)
         inside = files_for(table, version, window)
-        yield from _arrow(_narrowed(read_rows(inside, window, READ_SCHEMA.names)).sort("log_number", "row"))
+        yield from _arrow(_narrowed(read_rows(place, inside, window, READ_SCHEMA.names)).sort("log_number", "row"))
 
 
 def entries(table: Table, version: Snapshot | None, wanted: Wanted) -> Iterator[LakeEntry]:
@@ -78,9 +78,9 @@ def entries(table: Table, version: Snapshot | None, wanted: Wanted) -> Iterator[
         yield LakeEntry(partition, missing, _plain(_empty(READ_SCHEMA.names)))
 
 
-def _windows(paths: Sequence[Path], wanted: Wanted) -> Iterator[tuple[int, int]]:
+def _windows(place: FilePlace, names: Sequence[str], wanted: Wanted) -> Iterator[tuple[int, int]]:
     """Ranges of entry numbers of about WINDOW_ROWS rows each."""
-    numbers = read_rows(paths, wanted, ["log_number"])
+    numbers = read_rows(place, names, wanted, ["log_number"])
     if numbers is None or numbers.is_empty():
         return
     counted = numbers.group_by("log_number").len().sort("log_number")

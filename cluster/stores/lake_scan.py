@@ -8,8 +8,8 @@ the filter by log number decides, since compaction mixes old rows into newer fil
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import polars as pl
 from pyiceberg.conversions import from_bytes
@@ -21,11 +21,14 @@ from pyiceberg.types import IntegerType, LongType
 from cluster import batch
 from cluster.errors import Corrupt
 from cluster.model import Kind
-from cluster.stores.lake_files import local_path
+from cluster.stores.lake_files import name_in, place_of
 from cluster.stores.lake_positions import Positions
+from cluster.stores.places import FilePlace
 
 APPENDED = "appended_ms"
 """When an entry was appended to the log, ms since 1970: the one column that older data files lack."""
+REMOTE_THREADS = 4
+"""Files of S3 that are in memory at a time, whole, while their rows are read."""
 
 
 class Wanted(NamedTuple):
@@ -70,10 +73,10 @@ def manifest_entries(table: Table, version: Snapshot, newer_than: int = 0) -> It
                 yield entry
 
 
-def files_for(table: Table, version: Snapshot, wanted: Wanted, newer_than: int = 0) -> list[Path]:
-    """Data files that may hold wanted rows."""
-    found = (entry.data_file for entry in manifest_entries(table, version, newer_than))
-    return [local_path(file.file_path) for file in found if _may_hold(table, file, wanted)]
+def files_for(table: Table, version: Snapshot, wanted: Wanted, newer_than: int = 0) -> list[str]:
+    """Names of data files that may hold wanted rows."""
+    found, place = (entry.data_file for entry in manifest_entries(table, version, newer_than)), place_of(table)
+    return [name_in(place, file.file_path) for file in found if _may_hold(table, file, wanted)]
 
 
 def bounds(table: Table, file: DataFile, column: str) -> tuple[int, int] | None:
@@ -139,9 +142,15 @@ def _later(after: Positions) -> pl.Expr:
 
 
 def read_rows(
-    paths: Sequence[Path], wanted: Wanted, columns: Sequence[str], dtypes: Mapping[str, pl.DataType] | None = None
+    place: FilePlace,
+    names: Sequence[str],
+    wanted: Wanted,
+    columns: Sequence[str],
+    dtypes: Mapping[str, pl.DataType] | None = None,
 ) -> pl.DataFrame | None:
     """Wanted rows of data files, in no particular order; None where there is no file.
+
+    Files of this machine are read by one scan; those of S3 a file each, a few side by side.
 
     Args:
         dtypes: what columns are cast to while they are read: cheaper than afterwards.
@@ -149,18 +158,28 @@ def read_rows(
     Raises:
         Corrupt: a file is missing or damaged.
     """
-    if not paths:
+    if not names:
         return None
+    if not place.is_remote:
+        return _scan(place, names, wanted, columns, dtypes or {})
+    with ThreadPoolExecutor(REMOTE_THREADS) as threads:
+        return pl.concat(threads.map(lambda name: _scan(place, [name], wanted, columns, dtypes or {}), names))
+
+
+def _scan(
+    place: FilePlace, names: Sequence[str], wanted: Wanted, columns: Sequence[str], dtypes: Mapping[str, pl.DataType]
+) -> pl.DataFrame:
     asked = APPENDED in columns or wanted.since_ms is not None or wanted.until_ms is not None
-    rows = pl.scan_parquet(
-        [str(path) for path in paths], glob=False, cache=False, schema=_file_schema() if asked else None,
-        missing_columns="insert", extra_columns="ignore",  # older files do not know when their entries were appended
-    )  # fmt: skip
-    kept = condition(wanted)
-    if kept is not None:
-        rows = rows.filter(kept)
     try:
-        casts = [pl.col(name).cast(kind) for name, kind in (dtypes or {}).items()]
+        sources: Any = [place.source(name) for name in names]
+        rows = pl.scan_parquet(
+            sources, glob=False, cache=False, schema=_file_schema() if asked else None,
+            missing_columns="insert", extra_columns="ignore",  # older files do not know when entries were appended
+        )  # fmt: skip
+        kept = condition(wanted)
+        if kept is not None:
+            rows = rows.filter(kept)
+        casts = [pl.col(name).cast(kind) for name, kind in dtypes.items()]
         return rows.select(columns).with_columns(casts).collect()
     except FileNotFoundError as error:
         raise Corrupt(

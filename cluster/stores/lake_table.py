@@ -20,6 +20,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
@@ -34,13 +35,16 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from cluster import batch
 from cluster.errors import Conflict, Corrupt, NotFound, Rejected, Unavailable
-from cluster.stores.files import disk_errors, make_folder
-from cluster.stores.lake_files import SCHEME, DurableFileIO
+from cluster.stores.files import disk_errors
+from cluster.stores.lake_files import PLACE, PlaceIO
 from cluster.stores.lake_positions import Positions, positions_of
 from cluster.stores.lake_scan import APPENDED
+from cluster.stores.places import FilePlace
 
 NAME = ("intelgraph", "events")
 POSITIONS = "intelgraph.positions"
+OWNER = "OWNER"
+"""A file of a place in S3: the uuid of the one table that lies there."""
 _OPEN_ATTEMPTS = 4
 _KEY = ("tenant", "case", "kind", "type", "id")
 _OWN: dict[str, PrimitiveType] = {
@@ -87,55 +91,82 @@ def _properties(keep_metadata: int) -> dict[str, str]:
     }
 
 
-def open_catalog(folder: Path) -> SqlCatalog:
-    """The lake's SQL catalog: one SQLite file beside the table. Several processes may open a new one at once.
+def open_catalog(place: FilePlace) -> SqlCatalog:
+    """The lake's SQL catalog: one SQLite file on this machine. Several processes may open a new one at once.
 
     Raises:
         Rejected: the folder's name cannot be part of a table location.
     """
-    if any(sign in str(folder) for sign in "?#%"):
-        raise Rejected(f"lake folder {folder}: take a name without '?', '#' and '%'")
+    if any(sign in str(place.local) for sign in "?#%"):
+        raise Rejected(f"lake folder {place.local}: take a name without '?', '#' and '%'")
     for _ in range(_OPEN_ATTEMPTS - 1):
         with suppress(OperationalError):  # the library looks for its tables, then makes them: another one was faster
-            return _catalog(folder)
-    return _catalog(folder)
+            return _catalog(place)
+    return _catalog(place)
 
 
-def _catalog(folder: Path) -> SqlCatalog:
-    implementation = f"{DurableFileIO.__module__}.{DurableFileIO.__name__}"
-    return SqlCatalog(
-        "lake",
-        **{
-            "uri": f"sqlite:///{folder / 'catalog.db'}",
-            "warehouse": f"{SCHEME}{folder}",
-            "py-io-impl": implementation,
-        },
-    )
+def _catalog(place: FilePlace) -> SqlCatalog:
+    properties: dict[str, Any] = {
+        "uri": f"sqlite:///{place.local / 'catalog.db'}",
+        "warehouse": place.uri,
+        "py-io-impl": f"{PlaceIO.__module__}.{PlaceIO.__name__}",
+        PLACE: place,
+    }
+    return SqlCatalog("lake", **properties)
 
 
-def load_table(catalog: SqlCatalog, folder: Path, *, create: bool, keep_metadata: int) -> Table:
+def load_table(catalog: SqlCatalog, place: FilePlace, *, create: bool, keep_metadata: int) -> Table:
     """The `events` table, created where it is missing. Safe to call twice.
 
     Raises:
         NotFound: it is missing and not to be created.
+        Rejected: the place in S3 holds another table than the catalog's, whose files would be taken for left-overs.
     """
     try:
-        return _with_times(catalog.load_table(NAME))
+        table = _with_times(catalog.load_table(NAME))
     except NoSuchTableError:
         if not create:
-            raise NotFound(f"there is no lake in {folder}: start the system once, or name another folder") from None
-    make_folder(folder / "events")
+            raise NotFound(
+                f"there is no lake in {place.local}: start the system once, or name another folder"
+            ) from None
+        table = _create_table(catalog, place, keep_metadata)
+    _claim(place, str(table.metadata.table_uuid))
+    return table
+
+
+def _create_table(catalog: SqlCatalog, place: FilePlace, keep_metadata: int) -> Table:
+    if place.is_remote and place.look(OWNER) is not None:
+        with suppress(NoSuchTableError):  # another one was faster
+            return catalog.load_table(NAME)
+        raise Rejected(
+            f"lake: {place.uri} holds a lake that catalog.db in {place.local} does not know. If it is this"
+            " installation's, restore that file; else choose another prefix"
+        )
     with suppress(IntegrityError):  # another one was faster
         catalog.create_namespace_if_not_exists(NAME[0])
     schema = _schema()
     order = SortOrder(*(SortField(schema.find_field(n).field_id, IdentityTransform()) for n in _KEY))
-    location, properties = f"{SCHEME}{folder / 'events'}", _properties(keep_metadata)
+    location, properties = f"{place.uri}/events", _properties(keep_metadata)
     try:
         return catalog.create_table(
             NAME, schema, location=location, partition_spec=_spec(schema), sort_order=order, properties=properties
         )
     except TableAlreadyExistsError:
         return catalog.load_table(NAME)
+
+
+def _claim(place: FilePlace, table: str) -> None:
+    """Says in a place in S3 whose it is, once."""
+    if not place.is_remote:
+        return
+    found = place.look(OWNER)
+    if found is None:
+        with suppress(Conflict):  # another one was faster
+            place.replace(OWNER, table.encode(), None)
+            return
+        found = place.look(OWNER)
+    if found is None or found.data.decode(errors="replace") != table:
+        raise Rejected(f"lake: {place.uri} holds the lake of another installation: choose another prefix")
 
 
 def _with_times(table: Table) -> Table:

@@ -158,3 +158,46 @@ def test_a_password_is_not_in_a_message(tmp_path: Path) -> None:
 def test_kafka_settings_that_cannot_work_are_refused(name: str, value: str, told: str) -> None:
     with pytest.raises(Rejected, match=re.escape(told)):
         load(None, {f"INTELGRAPH__LOG__KAFKA__{name}": value})
+
+
+S3 = {
+    "INTELGRAPH__LAKE__URI": "s3://bucket/some/prefix",
+    "INTELGRAPH__LAKE__KEY_ID": "intel",
+    "INTELGRAPH__LAKE__SECRET_KEY": "0123",
+}
+
+
+def test_a_place_in_s3_and_its_secret() -> None:
+    settings = load(None, S3)
+    assert (settings.lake.bucket, settings.lake.prefix) == ("bucket", "some/prefix")
+    assert settings.lake.secret_key.get_secret_value() == "0123"
+    assert "0123" not in f"{settings!r} {settings.model_dump_json()} {settings.model_dump()}"
+    assert Settings.model_validate(settings.model_dump(mode="json", context=WITH_SECRETS)) == settings
+    assert load(None, {**S3, "INTELGRAPH__LAKE__ENDPOINT": "http://127.0.0.1:7070"}).lake.endpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("URI", "s3://Bucket/x", "uri: give s3://bucket/prefix"),
+        ("URI", "s3://bucket/a/../b", "uri: give s3://bucket/prefix"),
+        ("URI", "s3://bucket/a/", "uri: give s3://bucket/prefix"),
+        ("URI", "https://bucket/a", "uri: give s3://bucket/prefix"),
+        ("SECRET_KEY", "", "needs key_id and secret_key"),
+        ("ENDPOINT", "http://s3.example.org", "http:// would show everything"),
+        ("ENDPOINT", "https://me:word@s3.example.org", "without user and password"),
+        ("ENDPOINT", "s3.example.org:9000", "give https://host:port"),
+    ],
+)
+def test_places_in_s3_that_cannot_work_are_refused(name: str, value: str, told: str) -> None:
+    with pytest.raises(Rejected, match=re.escape(told)) as raised:
+        load(None, {**S3, f"INTELGRAPH__LAKE__{name}": value})
+    assert "word" not in str(raised.value).replace("password", "")
+
+
+def test_no_file_holds_the_secret_of_s3(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("snapshots:\n  uri: s3://bucket/x\n  secret_key: 0123\n")
+    with pytest.raises(Rejected, match="INTELGRAPH__SNAPSHOTS__SECRET_KEY") as raised:
+        load(path, {})
+    assert "0123" not in str(raised.value)

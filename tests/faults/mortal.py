@@ -22,7 +22,7 @@ from typing import Any
 from pyiceberg.catalog.sql import SqlCatalog
 
 from cluster.config import LakeSettings
-from cluster.stores import lake_files
+from cluster.stores import lake_files, places
 from cluster.stores.files import Failpoint
 from cluster.stores.lake import Lake
 from workloads.snapshot.create import create_snapshot
@@ -30,9 +30,10 @@ from workloads.snapshot.create import create_snapshot
 _ROOT = Path(__file__).parents[2]
 _KEEPING = (
     (lake_files, "_write", "data.write"),
-    (lake_files, "_fsync", "data.fsync"),
-    (lake_files._DurableFile, "create", "metadata.write"),
-    (lake_files._DurableStream, "close", "metadata.fsync"),
+    (places._AsideFile, "publish", "data.rename"),
+    (places.LocalPlace, "sync", "data.sync"),
+    (lake_files._File, "create", "metadata.write"),
+    (places.LocalPlace, "write", "metadata.sync"),
     (SqlCatalog, "commit_table", "commit"),
     (Path, "unlink", "remove"),
 )

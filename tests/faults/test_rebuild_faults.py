@@ -23,7 +23,7 @@ from cluster.query.hot import list_cases, read_entity
 from cluster.query.ir import CasesQuery, EntityQuery
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.graph import Fence, StoredThing
-from cluster.stores.lake_files import local_path
+from cluster.stores.lake_files import name_in, place_of
 from cluster.stores.lake_scan import manifest_entries
 from serve_apps.api.problems import of_error
 from serve_apps.services import ControlDirectory
@@ -223,7 +223,8 @@ def test_refused_where_it_could_not_heal(server_root: Path) -> None:
         with stack.open_lake() as opened:
             version = opened._version(None)
             assert version is not None
-            file = next(local_path(entry.data_file.file_path) for entry in manifest_entries(opened._table, version))
+            place, entry = place_of(opened._table), next(manifest_entries(opened._table, version))
+            file = place.local / name_in(place, entry.data_file.file_path)
         file.rename(file.with_suffix(".away"))
         with pytest.raises(Corrupt, match="missing"):
             rebuild(stack, "shard-0", "tester")

@@ -183,8 +183,8 @@ def test_redis_wants_its_password(service: Find) -> None:
 
 def test_s3_keeps_objects(service: Find) -> None:
     server = service("s3")
-    host = server.address.removeprefix("http://")
-    options = {"endpoint_override": host, "scheme": "http", "region": server.details["region"]}
+    host, authority = server.address.removeprefix("https://"), server.details["ca"]
+    options = {"endpoint_override": host, "region": server.details["region"], "tls_ca_file_path": authority}
     store = S3FileSystem(
         access_key=server.details["user"], secret_key=server.details["password"], allow_bucket_creation=True, **options
     )

@@ -69,7 +69,7 @@ def test_the_library_does_not_retry_by_itself(lake: Lake, tmp_path: Path) -> Non
     at = lake.append(entries(0, 1, [people(0, 1)]), LOG)
     with Lake.open(tmp_path / "lake") as zombie:
         frame = lake_entries.entries_frame(entries(0, 2, [people(5, 2)]), 1, lambda tenant: "default")
-        files = lake_files.write_data_files(zombie._table.metadata, frame, None)
+        files = lake_files.write_data_files(zombie._table, frame, None)
         lake.append(entries(0, 2, [people(1, 1)]), at)
         from pyiceberg.exceptions import CommitFailedException
 

@@ -83,7 +83,7 @@ def test_files_of_a_commit_on_its_way_are_not_removed(lake: Lake, tmp_path: Path
 def test_left_over_files_are_removed_once_the_table_has_moved(lake: Lake) -> None:
     at = lake.append(entries(0, 1, [people(0, 1)]), LOG)
     frame = lake_entries.entries_frame(entries(0, 2, [people(5, 2)]), 1, lambda tenant: "default")
-    lake_files.write_data_files(lake._table.metadata, frame, lake.version())
+    lake_files.write_data_files(lake._table, frame, lake.version())
     assert len(data_files(lake)) == 2
     lake.maintain(0.0)
     lake.maintain(0.0)
