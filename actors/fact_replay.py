@@ -168,7 +168,7 @@ class _Reading:
 
     def __enter__(self) -> _Reading:
         try:
-            self._lake = Lake.open(self._stack.state_dir / "lake", create=False, settings=self._stack.settings.lake)
+            self._lake = self._stack.lake_address.open()
         except NotFound:
             return self
         self._pin = self._lake.pin(f"replay-{uuid.uuid4().hex[:16]}", time.time())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from actors.stack import Stack
 from cluster.errors import Corrupt, NotFound, Rejected
 from cluster.model import Kind
-from cluster.stores.lake import Lake, Wanted
+from cluster.stores.lake import Wanted
 from cluster.stores.log import EventLog
 
 
@@ -22,7 +22,7 @@ def check_reach(stack: Stack, log: EventLog, partitions: Sequence[int]) -> None:
         return
     why = f"log partition {min(trimmed)} begins at entry {trimmed[min(trimmed)] + 1}"
     try:
-        lake = Lake.open(stack.state_dir / "lake", create=False, settings=stack.settings.lake)
+        lake = stack.lake_address.open()
     except NotFound:
         raise Rejected(
             f"{why} and there is no lake that has what was before: emptied, the shard would stay so"

@@ -26,10 +26,11 @@ from cluster.errors import Rejected, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.falkor import FalkorClient
-from cluster.stores.lake import Lake
+from cluster.stores.lake import Lake, LakeAddress
 from cluster.stores.log import EventLog
 from cluster.stores.open_log import open_log
 from cluster.stores.open_shard import is_neo4j, open_client, open_shard
+from cluster.stores.places import FilePlace, open_place
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.shard import StoredShard
 from cluster.telemetry.logs import NODE_LOG, append_to
@@ -81,6 +82,16 @@ class Stack:
     def open_lake(self) -> Lake:
         """The lake; created where there is none."""
         return Lake.open(self.state_dir / "lake", settings=self.settings.lake)
+
+    @property
+    def snapshots(self) -> FilePlace:
+        """Where snapshots lie."""
+        return open_place(self.settings.snapshots, self.state_dir / "snapshots")
+
+    @property
+    def lake_address(self) -> LakeAddress:
+        """Where the lake is, for whoever opens it only if it is there."""
+        return LakeAddress(self.state_dir / "lake", self.settings.lake)
 
     def current_map(self) -> ShardMap:
         """The shard map.

@@ -18,7 +18,7 @@ from actors.push import ALL_SOURCES, Push, PushAnswer
 from actors.stack import Stack
 from actors.supervisor import NAMESPACE
 from cluster.config import Settings
-from cluster.errors import IntelGraphError, NotFound, Rejected
+from cluster.errors import IntelGraphError, Rejected
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
 from cluster.query.lane import Reader
@@ -126,9 +126,8 @@ class Catalogs:
         """Newest first; only those that hold the tenant, with its counts."""
         from workloads.snapshot.read import list_snapshots
 
-        folder = self._stack.state_dir / "snapshots"
         found: list[Json] = []
-        for manifest in list_snapshots(folder) if folder.is_dir() else []:
+        for manifest in list_snapshots(self._stack.snapshots):
             mine = next((t for t in manifest.tenants if t.tenant == tenant), None)
             if mine is not None:
                 counts = {"entities": mine.vertices, "relationships": mine.edges, "claims": mine.claims}
@@ -261,8 +260,9 @@ class ActorMetrics:
         from workloads.snapshot.read import open_snapshot
 
         try:
-            latest = open_snapshot(self._stack.state_dir / "snapshots")
-        except (NotFound, IntelGraphError):
+            with open_snapshot(self._stack.snapshots) as latest:
+                pass
+        except IntelGraphError:
             return
         taken = datetime.fromisoformat(latest.manifest.as_of.time).timestamp()
         metrics.SNAPSHOT_AGE_SECONDS.labels("local").set(max(0.0, time.time() - taken))

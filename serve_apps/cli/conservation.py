@@ -224,9 +224,7 @@ def _in_lake(lake: Lake, partition: int) -> tuple[int, int]:
 
 
 def _lake(session: Session) -> Lake | None:
-    from cluster.stores.lake import Lake
-
     try:
-        return Lake.open(session.state_dir / "lake", create=False, settings=session.settings.lake)
+        return session.stack.lake_address.open()
     except NotFound:
         return None

@@ -92,7 +92,6 @@ def refresh(
     from overlays.refresh import Surroundings
     from overlays.refresh import refresh as refresh_overlay
     from overlays.registry import find, near
-    from serve_apps.cli import snapshots
     from workloads.overlay.backends import choose_backend
     from workloads.overlay.snapshot_input import SnapshotInput
     from workloads.snapshot.read import open_snapshot
@@ -100,7 +99,7 @@ def refresh(
     overlay, log = near(name, seeds) if seeds else find(name), session.log
     around = Surroundings(session.control.runs, log.append, log.identity.partitions, folder(session), session.settings)
     backend = choose_backend(session.settings.overlays.backend)
-    with open_snapshot(snapshots.folder(session), snapshot) as opened:
+    with open_snapshot(session.stack.snapshots, snapshot) as opened:
         return refresh_overlay(overlay, SnapshotInput(opened, tenant), backend, around, override)
 
 

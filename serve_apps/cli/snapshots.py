@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from workloads.snapshot.layout import Manifest
     from workloads.snapshot.verify import Verified
 
-FOLDER = "snapshots"
 Which = Annotated[str, typer.Argument(help="A snapshot's id.")]
 _SHOWN_CHANGES = 50
 
@@ -31,11 +29,6 @@ def register(app: typer.Typer) -> None:
     verb(snapshot, "list")(list_all)
     verb(snapshot, "verify")(verify)
     verb(snapshot, "diff")(diff)
-
-
-def folder(session: Session) -> Path:
-    """Where snapshots lie."""
-    return session.state_dir / FOLDER
 
 
 def create(
@@ -55,7 +48,7 @@ def create(
     if keep is not None:
         from workloads.snapshot.prune import prune
 
-        removed = prune(folder(session), keep).removed
+        removed = prune(session.stack.snapshots, keep).removed
     seconds = time.monotonic() - began
     session.output.result({**summary(manifest), "seconds": round(seconds, 3), "removed": removed})
     session.output.facts({**summary(manifest), "seconds": seconds, "removed": ", ".join(removed) or None})
@@ -68,7 +61,7 @@ def take(session: Session, timeout_s: float) -> Manifest:
 
     ends = session.log.ends()
     call("lake-appender", "flush")
-    return take_snapshot(session.state_dir / "lake", folder(session), ends, timeout_s=timeout_s)
+    return take_snapshot(session.stack.lake_address, session.stack.snapshots, ends, timeout_s=timeout_s)
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
@@ -85,8 +78,7 @@ def list_all(session: Session) -> None:
     """List all whole snapshots, oldest first."""
     from workloads.snapshot.read import list_snapshots
 
-    where = folder(session)
-    found = [summary(manifest) for manifest in list_snapshots(where)] if where.is_dir() else []
+    found = [summary(manifest) for manifest in list_snapshots(session.stack.snapshots)]
     session.output.result({"snapshots": found})
     columns = ("snapshot", "asOf", "entities", "relationships", "claims", "tenants")
     session.output.table("snapshots", columns, [[row[name] for name in columns] for row in found])
@@ -117,7 +109,7 @@ def verified(session: Session, which: str, deep: bool) -> tuple[Verified, float]
     from workloads.snapshot.verify import verify as look
 
     began = time.monotonic()
-    with session.output.waiting("verifying"), open_snapshot(folder(session), which) as snapshot:
+    with session.output.waiting("verifying"), open_snapshot(session.stack.snapshots, which) as snapshot:
         return look(snapshot, deep=deep), time.monotonic() - began
 
 
@@ -126,7 +118,7 @@ def diff(session: Session, before: Which, after: Which) -> None:
     from workloads.snapshot.diff import diff as compare
     from workloads.snapshot.read import open_snapshot
 
-    where = folder(session)
+    where = session.stack.snapshots
     with session.output.waiting("comparing"), open_snapshot(where, before) as old, open_snapshot(where, after) as new:
         found = compare(old, new)
     session.output.result({**asdict(found), "counts": found.counts()})

@@ -89,7 +89,10 @@ def _storage(session: Session) -> Row:
     except IntelGraphError:
         ends, log_bytes = {}, None
     lake = session.control.positions.of("lake")
-    snapshot = latest_snapshot(session)
+    try:
+        snapshot = latest_snapshot(session)
+    except IntelGraphError:
+        snapshot = {"id": "no answer", "as_of": None, "age_s": None}
     return {
         "log_bytes": log_bytes, "log_entries": sum(ends.values()), "lake_entries": sum(lake.values()),
         "lake_lag_entries": sum(max(0, end - lake.get(p, 0)) for p, end in ends.items()),
@@ -102,10 +105,10 @@ def latest_snapshot(session: Session) -> Row | None:
     """The current snapshot's id, asOf and age in seconds; None where there is none."""
     from workloads.snapshot.read import open_snapshot, read_pointer
 
-    folder = session.state_dir / "snapshots"
-    if not folder.is_dir() or read_pointer(folder) is None:
+    place = session.stack.snapshots
+    if read_pointer(place) is None:
         return None
-    with open_snapshot(folder) as snapshot:
+    with open_snapshot(place) as snapshot:
         as_of = snapshot.manifest.as_of.time
     age_s = time.time() - datetime.fromisoformat(as_of).timestamp()
     return {"id": snapshot.id, "as_of": as_of, "age_s": round(max(0.0, age_s), 1)}

@@ -125,7 +125,7 @@ def test_lake_and_snapshots_on_full_disks(server_root: Path, small_disk: Disk, s
         wait_until(lambda: lake.state == "running")
         half = random.Random(seed).randrange(len(records) // 4, len(records) // 2)
         histories = [Producer(system, records[:half]).send()]
-        first = take_snapshot(root / "lake", snapshots, system.ends())
+        first = take_snapshot(system.stack.lake_address, snapshots, system.ends())
         for filler in fillers:
             fill(filler)
         histories.append(Producer(system, records[half:]).send())
@@ -135,12 +135,12 @@ def test_lake_and_snapshots_on_full_disks(server_root: Path, small_disk: Disk, s
         fillers[0].unlink()
         wait_until(lambda: lake.records == len(records), message="the lake has everything")
         with pytest.raises(Unavailable, match="Free space"):
-            take_snapshot(root / "lake", snapshots, system.ends())
+            take_snapshot(system.stack.lake_address, snapshots, system.ends())
         with open_snapshot(snapshots) as snapshot:
             assert snapshot.id == first.id
             assert verify(snapshot).is_whole
         fillers[1].unlink()
-        second = take_snapshot(root / "lake", snapshots, system.ends())
+        second = take_snapshot(system.stack.lake_address, snapshots, system.ends())
         fold = check(system, *histories)
         with open_snapshot(snapshots) as snapshot:
             assert (snapshot.id, snapshot.manifest.parent) == (second.id, first.id)

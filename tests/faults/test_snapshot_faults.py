@@ -153,7 +153,7 @@ class Turns:
 def damaged(folder: Path, rnd: random.Random) -> None:
     """One byte of the newest snapshot is another: it is found, whichever it is."""
     with open_snapshot(folder) as snapshot:
-        files = sorted(path for path in snapshot.folder.rglob("*") if path.is_file() and path.stat().st_size)
+        files = sorted(path for path in snapshot.place.local.rglob("*") if path.is_file() and path.stat().st_size)
     for path in rnd.sample(files, min(5, len(files))):
         whole = path.read_bytes()
         at = rnd.randrange(len(whole))

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.stores.places import FilePlace
 from workloads.kernels.csr import Ints
 
 Key = tuple[str, str]
@@ -21,10 +22,15 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ColumnFiles:
-    """One long array: a column of Parquet files, one after the other. Rows may be divided among files as one likes."""
+    """One long array: a column of Parquet files, one after the other. Rows may be divided among files as one likes.
+
+    Args:
+        files: paths, or names in `place`.
+    """
 
     column: str
     files: tuple[str, ...]
+    place: FilePlace | None = None
 
 
 @dataclass(frozen=True, slots=True)

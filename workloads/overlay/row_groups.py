@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cluster.errors import Corrupt
+from cluster.stores.places import FilePlace
 from workloads.overlay.input import ColumnFiles
 
 FILES_PER_BLOCK = 64
@@ -37,10 +38,11 @@ class RowGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlannedColumn:
-    """An array that lies in row groups, in order."""
+    """An array that lies in row groups, in order. `place`: as in `ColumnFiles`."""
 
     column: str
     groups: tuple[RowGroup, ...]
+    place: FilePlace | None = None
 
     @property
     def rows(self) -> int:
@@ -58,14 +60,14 @@ def plan(columns: Sequence[ColumnFiles]) -> list[PlannedColumn]:
 
     items = [{"column": at, "path": path} for at, column in enumerate(columns) for path in column.files]
     if not items:
-        return [PlannedColumn(column.column, ()) for column in columns]
+        return [PlannedColumn(column.column, (), column.place) for column in columns]
     blocks = -(-len(items) // FILES_PER_BLOCK)
-    wanted = [column.column for column in columns]
+    wanted = [(column.place, column.column) for column in columns]
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # it tells every step of a plan of milliseconds
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that it shows no progress
     dataset: Any = ray.data.from_items(items, override_num_blocks=blocks)
     dataset.context.enable_progress_bars = False
-    found = dataset.map_batches(_footers, batch_size=None, batch_format="pyarrow", fn_kwargs={"names": wanted})
+    found = dataset.map_batches(_footers, batch_size=None, batch_format="pyarrow", fn_kwargs={"wanted": wanted})
     by_path: dict[tuple[int, str], list[int]] = {}
     for row in found.take_all():
         if row["problem"]:
@@ -78,7 +80,7 @@ def plan_here(columns: Sequence[ColumnFiles]) -> list[PlannedColumn]:
     """`plan` in this process, for graphs of a few files and for readers without a cluster."""
     planned = []
     for at, column in enumerate(columns):
-        rows = {(at, path): _rows_of(path, column.column) for path in column.files}
+        rows = {(at, path): _rows_of(column.place, path, column.column) for path in column.files}
         planned.append(_in_order(at, column, rows))
     return planned
 
@@ -93,7 +95,7 @@ def read_rows(column: PlannedColumn, first: int, last: int) -> NDArray[Any]:
         raise Corrupt(f"{column.column}: rows {first} to {last} of {column.rows}; verify the snapshot")
     pieces: list[NDArray[Any]] = []
     for path, groups in _by_file([g for g in column.groups if g.first < last and g.first + g.rows > first]):
-        values = _read(path, column.column, [part.group for part in groups])
+        values = _read(column.place, path, column.column, [part.group for part in groups])
         start = groups[0].first
         pieces.append(values[max(0, first - start) : last - start])
     if len(pieces) == 1:
@@ -110,9 +112,13 @@ def _by_file(groups: Sequence[RowGroup]) -> list[tuple[str, list[RowGroup]]]:
     return files
 
 
-def _read(path: str, column: str, indexes: list[int]) -> NDArray[Any]:
+def _ranges(place: FilePlace | None, path: str) -> str | Path | BinaryIO:
+    return path if place is None else place.ranges(path)
+
+
+def _read(place: FilePlace | None, path: str, column: str, indexes: list[int]) -> NDArray[Any]:
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(_ranges(place, path), memory_map=True) as file:
             values = file.read_row_groups(indexes, columns=[column], use_threads=False).column(0)
     except (OSError, pa.ArrowInvalid) as error:
         raise Corrupt(f"{Path(path).name}: {error}; verify the snapshot and take a new one") from error
@@ -122,13 +128,13 @@ def _read(path: str, column: str, indexes: list[int]) -> NDArray[Any]:
     return found
 
 
-def _footers(batch: pa.Table, names: list[str]) -> pa.Table:
+def _footers(batch: pa.Table, wanted: list[tuple[FilePlace | None, str]]) -> pa.Table:
     """One row a file: rows of its row groups, or what is wrong with it."""
     rows: list[list[int]] = []
     problems: list[str] = []
     for at, path in zip(batch["column"].to_pylist(), batch["path"].to_pylist(), strict=True):
         try:
-            rows.append(_rows_of(path, names[at]))
+            rows.append(_rows_of(wanted[at][0], path, wanted[at][1]))
             problems.append("")
         except Corrupt as error:
             rows.append([])
@@ -137,9 +143,9 @@ def _footers(batch: pa.Table, names: list[str]) -> pa.Table:
     return pa.table({"column": batch["column"], "path": batch["path"], **columns})
 
 
-def _rows_of(path: str, column: str) -> list[int]:
+def _rows_of(place: FilePlace | None, path: str, column: str) -> list[int]:
     try:
-        footer = pq.read_metadata(path)
+        footer = pq.read_metadata(_ranges(place, path))
     except (OSError, pa.ArrowInvalid) as error:
         raise Corrupt(f"{Path(path).name}: {error}; verify the snapshot and take a new one") from error
     if column not in footer.schema.to_arrow_schema().names:
@@ -154,4 +160,4 @@ def _in_order(at: int, column: ColumnFiles, rows: dict[tuple[int, str], list[int
         for index, count in enumerate(rows[(at, path)]):
             groups.append(RowGroup(path, index, first, count))
             first += count
-    return PlannedColumn(column.column, tuple(groups))
+    return PlannedColumn(column.column, tuple(groups), column.place)

@@ -39,8 +39,8 @@ class SnapshotInput:
         if not self._there:
             return GraphFiles(0, 0, ColumnFiles("offset", ()), ColumnFiles("src", ()))
         share = self._snapshot.tenant(self.tenant)
-        offsets = ColumnFiles("offset", self._files("joined_csc_offsets"))
-        neighbours = ColumnFiles("src", self._files("joined_csc") if share.joined_edges else ())
+        offsets = self._column("joined_csc_offsets", "offset")
+        neighbours = self._column("joined_csc", "src") if share.joined_edges else ColumnFiles("src", ())
         return GraphFiles(share.joined_vertices, share.joined_edges, offsets, neighbours)
 
     def keys(self, vertices: Ints) -> list[Key]:
@@ -71,5 +71,6 @@ class SnapshotInput:
     def _names(self) -> pl.DataFrame:
         return self._snapshot.tenant_vertices(self.tenant, ["type", "id"]) if self._there else _NOBODY
 
-    def _files(self, dataset: str) -> tuple[str, ...]:
-        return tuple(str(path) for path in self._snapshot.parts(dataset, self.tenant))
+    def _column(self, dataset: str, column: str) -> ColumnFiles:
+        names = tuple(file.name for file in self._snapshot.parts(dataset, self.tenant))
+        return ColumnFiles(column, names, self._snapshot.place)

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import math
 import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from cluster.errors import Conflict
+from cluster.errors import Conflict, OutcomeUnknown, Unavailable
 from cluster.model import Kind
-from cluster.stores.files import Failpoint, FolderLock, disk_errors, make_folder, no_failpoint, write_whole
-from cluster.stores.lake import Lake, Positions, Wanted
+from cluster.stores.files import Failpoint, FolderLock, disk_errors, make_folder, no_failpoint
+from cluster.stores.lake import Lake, LakeAddress, Positions, Wanted
+from cluster.stores.places import FilePlace, StoredFile, lock_in, place_at
 from workloads.snapshot import publish
 from workloads.snapshot.fold import COLUMNS, Rules, floors_frame, fold_rules, priorities_frame
 from workloads.snapshot.graph import Base, Share, bases
@@ -74,9 +75,14 @@ def run_threads(step: Callable[[Task], Result], tasks: Sequence[Task]) -> list[R
 
 @dataclass(frozen=True)
 class Plan:
-    """What one snapshot is made from."""
+    """What one snapshot is made from.
 
-    root: Path
+    Args:
+        root: the new snapshot's place. lake: opens the lake anew, in whatever process.
+    """
+
+    lake: LakeAddress
+    root: FilePlace
     id: str
     sequence: int
     previous: Snapshot | None
@@ -90,7 +96,7 @@ class Plan:
 
 def create_snapshot(
     lake: Lake,
-    folder: Path,
+    where: FilePlace | Path,
     now_s: float,
     *,
     run: Runner = run_here,
@@ -102,7 +108,7 @@ def create_snapshot(
     Wait for the lake to reach the log's ends first (`job.wait_for_lake`), where the newest facts matter. Blocks.
 
     Args:
-        folder: where snapshots lie; created where missing.
+        where: the place, or the folder, of all snapshots; created where missing.
         run: runs the steps where there are several units; the steps of one alone run in this process.
         now_s: seconds since 1970, for `asOf`; orders nothing.
 
@@ -111,25 +117,29 @@ def create_snapshot(
 
     Raises:
         Conflict: another snapshot was published meanwhile; this one is removed.
-        Unavailable: the disk is full; what was written is removed, the old snapshot stays.
+        Unavailable: the disk is full, or S3 does not answer; what was written is removed, the old snapshot stays.
+        OutcomeUnknown: S3 gave no answer to the very last step. The new snapshot stays, and is the latest one or not.
         Corrupt: the previous snapshot or the lake is damaged, or they are not of the same log.
     """
-    with disk_errors("snapshot", folder):
-        make_folder(folder)
-        pointer = read_pointer(folder)
+    home = place_at(where)
+    with disk_errors("snapshot", home.local):
+        make_folder(home.local)
+        pointer = read_pointer(home)
         sequence = (pointer.sequence if pointer else 0) + 1
         name = f"{sequence:08d}-{secrets.token_hex(4)}"
-        root = folder / name
-        make_folder(root)
-    lock = FolderLock(root / LOCK)
+        make_folder(home.local / name)
+    lock = lock_in(home, f"{name}/{LOCK}")
     previous = None
     try:
         if not lock.acquire(shared=False):
-            raise Conflict(f"snapshot: {root.name} is being removed; try again")
-        previous = open_snapshot(folder, pointer.id) if pointer else None
-        return _pinned(lake, root, sequence, previous, lock, (now_s, run, unit_rows, failpoint))
+            raise Conflict(f"snapshot: {name} is being removed; try again")
+        previous = open_snapshot(home, pointer.id) if pointer else None
+        return _pinned(lake, home, name, sequence, previous, lock, (now_s, run, unit_rows, failpoint))
+    except OutcomeUnknown:
+        raise
     except Exception:
-        shutil.rmtree(root, ignore_errors=True)
+        with suppress(Unavailable):  # what S3 does not let go is left to `prune`
+            home.within(name).remove_all()
         raise
     finally:
         lock.release()
@@ -138,10 +148,17 @@ def create_snapshot(
 
 
 def _pinned(
-    lake: Lake, root: Path, sequence: int, previous: Snapshot | None, lock: FolderLock, how: tuple[Any, ...]
+    lake: Lake,
+    home: FilePlace,
+    name: str,
+    sequence: int,
+    previous: Snapshot | None,
+    lock: FolderLock,
+    how: tuple[Any, ...],
 ) -> Manifest:
     now_s, run, unit_rows, failpoint = how
-    pin = lake.pin(f"snapshot-{root.name}", now_s)
+    root = home.within(name)
+    pin = lake.pin(f"snapshot-{name}", now_s)
     try:
         positions = lake.positions(pin.version) if pin.version is not None else Positions()
         if previous and not positions.covers(previous.manifest.positions):
@@ -152,15 +169,26 @@ def _pinned(
         table_sequence = lake.sequence(pin.version) if pin.version is not None else 0
         rules = _rules(lake, pin.version, previous)
         plan = Plan(
-            root, root.name, sequence, previous, positions, pin.version, table_sequence, rules, now_s, failpoint
+            lake.address,
+            root,
+            name,
+            sequence,
+            previous,
+            positions,
+            pin.version,
+            table_sequence,
+            rules,
+            now_s,
+            failpoint,
         )
-        manifest = _build(lake.folder, plan, run, unit_rows)
-        with disk_errors("snapshot", root):
-            write_whole(root / MANIFEST, encode_manifest(manifest), failpoint, "manifest")
+        manifest = _build(plan, run, unit_rows)
+        with disk_errors("snapshot", root.local):
+            root.write(MANIFEST, encode_manifest(manifest), failpoint, "manifest")
             lock.share()
-            publish.advance(root.parent, manifest, failpoint)
+            publish.advance(home, manifest, failpoint)
     finally:
-        lake.unpin(pin)
+        with suppress(Unavailable):  # a pin ends by itself; that it stays is not what the caller has to know
+            lake.unpin(pin)
     return manifest
 
 
@@ -175,11 +203,11 @@ def _rules(lake: Lake, version: int | None, previous: Snapshot | None) -> Rules:
     return fold_rules(floors_frame(floors), priorities_frame(priorities), ours)
 
 
-def _build(lake_folder: Path, plan: Plan, run: Runner, unit_rows: int) -> Manifest:
+def _build(plan: Plan, run: Runner, unit_rows: int) -> Manifest:
     ranges = _ranges(plan, unit_rows)
     alone = len(ranges) == 1  # the whole of it fits here: no other process has to read again what this one has
     run, beside = (run_here, run_threads) if alone else (run, run_threads if run is run_here else run)
-    units = run(fold_unit, [_fold_task(lake_folder, plan, slots, alone) for slots in ranges])
+    units = run(fold_unit, [_fold_task(plan, slots, alone) for slots in ranges])
     at = bases([unit.shares for unit in units])
     blocks = run(graph_unit, [_graph_task(plan, unit, base) for unit, base in zip(units, at, strict=True)])
     written = [found for block in blocks for found in block]
@@ -200,10 +228,10 @@ def _ranges(plan: Plan, unit_rows: int) -> list[tuple[int, int]]:
     return [(SLOTS * i // units, SLOTS * (i + 1) // units - 1) for i in range(units)]
 
 
-def _fold_task(lake_folder: Path, plan: Plan, slots: tuple[int, int], keep_visible: bool) -> FoldTask:
+def _fold_task(plan: Plan, slots: tuple[int, int], keep_visible: bool) -> FoldTask:
     previous = plan.previous
     return FoldTask(
-        lake_folder=lake_folder,
+        lake=plan.lake,
         root=plan.root,
         slots=slots,
         version=plan.version,
@@ -217,7 +245,7 @@ def _fold_task(lake_folder: Path, plan: Plan, slots: tuple[int, int], keep_visib
 
 
 def _graph_task(plan: Plan, unit: Unit, base: dict[str, Base]) -> GraphTask:
-    registers = tuple(plan.root / written.part.path for written in unit.registers)
+    registers = tuple(StoredFile(plan.root, written.part.path) for written in unit.registers)
     return GraphTask(plan.root, registers, plan.rules.priorities, base, unit.visible, plan.failpoint)
 
 
@@ -225,10 +253,10 @@ def _join_task(plan: Plan, tenant: str, at: list[dict[str, Base]], written: list
     digest = tenant_digest(tenant)
     first = next(base[tenant].vertex for base in at if tenant in base)
 
-    def paths(name: str) -> tuple[Path, ...]:
-        return tuple(plan.root / w.part.path for w in written if w.dataset == name and w.tenant == digest)
+    def files(name: str) -> tuple[StoredFile, ...]:
+        return tuple(StoredFile(plan.root, w.part.path) for w in written if w.dataset == name and w.tenant == digest)
 
-    return JoinTask(plan.root, digest, first, paths("vertices"), paths("edges"), plan.failpoint)
+    return JoinTask(plan.root, digest, first, files("vertices"), files("edges"), plan.failpoint)
 
 
 def _write_rules(plan: Plan) -> list[Written]:

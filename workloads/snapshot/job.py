@@ -10,7 +10,8 @@ from typing import TypeVar
 import ray
 
 from cluster.errors import Unavailable
-from cluster.stores.lake import Lake
+from cluster.stores.lake import Lake, LakeAddress
+from cluster.stores.places import FilePlace
 from workloads.snapshot.create import UNIT_ROWS, create_snapshot, run_here
 from workloads.snapshot.layout import Manifest
 
@@ -51,7 +52,12 @@ def wait_for_lake(lake: Lake, ends: Mapping[int, int], timeout_s: float) -> None
 
 
 def take_snapshot(
-    lake_folder: Path, folder: Path, ends: Mapping[int, int], *, timeout_s: float = 60.0, unit_rows: int = UNIT_ROWS
+    lake: LakeAddress,
+    where: FilePlace | Path,
+    ends: Mapping[int, int],
+    *,
+    timeout_s: float = 60.0,
+    unit_rows: int = UNIT_ROWS,
 ) -> Manifest:
     """Waits for the lake, then takes a snapshot: on the Ray cluster where one is joined, else in this process.
 
@@ -61,6 +67,6 @@ def take_snapshot(
     Raises: as `wait_for_lake` and `create_snapshot`.
     """
     run = run_on_ray if ray.is_initialized() else run_here
-    with Lake.open(lake_folder, create=False) as lake:
-        wait_for_lake(lake, ends, timeout_s)
-        return create_snapshot(lake, folder, time.time(), run=run, unit_rows=unit_rows)
+    with lake.open() as opened:
+        wait_for_lake(opened, ends, timeout_s)
+        return create_snapshot(opened, where, time.time(), run=run, unit_rows=unit_rows)

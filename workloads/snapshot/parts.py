@@ -1,4 +1,4 @@
-"""Writing datasets: Parquet files with explicit schemas, aside, fsynced, named by their content, hashed by slot."""
+"""Writing datasets: Parquet files with explicit schemas, aside, durable, named by their content, hashed by slot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from cluster.stores.files import Failpoint, HashingFile, aside_of, disk_errors, fsync_folder, make_folder, no_failpoint
+from cluster.stores.files import Failpoint, disk_errors, no_failpoint
+from cluster.stores.places import FilePlace, NewFile, place_at
 from workloads.snapshot.digest import SlotDigests
 from workloads.snapshot.layout import CODED, SCHEMAS, SLOT_BUCKETS, SLOTS, Part, Slot
 
@@ -65,8 +66,10 @@ def numbers(name: str, values: NDArray[np.int64]) -> pl.DataFrame:
     return pl.DataFrame({name: values})
 
 
-def write_parts(root: Path, outputs: Iterable[Output], failpoint: Failpoint = no_failpoint) -> list[Written]:
-    """Writes outputs to files under `root`, the snapshot's folder, all durable when this returns.
+def write_parts(
+    root: FilePlace | Path, outputs: Iterable[Output], failpoint: Failpoint = no_failpoint
+) -> list[Written]:
+    """Writes outputs to files of `root`, the snapshot's place, all durable when this returns.
 
     Outputs that are made while they are asked for are made beside the writing of those before.
 
@@ -75,13 +78,13 @@ def write_parts(root: Path, outputs: Iterable[Output], failpoint: Failpoint = no
         call twice.
 
     Raises:
-        Unavailable: the disk is full.
+        Unavailable: the disk is full, or S3 does not answer.
     """
-    with disk_errors("snapshot", root), ThreadPoolExecutor(WRITE_THREADS) as threads:
+    place = place_at(root)
+    with disk_errors("snapshot", place.local), ThreadPoolExecutor(WRITE_THREADS) as threads:
         pieces = (piece for output in outputs for piece in _pieces(output))
-        written = list(threads.map(lambda piece: _write(root, piece, failpoint), pieces))
-        for folder in {(root / one.part.path).parent for one in written}:
-            fsync_folder(folder)
+        written = list(threads.map(lambda piece: _write(place, piece, failpoint), pieces))
+        place.sync(one.part.path for one in written)
         return written
 
 
@@ -99,23 +102,16 @@ def _pieces(output: Output) -> Iterator[Output]:
         yield output._replace(rows=output.rows.slice(first, rows), rows_by_slot=slots)
 
 
-def _write(root: Path, output: Output, failpoint: Failpoint) -> Written:
-    folder = root / "tenants" / output.tenant if output.tenant else root / "state"
-    make_folder(folder)
-    aside = aside_of(folder / output.dataset)
+def _write(place: FilePlace, output: Output, failpoint: Failpoint) -> Written:
+    folder = f"tenants/{output.tenant}" if output.tenant else "state"
     failpoint(f"{output.dataset}.write")
-    try:
-        with HashingFile(aside, blake3()) as file:
-            slots = _write_rows(output, file)
-            size, digest = file.bytes_written, file.seal()
+    with place.create(f"{folder}/{output.dataset}", blake3()) as file:
+        slots = _write_rows(output, file)
+        size, digest = file.bytes_written, file.seal()
         failpoint(f"{output.dataset}.rename")
-        path = folder / f"{output.dataset}-{digest[:32]}.parquet"
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    part = Part(str(path.relative_to(root)), size, digest, len(output.rows), slots)
-    return Written(output.dataset, output.tenant, part)
+        name = f"{folder}/{output.dataset}-{digest[:32]}.parquet"
+        file.publish(name)
+    return Written(output.dataset, output.tenant, Part(name, size, digest, len(output.rows), slots))
 
 
 def arrow(rows: pl.DataFrame, schema: pa.Schema) -> pa.Table:
@@ -143,7 +139,7 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def _write_rows(output: Output, file: HashingFile) -> tuple[Slot, ...]:
+def _write_rows(output: Output, file: NewFile) -> tuple[Slot, ...]:
     """Writes rows a group at a time, each hashed while it is at hand, and returns the slots' digests."""
     schema = SCHEMAS[output.dataset]
     text = any(not pa.types.is_integer(field.type) for field in schema)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import Corrupt, NotFound, Unavailable
 from cluster.stores.files import FolderLock
+from cluster.stores.places import FilePlace, Seen, StoredFile, lock_in, place_at
 from workloads.snapshot.fold import Rules, fold_rules
 from workloads.snapshot.layout import (
     LATEST,
@@ -71,8 +72,9 @@ class TenantGraph(NamedTuple):
 class Snapshot:
     """One whole snapshot, open for reading. Safe for several threads; a process opens its own."""
 
-    def __init__(self, folder: Path, manifest: Manifest, lock: FolderLock) -> None:
-        self.folder = folder
+    def __init__(self, home: FilePlace, manifest: Manifest, lock: FolderLock) -> None:
+        """`home`: where all snapshots lie."""
+        self.home, self.place = home, home.within(manifest.id)
         self.manifest = manifest
         self._lock = lock
 
@@ -106,10 +108,10 @@ class Snapshot:
             raise NotFound(f"snapshot {self.id} holds nothing of that tenant")
         return found
 
-    def parts(self, dataset: str, tenant: str = "") -> list[Path]:
+    def parts(self, dataset: str, tenant: str = "") -> list[StoredFile]:
         """Files of a dataset, in the order of its rows: what a distributed reader divides among its workers."""
         found = self.manifest.dataset(dataset, tenant_digest(tenant) if tenant else "")
-        return [self.folder / part.path for part in found.parts]
+        return [StoredFile(self.place, part.path) for part in found.parts]
 
     def frame(self, dataset: str, tenant: str = "", columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A dataset, whole, in its order.
@@ -125,7 +127,7 @@ class Snapshot:
             self.tenant(tenant)
         schema = SCHEMAS[dataset]
         names = list(columns or schema.names)
-        frames = [read_part(path, names) for path in self.parts(dataset, tenant)]
+        frames = [read_part(file, names) for file in self.parts(dataset, tenant)]
         if not frames:
             return pl.DataFrame(pl.from_arrow(schema.empty_table())).select(names)
         return pl.concat(frames)
@@ -133,8 +135,7 @@ class Snapshot:
     def array(self, dataset: str, tenant: str, column: str) -> Ints:
         """One integer column of a dataset: int64."""
         self.tenant(tenant)
-        paths = self.parts(dataset, tenant)
-        return _integers(paths, column)
+        return _integers(self.parts(dataset, tenant), column)
 
     def vertices(self, tenant: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A tenant's visible entities by id."""
@@ -180,7 +181,7 @@ class Snapshot:
         if buckets is None:
             return self.frame("registers")
         wanted = pl.col("bucket").is_between(*buckets)
-        found = [read_part(path, None).filter(wanted) for path in self.parts("registers")]
+        found = [read_part(file, None).filter(wanted) for file in self.parts("registers")]
         return pl.concat(found) if found else self.frame("registers")
 
     def rules(self) -> Rules:
@@ -188,23 +189,28 @@ class Snapshot:
         return fold_rules(self.frame("floors"), self.frame("priorities"))
 
 
-def read_part(path: Path, columns: list[str] | None) -> pl.DataFrame:
+def read_part(file: StoredFile, columns: list[str] | None) -> pl.DataFrame:
     """One file of a snapshot.
 
     Raises:
         Corrupt: it is missing or damaged.
+        Unavailable: S3 does not answer.
     """
     try:
-        return pl.read_parquet(path, columns=columns, glob=False)
+        return pl.read_parquet(file.place.source(file.name), columns=columns, glob=False)
     except FileNotFoundError as error:
-        raise Corrupt(f"{path.name} is missing from the snapshot; verify it and use another") from error
+        raise Corrupt(f"{_last(file.name)} is missing from the snapshot; verify it and use another") from error
     except pl.exceptions.PolarsError as error:
-        raise Corrupt(f"{path.name} is damaged ({error}); verify the snapshot and use another") from error
+        raise Corrupt(f"{_last(file.name)} is damaged ({error}); verify the snapshot and use another") from error
 
 
-def _integers(paths: list[Path], column: str) -> Ints:
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _integers(files: list[StoredFile], column: str) -> Ints:
     try:
-        columns = [pq.read_table(path, columns=[column]).column(0).to_numpy() for path in paths]
+        columns = [pq.read_table(f.place.source(f.name), columns=[column]).column(0).to_numpy() for f in files]
     except (OSError, ValueError) as error:
         raise Corrupt(f"a file of the snapshot is missing or damaged ({error}); verify it and use another") from error
     if len(columns) == 1:
@@ -212,63 +218,72 @@ def _integers(paths: list[Path], column: str) -> Ints:
     return np.concatenate(columns) if columns else np.empty(0, np.int64)
 
 
-def read_pointer(folder: Path) -> Pointer | None:
+def look_at_pointer(place: FilePlace) -> tuple[Pointer | None, Seen | None]:
+    """What LATEST holds, and the file itself, for who replaces it."""
+    seen = place.look(LATEST)
+    return (decode_pointer(seen.data, LATEST) if seen else None), seen
+
+
+def read_pointer(where: FilePlace | Path) -> Pointer | None:
     """What LATEST holds; None where no snapshot was ever taken."""
-    try:
-        data = (folder / LATEST).read_bytes()
-    except FileNotFoundError:
-        return None
-    return decode_pointer(data, LATEST)
+    return look_at_pointer(place_at(where))[0]
 
 
-def open_snapshot(folder: Path, which: str = "latest") -> Snapshot:
+def open_snapshot(where: FilePlace | Path, which: str = "latest") -> Snapshot:
     """Opens a snapshot by its id, or the latest one.
+
+    Args:
+        where: the place, or the folder, of all snapshots.
 
     Raises:
         NotFound: there is none, or none of that id.
         Corrupt: pointer or manifest are damaged.
-        Unavailable: it is being removed.
+        Unavailable: it is being removed, or S3 does not answer.
     """
-    pointer = read_pointer(folder) if which == "latest" else None
+    place = place_at(where)
+    pointer = read_pointer(place) if which == "latest" else None
     if which == "latest" and pointer is None:
         raise NotFound("no snapshot was taken yet: run `intelgraph snapshot create`")
     name = pointer.id if pointer else which
-    if Path(name).name != name or not (folder / name / MANIFEST).exists():
+    if Path(name).name != name or place.size(f"{name}/{MANIFEST}") is None:
         raise NotFound(f"there is no snapshot {name!r}: `intelgraph snapshot list` names those there are")
-    lock = FolderLock(folder / name / LOCK)
+    lock = lock_in(place, f"{name}/{LOCK}")
     if not lock.acquire(shared=True):
         raise Unavailable(f"snapshot {name} is being written or removed; open the latest one")
     try:
-        manifest = _manifest(folder / name, pointer)
+        manifest = _manifest(place, name, pointer)
     except BaseException:
         lock.release()
         raise
-    return Snapshot(folder / name, manifest, lock)
+    return Snapshot(place, manifest, lock)
 
 
-def _manifest(root: Path, pointer: Pointer | None) -> Manifest:
-    try:
-        data = (root / MANIFEST).read_bytes()
-    except FileNotFoundError as error:
-        raise NotFound(f"snapshot {root.name} was removed") from error
-    manifest = decode_manifest(data, root.name)
-    if manifest.id != root.name or (pointer and not data.endswith(f"{pointer.manifest_sha256}\n".encode())):
-        raise Corrupt(f"snapshot {root.name}: the manifest is not the one that was published; use another snapshot")
+def _manifest(place: FilePlace, name: str, pointer: Pointer | None) -> Manifest:
+    seen = place.look(f"{name}/{MANIFEST}")
+    if seen is None:
+        raise NotFound(f"snapshot {name} was removed")
+    manifest = decode_manifest(seen.data, name)
+    if manifest.id != name or (pointer and not seen.data.endswith(f"{pointer.manifest_sha256}\n".encode())):
+        raise Corrupt(f"snapshot {name}: the manifest is not the one that was published; use another snapshot")
     return manifest
 
 
-def list_snapshots(folder: Path) -> list[Manifest]:
+def list_snapshots(where: FilePlace | Path) -> list[Manifest]:
     """Manifests of the published snapshots, oldest first: the latest one, its parent, that one's parent, ….
 
     One that is damaged or removed ends the list; `open_snapshot` says what is wrong with it.
     """
-    pointer = read_pointer(folder)
+    place = place_at(where)
+    pointer = read_pointer(place)
     found: list[Manifest] = []
     name = pointer.id if pointer else ""
     while name:
+        seen = place.look(f"{name}/{MANIFEST}")
+        if seen is None:
+            break
         try:
-            found.append(decode_manifest((folder / name / MANIFEST).read_bytes(), name))
-        except (Corrupt, FileNotFoundError):
+            found.append(decode_manifest(seen.data, name))
+        except Corrupt:
             break
         name = found[-1].parent
     return found[::-1]

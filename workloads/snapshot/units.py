@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,7 +11,8 @@ import polars as pl
 from cluster.fold import Priorities
 from cluster.model import Kind
 from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.lake import Lake, Positions, Wanted
+from cluster.stores.lake import LakeAddress, Positions, Wanted
+from cluster.stores.places import FilePlace, StoredFile
 from workloads.snapshot import joined
 from workloads.snapshot.fold import COLUMNS, Rules, fold_in_pieces, fold_registers
 from workloads.snapshot.graph import Base, Share, blocks, shares
@@ -34,20 +34,20 @@ class FoldTask:
     """Fold a range of buckets.
 
     Args:
-        root: the new snapshot's folder.
+        root: the new snapshot's place.
         slots: first and last slot.
         version, after, newer_than: the pinned table version, and what the previous snapshot has of it.
         previous: its register files.
         keep_visible: hand on what is visible in memory, instead of reading the registers again.
     """
 
-    lake_folder: Path
-    root: Path
+    lake: LakeAddress
+    root: FilePlace
     slots: tuple[int, int]
     version: int | None
     after: Positions
     newer_than: int
-    previous: tuple[Path, ...]
+    previous: tuple[StoredFile, ...]
     rules: Rules
     keep_visible: bool
     failpoint: Failpoint = no_failpoint
@@ -66,8 +66,8 @@ class Unit:
 class GraphTask:
     """Number and write the graph of a folded range. `visible`: where it is at hand."""
 
-    root: Path
-    registers: tuple[Path, ...]
+    root: FilePlace
+    registers: tuple[StoredFile, ...]
     priorities: Priorities
     base: dict[str, Base]
     visible: Visible | None = field(repr=False, default=None)
@@ -78,11 +78,11 @@ class GraphTask:
 class JoinTask:
     """Join one tenant's cases, from the files of its graph."""
 
-    root: Path
+    root: FilePlace
     tenant: str
     first_vertex: int
-    vertices: tuple[Path, ...]
-    edges: tuple[Path, ...]
+    vertices: tuple[StoredFile, ...]
+    edges: tuple[StoredFile, ...]
     failpoint: Failpoint = no_failpoint
 
 
@@ -103,7 +103,7 @@ def fold_unit(task: FoldTask) -> Unit:
 
 def _previous(task: FoldTask, buckets: tuple[int, int]) -> pl.DataFrame:
     wanted = pl.col("bucket").is_between(*buckets)
-    frames = [read_part(path, None).filter(wanted) for path in task.previous]
+    frames = [read_part(file, None).filter(wanted) for file in task.previous]
     return pl.concat([_no_registers(), *frames])
 
 
@@ -111,7 +111,7 @@ def _events(task: FoldTask, buckets: tuple[int, int]) -> pl.DataFrame:
     if task.version is None:
         return _no_registers()
     wanted = Wanted(after=task.after, buckets=buckets, most_kind=int(Kind.CLAIM))
-    with Lake.open(task.lake_folder, create=False) as lake:
+    with task.lake.open() as lake:
         return lake.events(wanted, COLUMNS, task.version, task.newer_than, categories())
 
 
@@ -126,7 +126,7 @@ def graph_unit(task: GraphTask) -> list[Written]:
 
 
 def _read_visible(task: GraphTask) -> Visible:
-    registers = pl.concat([_no_registers(), *(read_part(path, None) for path in task.registers)])
+    registers = pl.concat([_no_registers(), *(read_part(file, None) for file in task.registers)])
     return visible_of(fold_registers(registers, _no_registers(), Rules.none().floors), task.priorities)
 
 
@@ -139,6 +139,6 @@ def join_tenant(task: JoinTask) -> list[Written]:
     return write_parts(task.root, joined.outputs(task.tenant, found), task.failpoint)
 
 
-def _columns(paths: tuple[Path, ...], dataset: str, names: list[str]) -> pl.DataFrame:
+def _columns(files: tuple[StoredFile, ...], dataset: str, names: list[str]) -> pl.DataFrame:
     empty = pl.DataFrame(pl.from_arrow(SCHEMAS[dataset].empty_table())).select(names)
-    return pl.concat([empty, *(read_part(path, names) for path in paths)])
+    return pl.concat([empty, *(read_part(file, names) for file in files)])

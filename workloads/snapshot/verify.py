@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import Corrupt
-from cluster.stores.files import blake3_of
+from cluster.stores.files import blake3_in
+from cluster.stores.places import FilePlace
 from workloads.snapshot.digest import slots_of
 from workloads.snapshot.layout import (
     SCHEMAS,
@@ -76,16 +76,16 @@ def _found(check: Callable[[], Iterator[str]]) -> list[str]:
 
 
 def _file_problems(snapshot: Snapshot) -> Iterator[str]:
-    pointer = read_pointer(snapshot.folder.parent)
+    pointer = read_pointer(snapshot.home)
     if pointer and pointer.id == snapshot.id and pointer.positions != snapshot.manifest.as_of.positions:
         yield "LATEST and the manifest do not agree about the positions"
     for part in files_of(snapshot.manifest):
-        path = snapshot.folder / part.path
-        if not path.is_file():
+        size = snapshot.place.size(part.path)
+        if size is None:
             yield f"{part.path}: the file is missing"
-        elif path.stat().st_size != part.bytes:
-            yield f"{part.path}: {path.stat().st_size} bytes, not {part.bytes}"
-        elif blake3_of(path) != part.blake3:
+        elif size != part.bytes:
+            yield f"{part.path}: {size} bytes, not {part.bytes}"
+        elif blake3_in(snapshot.place.source(part.path)) != part.blake3:
             yield f"{part.path}: its bytes are not those that were written"
 
 
@@ -95,7 +95,7 @@ def _content_problems(snapshot: Snapshot) -> Iterator[str]:
         yield "the manifest's schemas are not those of its format"
     for dataset in manifest.datasets:
         for part in dataset.parts:
-            yield from _part_problems(snapshot.folder, dataset, part)
+            yield from _part_problems(snapshot.place, dataset, part)
         if dataset.rows != sum(part.rows for part in dataset.parts):
             yield f"{dataset.name} {dataset.tenant}: {dataset.rows} rows are not the sum of its files"
         if dataset.content_hash != dataset_hash(dataset.name, dataset.tenant, dataset.parts):
@@ -107,10 +107,10 @@ def _content_problems(snapshot: Snapshot) -> Iterator[str]:
         yield "the snapshot's content hash is not that of its datasets"
 
 
-def _part_problems(folder: Path, dataset: Dataset, part: Part) -> Iterator[str]:
+def _part_problems(place: FilePlace, dataset: Dataset, part: Part) -> Iterator[str]:
     schema = SCHEMAS[dataset.name]
     try:
-        table = pq.read_table(folder / part.path)
+        table = pq.read_table(place.source(part.path))
     except (OSError, pa.ArrowException) as error:
         yield f"{part.path}: cannot be read: {error}"
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.config import LakeSettings, SnapshotSettings
+from cluster.config_fields import WITH_SECRETS
 from cluster.errors import Unavailable
 from cluster.stores.lake import Lake, Positions
 from tests.cluster.stores.lake_records import claim, entity, relationship
@@ -26,8 +29,13 @@ ROOT = Path(__file__).resolve().parents[3]
 DIE = """
 import os, sys
 from pathlib import Path
+from cluster.config import LakeSettings, SnapshotSettings
 from cluster.stores.lake import Lake
+from cluster.stores.places import open_place
 from workloads.snapshot.create import create_snapshot
+
+lake_settings = LakeSettings.model_validate_json(os.environ["LAKE"])
+place = open_place(SnapshotSettings.model_validate_json(os.environ["SNAPSHOTS"]), Path(sys.argv[2]))
 
 def take(die_at):
     steps = []
@@ -35,8 +43,8 @@ def take(die_at):
         if len(steps) == die_at:
             os._exit(66)
         steps.append(step)
-    with Lake.open(Path(sys.argv[1])) as lake:
-        create_snapshot(lake, Path(sys.argv[2]), 1_800_000_000.0, failpoint=failpoint)
+    with Lake.open(Path(sys.argv[1]), settings=lake_settings) as lake:
+        create_snapshot(lake, place, 1_800_000_000.0, failpoint=failpoint)
     print(*steps, flush=True)
     os._exit(0)
 
@@ -56,11 +64,16 @@ def some(first: int, count: int) -> list[object]:
 class Dying:
     """Processes that take a snapshot and die on the way."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(
+        self, tmp_path: Path, lake: LakeSettings = LakeSettings(), snapshots: SnapshotSettings = SnapshotSettings()
+    ) -> None:
         command = [sys.executable, "-c", DIE, str(tmp_path / "lake"), str(tmp_path / "snapshots")]
+        told = {"LAKE": lake, "SNAPSHOTS": snapshots}
+        settings = {name: json.dumps(s.model_dump(mode="json", context=WITH_SECRETS)) for name, s in told.items()}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            env={**os.environ, **settings},
+        )  # fmt: skip
 
     def take(self, die_at: int) -> list[str]:
         """Words printed before the child ended: none if it died at its step, else the steps it went through."""

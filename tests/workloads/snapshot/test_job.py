@@ -32,7 +32,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 @pytest.mark.slow
 def test_on_ray_and_here_are_equal(lake: Lake, tmp_path: Path, ray_node: None) -> None:
     ends = {p: at.number for p, at in lake.positions().partitions.items()}
-    on_ray = take_snapshot(tmp_path / "lake", tmp_path / "ray", ends, unit_rows=30)
+    on_ray = take_snapshot(lake.address, tmp_path / "ray", ends, unit_rows=30)
     here = create_snapshot(lake, tmp_path / "here", 0.0)
     assert len(on_ray.dataset("registers").parts) > 2
     assert on_ray.content_hash == here.content_hash
@@ -42,7 +42,7 @@ def test_on_ray_and_here_are_equal(lake: Lake, tmp_path: Path, ray_node: None) -
 
 def test_without_ray_it_runs_here(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workloads.snapshot.job.ray.is_initialized", lambda: False)
-    assert take_snapshot(tmp_path / "lake", tmp_path / "s", {}).counts["edges"] == 50
+    assert take_snapshot(lake.address, tmp_path / "s", {}).counts["edges"] == 50
 
 
 def test_waits_for_the_lake(lake: Lake) -> None:

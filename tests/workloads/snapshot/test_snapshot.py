@@ -184,7 +184,7 @@ def test_claims_name_their_subject(taken: Snapshot) -> None:
 def test_a_tenants_data_lies_under_its_own_path(taken: Snapshot) -> None:
     for tenant in taken.tenants():
         for dataset in ("vertices", "edges", "claims"):
-            assert all(f"tenants/{tenant_digest(tenant)}/" in str(path) for path in taken.parts(dataset, tenant))
+            assert all(f"tenants/{tenant_digest(tenant)}/" in file.name for file in taken.parts(dataset, tenant))
     with pytest.raises(NotFound):
         taken.vertices("nobody")
     assert export_lines(taken, "nobody") == []
@@ -240,7 +240,7 @@ def test_no_snapshot_yet(folder: Path) -> None:
 
 
 def test_a_flipped_byte_anywhere_is_found(taken: Snapshot, tmp_path: Path) -> None:
-    paths = [taken.folder / part.path for part in files_of(taken.manifest)]
+    paths = [taken.place.local / part.path for part in files_of(taken.manifest)]
     assert len(paths) > 15
     for path in paths:
         data = path.read_bytes()
@@ -255,7 +255,7 @@ def test_a_flipped_byte_anywhere_is_found(taken: Snapshot, tmp_path: Path) -> No
 
 
 def test_a_flipped_byte_in_manifest_or_pointer_is_found(taken: Snapshot, folder: Path) -> None:
-    for path in (taken.folder / MANIFEST, folder / LATEST):
+    for path in (taken.place.local / MANIFEST, folder / LATEST):
         data = path.read_bytes()
         for at in range(0, len(data), max(1, len(data) // 60)):
             path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
@@ -266,9 +266,9 @@ def test_a_flipped_byte_in_manifest_or_pointer_is_found(taken: Snapshot, folder:
 
 
 def test_a_missing_file_is_found(taken: Snapshot) -> None:
-    path = taken.parts("edges", "t")[0]
-    path.unlink()
-    assert verify(taken, deep=False).problems == (f"{path.relative_to(taken.folder)}: the file is missing",)
+    name = taken.parts("edges", "t")[0].name
+    taken.place.remove(name)
+    assert verify(taken, deep=False).problems == (f"{name}: the file is missing",)
     with pytest.raises(Corrupt, match="missing"):
         taken.edges("t")
 
@@ -281,7 +281,7 @@ def forge(snapshot: Snapshot, dataset: str, tenant: str, change: object, *, reha
     manifest = snapshot.manifest
     old = manifest.dataset(dataset, digest)
     part = old.parts[0]
-    path = snapshot.folder / part.path
+    path = snapshot.place.local / part.path
     table = change(pq.read_table(path))  # type: ignore[operator]
     pq.write_table(table, path)
     counted = [(slot.slot, slot.rows) for slot in part.slots]
@@ -296,8 +296,8 @@ def forge(snapshot: Snapshot, dataset: str, tenant: str, change: object, *, reha
     counts = manifest.counts | {dataset: manifest.counts[dataset] + table.num_rows - part.rows}
     whole = whole_hash(datasets) if rehash else manifest.content_hash
     forged = msgspec.structs.replace(manifest, datasets=datasets, counts=counts, content_hash=whole)
-    (snapshot.folder / MANIFEST).write_bytes(encode_manifest(forged))
-    return open_snapshot(snapshot.folder.parent, snapshot.id)
+    (snapshot.place.local / MANIFEST).write_bytes(encode_manifest(forged))
+    return open_snapshot(snapshot.home.local, snapshot.id)
 
 
 DATASETS = [("registers", ""), *((name, "t") for name in TENANT_DATASETS)]
@@ -405,7 +405,7 @@ def test_one_that_is_being_removed_cannot_be_opened(taken: Snapshot, folder: Pat
     from cluster.stores.files import FolderLock
 
     taken.close()
-    lock = FolderLock(taken.folder / "lock")
+    lock = FolderLock(taken.place.local / "lock")
     assert lock.acquire(shared=False)
     with pytest.raises(Unavailable, match="removed"):
         open_snapshot(folder)
@@ -475,7 +475,7 @@ def test_a_reader_keeps_its_snapshot_while_others_are_taken(taken: Snapshot, lak
 
 
 def test_a_snapshot_can_be_copied_elsewhere(taken: Snapshot, tmp_path: Path) -> None:
-    shutil.copytree(taken.folder.parent, tmp_path / "copy")
+    shutil.copytree(taken.home.local, tmp_path / "copy")
     with open_snapshot(tmp_path / "copy") as copy:
         assert verify(copy).is_whole
         assert export_lines(copy, "t") == export_lines(taken, "t")
