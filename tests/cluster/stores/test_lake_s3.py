@@ -95,19 +95,22 @@ def test_a_zombie_lands_nowhere(remote: Lake, bucket: S3Bucket, first_commit: bo
     assert len(data_files(bucket)) == (1 if first_commit else 2)
 
 
-def test_a_pin_in_between_is_no_conflict(remote: Lake, bucket: S3Bucket) -> None:
+def test_a_compaction_in_between_is_no_conflict(remote: Lake, bucket: S3Bucket) -> None:
     """The append is tried again on the new version, with its files under new names."""
-    at = remote.append(entries(0, 1, [people(0, 1)]), LOG)
+    at = LOG
+    for number in range(1, 5):
+        at = remote.append(entries(0, number, [people(number, 1)]), at)
     done: list[Any] = []
 
     def interfere(step: str) -> None:
         if step == "lake.commit" and not done:
-            done.append(remote.pin("reader", 0.0))
+            remote._settings = bucket.lake(compact_files=2)
+            done.append(remote.maintain(0.0))
 
     with Lake.open(remote.folder, settings=bucket.lake(), failpoint=interfere) as appender:
-        at = appender.append(entries(0, 2, [people(5, 3)]), at)
-        assert (appender.positions(), done[0].version) == (at, remote._table.snapshots()[0].snapshot_id)
-    assert len(rows_of(remote)) == 4
+        at = appender.append(entries(0, 5, [people(5, 3)]), at)
+        assert (appender.positions(), done[0].files_compacted) == (at, 4)
+    assert sorted(record.id for record in rows_of(remote)) == [f"p{i:05d}" for i in (1, 2, 3, 4, 5, 6, 7)]
 
 
 @pytest.mark.parametrize("step", ["lake.data", "lake.commit"])
