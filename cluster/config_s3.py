@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, FieldSerializationInfo, SecretStr, field_serializer, model_validator
+from pydantic import Field, FieldSerializationInfo, SecretStr, field_serializer, field_validator, model_validator
 
 from cluster.config_fields import WITH_SECRETS, Seconds, Section
 
@@ -37,6 +37,12 @@ class S3Settings(Section):
     def prefix(self) -> str:
         """What all keys begin with, without a slash at its end."""
         return self.uri.removeprefix("s3://").partition("/")[2]
+
+    @field_validator("ca_file")
+    @classmethod
+    def _from_everywhere(cls, value: Path | None) -> Path | None:
+        """Other processes have other working directories."""
+        return value.absolute() if value else None
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:

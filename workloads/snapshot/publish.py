@@ -43,23 +43,23 @@ def advance(where: FilePlace | Path, manifest: Manifest, failpoint: Failpoint = 
                 raise Conflict(f"snapshot {current.id} was published meanwhile; take a new one from there")
         try:
             place.replace(LATEST, encode_pointer(wanted), seen, failpoint, "pointer")
-        except Conflict as error:
-            if read_pointer(place) == wanted:  # an answer was lost, and the client sent it again
-                return
-            raise Conflict("snapshot: another one was published meanwhile; take a new one from there") from error
-        except OutcomeUnknown:
-            if _is(place, wanted):
-                return
-            raise
+        except (Conflict, OutcomeUnknown) as error:
+            _check_replaced(place, wanted, error)
     finally:
         lock.release()
 
 
-def _is(place: FilePlace, wanted: Pointer) -> bool:
+def _check_replaced(place: FilePlace, wanted: Pointer, error: Conflict | OutcomeUnknown) -> None:
+    """Nothing, if the pointer is as wanted all the same: an answer was lost, and perhaps the client has asked again."""
     try:
-        return read_pointer(place) == wanted
-    except Unavailable:
-        return False
+        current = read_pointer(place)
+    except Unavailable as silent:
+        raise OutcomeUnknown(str(silent), silent.retry_after_s) from error
+    if current == wanted:
+        return
+    if isinstance(error, OutcomeUnknown):
+        raise error
+    raise Conflict("snapshot: another one was published meanwhile; take a new one from there") from error
 
 
 def _locked(place: FilePlace) -> FolderLock:

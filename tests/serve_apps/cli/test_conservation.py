@@ -30,7 +30,7 @@ from cluster.stores.control_dead_letters import LetterPlace
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence, WriteCounts
-from cluster.stores.lake import Lake, LakeEntry, Positions
+from cluster.stores.lake import Lake, LakeAddress, LakeEntry, Positions
 from cluster.stores.log import Append
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log
@@ -61,7 +61,8 @@ class Books:
         names = ("shard-0", "shard-1")
         owners = tuple(names[bucket // PARTITIONS % 3 > 0] for bucket in range(BUCKETS))  # one third and two thirds
         self.map: ShardMap = replace(initial(names, PARTITIONS), owners=owners)
-        self.stack = SimpleNamespace(current_map=lambda: self.map)
+        lake = LakeAddress(folder / "lake", SETTINGS.lake)
+        self.stack = SimpleNamespace(current_map=lambda: self.map, lake_address=lake)
         self.shards: dict[str, FalkorShard] = {}
         self.writers: dict[str, ShardWriter] = {}
         for shard_id in names:

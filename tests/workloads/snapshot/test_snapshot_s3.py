@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from cluster.errors import Conflict, OutcomeUnknown, Unavailable
 from cluster.stores.lake import Lake
 from cluster.stores.places import FilePlace, open_place
+from cluster.stores.s3_place import S3Place
 from tests.s3_bucket import S3Bucket
 from tests.workloads.snapshot.lakes import fill
 from tests.workloads.snapshot.test_crash import NOW, START, Dying, some
@@ -155,19 +157,34 @@ def test_without_s3_the_old_one_stays(remote: Lake, place: FilePlace, bucket: S3
     assert place.folders() == [second.id]
 
 
+@pytest.mark.parametrize("error", [Unavailable("no answer"), Conflict("the client asked again")])
+@pytest.mark.parametrize("stays_away", [False, True])
 def test_a_pointer_whose_answer_is_lost_is_no_failure(
-    remote: Lake, place: FilePlace, monkeypatch: pytest.MonkeyPatch
+    remote: Lake,
+    place: FilePlace,
+    bucket: S3Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    stays_away: bool,
 ) -> None:
+    whole = S3Place.put
 
-    def lost(self: FilePlace, name: str, *rest: object) -> None:
-        whole(self, name, *rest)  # type: ignore[attr-defined]
+    def lost(self: S3Place, name: str, *rest: Any) -> None:
+        whole(self, name, *rest)
         if name == LATEST:
-            raise Unavailable("no answer")
+            if stays_away:
+                bucket.kill()
+            raise error
 
-    whole = type(place).put  # type: ignore[attr-defined]
-    monkeypatch.setattr(type(place), "put", lost)
-    manifest = create_snapshot(remote, place, NOW)
-    assert [found.id for found in list_snapshots(place)] == [manifest.id]
+    monkeypatch.setattr(S3Place, "put", lost)
+    if stays_away:
+        with pytest.raises(OutcomeUnknown):
+            create_snapshot(remote, place, NOW)
+        bucket.start()
+    else:
+        create_snapshot(remote, place, NOW)
+    with open_snapshot(place) as snapshot:
+        assert verify(snapshot).is_whole
 
 
 def test_of_two_jobs_one_moves_the_pointer(remote: Lake, bucket: S3Bucket, tmp_path: Path) -> None:
