@@ -13,7 +13,7 @@ import pytest
 
 from cluster.errors import Conflict, OutcomeUnknown, Unavailable
 from cluster.stores.lake import Lake
-from cluster.stores.places import FilePlace, open_place
+from cluster.stores.places import FilePlace, Seen, open_place
 from cluster.stores.s3_place import S3Place
 from tests.s3_bucket import S3Bucket
 from tests.workloads.snapshot.lakes import fill
@@ -160,29 +160,30 @@ def test_without_s3_the_old_one_stays(remote: Lake, place: FilePlace, bucket: S3
 @pytest.mark.parametrize("error", [Unavailable("no answer"), Conflict("the client asked again")])
 @pytest.mark.parametrize("stays_away", [False, True])
 def test_a_pointer_whose_answer_is_lost_is_no_failure(
-    remote: Lake,
-    place: FilePlace,
-    bucket: S3Bucket,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    stays_away: bool,
+    remote: Lake, place: FilePlace, monkeypatch: pytest.MonkeyPatch, error: Exception, stays_away: bool
 ) -> None:
-    whole = S3Place.put
+    """Nor is what it points to removed where nobody can look whether it is there."""
+    put, look, lost = S3Place.put, S3Place.look, []
 
-    def lost(self: S3Place, name: str, *rest: Any) -> None:
-        whole(self, name, *rest)
+    def losing(self: S3Place, name: str, *rest: Any) -> None:
+        put(self, name, *rest)
         if name == LATEST:
-            if stays_away:
-                bucket.kill()
+            lost.append(name)
             raise error
 
-    monkeypatch.setattr(S3Place, "put", lost)
+    def away(self: S3Place, name: str) -> Seen | None:
+        if name in lost and stays_away:
+            raise Unavailable("no answer")
+        return look(self, name)
+
+    monkeypatch.setattr(S3Place, "put", losing)
+    monkeypatch.setattr(S3Place, "look", away)
     if stays_away:
         with pytest.raises(OutcomeUnknown):
             create_snapshot(remote, place, NOW)
-        bucket.start()
     else:
         create_snapshot(remote, place, NOW)
+    monkeypatch.undo()
     with open_snapshot(place) as snapshot:
         assert verify(snapshot).is_whole
 
