@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -126,12 +127,13 @@ class Replay:
             columns = None if mapping is None else mapping.model_dump(mode="json", by_alias=True, exclude_defaults=True)
             detail = {"named": None if ids is None else len(ids), "limit": limit, "mapping": columns, **vars(matching)}
             self._control.audit.append(tenant, actor, "dead_letters.replay", "", self._clock(), detail)
-        wanted, rows = islice(wanted, limit), LetterRows(self._control, tenant, mapping)
-        while page := list(islice(wanted, max(1, min(PAGE_LETTERS, int(rate_per_s))))):
-            began = time.monotonic()
-            (self._try if dry_run else self._replay)(tenant, page, rows, result)
-            if (rest := len(page) / rate_per_s - (time.monotonic() - began)) > 0:
-                self._sleep(rest)
+        wanted = islice(wanted, limit)
+        with closing(LetterRows(self._control, tenant, mapping, self._settings.streams.registry)) as rows:
+            while page := list(islice(wanted, max(1, min(PAGE_LETTERS, int(rate_per_s))))):
+                began = time.monotonic()
+                (self._try if dry_run else self._replay)(tenant, page, rows, result)
+                if (rest := len(page) / rate_per_s - (time.monotonic() - began)) > 0:
+                    self._sleep(rest)
         return result
 
     def _wanted(self, tenant: str, ids: Sequence[str] | None, matching: LetterFilter) -> Iterator[str]:

@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from actors.connectors import ColumnMapping, RawRecord
 from actors.connectors.debezium import changes
 from actors.connectors.kept_rows import RowReader, row_reader
+from actors.encoded_letters import EncodedLetters
+from cluster.config_registry import RegistrySettings
 from cluster.errors import BadRecord, NotFound, Rejected
 from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import DeadLetter
 
-HOLDS, ROW, EVENT, ENVELOPE = "holds", "row", "event", "envelope"
-"""The header of a letter that says what its payload is."""
+HOLDS, ROW, EVENT, ENVELOPE, ENCODED = "holds", "row", "event", "envelope", "encoded"
+"""The header of a letter that says what its payload is; `encoded`: a value as the topic has it, read by a schema."""
 OF_TABLE, READ_WITH = "table", "snapshot_lsn"
 """The headers of an envelope of change capture: the table that its topic is of, and what it has to be read with."""
 TIMELINE = "timeline"
@@ -31,12 +33,24 @@ class LetterRows:
 
     Args:
         mapping: for rows, in place of their load's.
+        registry: where the schemas of encoded records are.
     """
 
-    def __init__(self, control: ControlStore, tenant: str, mapping: ColumnMapping | None = None) -> None:
+    def __init__(
+        self,
+        control: ControlStore,
+        tenant: str,
+        mapping: ColumnMapping | None = None,
+        registry: RegistrySettings = RegistrySettings(),
+    ) -> None:
         self._control, self._tenant, self._mapping = control, tenant, mapping
+        self._encoded = EncodedLetters(control, registry)
         self._readers: dict[str, RowReader | str] = {}
         self._sources: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Close connections. Safe to call twice."""
+        self._encoded.close()
 
     def refusal(self, letter: DeadLetter) -> str:
         """Why the letter cannot be tried, whatever its bytes say; empty if it can."""
@@ -49,14 +63,19 @@ class LetterRows:
         if letter.headers.get(HOLDS) == ROW:
             reader = self._reader(letter)
             return reader if isinstance(reader, str) else ""
+        if letter.headers.get(HOLDS) == ENCODED and (reason := self._encoded.refusal(letter)):
+            return reason
         if self._mapping is not None:
             return "it holds no row, and a mapping is for rows: replay it without one"
         return ""
 
     def records(self, letter: DeadLetter) -> list[RawRecord]:
-        """Payloads with their positions. Raises BadRecord; only for letters that are not refused."""
+        """Payloads with their positions. Raises BadRecord, Unavailable; only for letters that are not refused."""
         if letter.headers.get(HOLDS) == ENVELOPE:
-            return _changed(letter)
+            return _changed(letter, letter.payload)
+        if letter.headers.get(HOLDS) == ENCODED:
+            payload = self._encoded.json(letter)
+            return _changed(letter, payload) if READ_WITH in letter.headers else [RawRecord(letter.position, payload)]
         if letter.headers.get(HOLDS) != ROW:
             return [RawRecord(letter.position, letter.payload)]
         reader = self._reader(letter)
@@ -75,8 +94,8 @@ class LetterRows:
         return self._readers[load]
 
 
-def _changed(letter: DeadLetter) -> list[RawRecord]:
-    found = changes(letter.payload, int(letter.headers.get(READ_WITH, 0)), letter.headers.get(OF_TABLE))
+def _changed(letter: DeadLetter, payload: bytes) -> list[RawRecord]:
+    found = changes(payload, int(letter.headers.get(READ_WITH, 0)), letter.headers.get(OF_TABLE))
     if found.floor is not None and not found.payloads:
         raise BadRecord("schema", "it says that the table was emptied: that cannot be replayed; read the table again")
     return [RawRecord((letter.position[0], number), event) for number, event in enumerate(found.payloads, 1)]

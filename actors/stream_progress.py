@@ -12,7 +12,7 @@ from actors.admission import Clock
 from actors.connectors import BadRaw, Position
 from actors.connectors.topic import TopicBatch
 from actors.ingest import DeadRecord
-from actors.letter_rows import ENVELOPE, EVENT, HOLDS, OF_TABLE, READ_WITH, TIMELINE
+from actors.letter_rows import ENCODED, ENVELOPE, EVENT, HOLDS, OF_TABLE, READ_WITH, TIMELINE
 from cluster import batch
 from cluster.errors import Conflict, Fenced
 from cluster.model import floor_record
@@ -113,6 +113,8 @@ class StreamProgress:
                 OF_TABLE: self._stream.spec.table,
                 READ_WITH: self._batch.read_with[item.position],
             }
+        if item.position in self._batch.encoded:
+            headers[HOLDS] = ENCODED
         name, epoch = str(part.partition), part.epoch
         if self._stream.spec.format == "debezium":  # places are offsets of the range, whatever the epoch of the record
             name, epoch = f"{name}/{part.epoch}", self.origin_epoch

@@ -23,6 +23,7 @@ from actors.ingest import IngestCounts, IngestWorker
 from actors.stages import Origin
 from actors.stream_held import Held
 from actors.stream_progress import StreamProgress, floor_entries
+from actors.stream_schemas import Examined, StreamSchemas
 from actors.stream_topic import PartitionRead, TopicReader
 from cluster.config import Settings
 from cluster.errors import Conflict, Fenced, IntelGraphError, NotFound, Retryable
@@ -83,6 +84,7 @@ class StreamReader:
         self._stream: Stream | None = None
         self._due = 0.0
         self._partitions_of_log = 0
+        self._schemas = StreamSchemas(control, settings.streams.registry, clock)
         self.status = ReaderStatus(name)
 
     def assign(self, partitions: Collection[int]) -> None:
@@ -121,6 +123,7 @@ class StreamReader:
             self._due = 0.0
             self._stopping.wait(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_MOST_S)
+        self._schemas.close()
 
     def _say(self, state: str, error: Exception) -> None:
         reason = str(error) if isinstance(error, IntelGraphError) else f"{type(error).__name__}: {error}"
@@ -252,7 +255,17 @@ class StreamReader:
         upto = read.next if cut is None else min(read.next, cut)
         if upto <= progress.offset or stream is None:
             return
-        found = topic_batch(stream.spec, records, progress.carried, self._settings.ingest.dead_letter_payload_bytes)
+        examined = self._schemas.examine(stream, held.part.partition, records, upto)
+        if examined.upto > progress.offset:
+            self._take_examined(held, stream, examined, read)
+        if examined.drift is not None and held.part.partition in self._held:
+            self._schemas.stop(stream, examined.drift)
+            self._due = 0.0
+
+    def _take_examined(self, held: Held, stream: Stream, examined: Examined, read: PartitionRead) -> None:
+        progress, records, upto = held.progress, examined.records, examined.upto
+        kept_bytes = self._settings.ingest.dead_letter_payload_bytes
+        found = topic_batch(stream.spec, records, progress.carried, kept_bytes, examined.decode)
         record_ms = max((0, *(record.timestamp_ms for record in records)))
         progress.reading(found, upto, record_ms, read.leader_epoch if upto == read.next else -1)
         versions = [encode(held.origin.epoch, position) for position in found.floors]

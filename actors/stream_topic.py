@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from actors.connectors.topic import TopicRecord
+from actors.connectors.topic import TimedRecord
 from cluster.errors import IntelGraphError
-
-
-class TimedRecord(TopicRecord, Protocol):
-    """A record with its time."""
-
-    @property
-    def timestamp_ms(self) -> int:
-        """As producer or broker gave it, ms since 1970."""
 
 
 class PartitionRead(Protocol):

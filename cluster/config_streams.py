@@ -8,12 +8,14 @@ from pydantic import Field, model_validator
 
 from cluster.config_fields import Bytes, Few, Seconds, Section
 from cluster.config_kafka import KafkaConnection
+from cluster.config_registry import RegistrySettings
 
 
 class StreamSettings(Section):
     """Topics that are read without end, and the workers that read them."""
 
     kafka: KafkaConnection = KafkaConnection()
+    registry: RegistrySettings = RegistrySettings()
     workers: Few = Field(default=1, description="actors that share out all partitions of all streams")
     lease_s: Seconds = Field(default=10.0, description="so long a partition waits for a worker that says nothing more")
     look_s: Seconds = Field(default=1.0, description="how often topics are looked at and partitions shared out")

@@ -6,7 +6,7 @@ from 1). Places name dead letters; an event of change capture brings its own pos
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,23 @@ class TopicRecord(Protocol):
         """Why it is no record that can be read; empty: it is one."""
 
 
+class TimedRecord(TopicRecord, Protocol):
+    """A record with its time."""
+
+    @property
+    def timestamp_ms(self) -> int:
+        """As producer or broker gave it, ms since 1970."""
+
+
+Decode = Callable[[int, bytes], bytes]
+"""(offset, value) → the value as JSON. Raises BadRecord: its schema did not write it, or refuses it."""
+
+
+def as_it_is(_: int, value: bytes) -> bytes:
+    """Of records that are JSON and nothing else."""
+    return value
+
+
 @dataclass
 class TopicBatch:
     """What some consecutive records of a partition say.
@@ -42,6 +59,7 @@ class TopicBatch:
         read_with: by place, what a bad envelope was read with, so that it can be read again.
         partial: whether the last update came without the row before it; None: there was none.
         partial_updates: how many did.
+        encoded: places of bad records that are kept as the topic holds them, not as JSON.
     """
 
     carried: int
@@ -50,53 +68,68 @@ class TopicBatch:
     read_with: dict[Position, int] = field(default_factory=dict)
     partial: bool | None = None
     partial_updates: int = 0
+    encoded: set[Position] = field(default_factory=set)
 
 
-def topic_batch(spec: StreamSpec, records: Iterable[TopicRecord], carried: int, keep_bytes: int) -> TopicBatch:
+def topic_batch(
+    spec: StreamSpec, records: Iterable[TopicRecord], carried: int, keep_bytes: int, decode: Decode = as_it_is
+) -> TopicBatch:
     """The records' events, in their order.
 
     Args:
         carried: of the record before.
         keep_bytes: what is kept of a bad record.
+        decode: of values that are not JSON, or are held against a schema.
     """
     batch = TopicBatch(carried)
     add = _add_envelope if spec.format == "debezium" else _add_event
     for record in records:
-        if record.bad:
-            _add_bad(batch, spec, record, keep_bytes, BadRecord("decode", record.bad))
+        offset, value = record.offset, record.value
+        try:
+            if record.bad:
+                raise BadRecord("decode", record.bad)
+            decoded = None if value is None else decode(offset, value)
+        except BadRecord as error:
+            place = _add_bad(batch, spec, offset, value, keep_bytes, error)
+            if decode is not as_it_is:
+                batch.encoded.add(place)
         else:
-            add(batch, spec, record, keep_bytes)
+            add(batch, spec, offset, decoded, keep_bytes)
     return batch
 
 
-def _add_bad(batch: TopicBatch, spec: StreamSpec, record: TopicRecord, keep_bytes: int, error: BadRecord) -> None:
-    value, place = record.value or b"", (record.offset, 1) if spec.format == "debezium" else (record.offset,)
-    whole = len(value) if len(value) > keep_bytes else 0
-    batch.items.append(BadRaw(place, value[:keep_bytes], error.error_class, error.reason, whole))
+def _add_bad(
+    batch: TopicBatch, spec: StreamSpec, offset: int, value: bytes | None, keep_bytes: int, error: BadRecord
+) -> Position:
+    place: Position = (offset, 1) if spec.format == "debezium" else (offset,)
+    kept = value or b""
+    whole = len(kept) if len(kept) > keep_bytes else 0
+    batch.items.append(BadRaw(place, kept[:keep_bytes], error.error_class, error.reason, whole))
     if spec.format == "debezium":
         batch.read_with[place] = batch.carried
+    return place
 
 
-def _add_event(batch: TopicBatch, spec: StreamSpec, record: TopicRecord, keep_bytes: int) -> None:
-    place = (record.offset,)
-    if record.value is None:
+def _add_event(batch: TopicBatch, _: StreamSpec, offset: int, value: bytes | None, keep_bytes: int) -> None:
+    place = (offset,)
+    if value is None:
         batch.items.append(
             BadRaw(place, b"", "schema", "a record without value says nothing: a delete is an event too")
         )
     else:
-        batch.items.append(RawRecord(place, record.value))
+        batch.items.append(RawRecord(place, value))
 
 
-def _add_envelope(batch: TopicBatch, spec: StreamSpec, record: TopicRecord, keep_bytes: int) -> None:
+def _add_envelope(batch: TopicBatch, spec: StreamSpec, offset: int, value: bytes | None, keep_bytes: int) -> None:
     try:
-        found = changes(record.value, batch.carried, spec.table)
+        found = changes(value, batch.carried, spec.table)
     except BadRecord as error:
-        _add_bad(batch, spec, record, keep_bytes, error)
+        _add_bad(batch, spec, offset, value, keep_bytes, error)
         return
     batch.carried = found.snapshot_lsn
     if found.whole is not None:
         batch.partial = not found.whole
         batch.partial_updates += batch.partial
-    batch.items.extend(RawRecord((record.offset, number), event) for number, event in enumerate(found.payloads, 1))
+    batch.items.extend(RawRecord((offset, number), event) for number, event in enumerate(found.payloads, 1))
     if found.floor is not None:
         batch.floors.append(found.floor.position)

@@ -24,6 +24,7 @@ from cluster.stores.control_pushes import PushKeys
 from cluster.stores.control_runs import Pointers, Runs
 from cluster.stores.control_shards import ShardMaps, Shards
 from cluster.stores.control_sources import Sources
+from cluster.stores.control_stream_schemas import StreamSchemas
 from cluster.stores.control_streams import Streams
 
 
@@ -37,6 +38,7 @@ class ControlStore:
     sources: Sources
     loads: Loads
     streams: Streams
+    stream_schemas: StreamSchemas
     acceptance: Acceptance
     pushes: PushKeys
     dead_letters: DeadLetters
@@ -73,6 +75,7 @@ def open_control(url: str, idempotency_hours: float = 24.0, busy_timeout_s: floa
         sources=Sources(database),
         loads=Loads(database),
         streams=Streams(database),
+        stream_schemas=StreamSchemas(database),
         acceptance=Acceptance(database, idempotency_hours),
         pushes=PushKeys(database, idempotency_hours),
         dead_letters=DeadLetters(database),

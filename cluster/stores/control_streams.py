@@ -19,7 +19,7 @@ from cluster.stores.control_database import ControlDatabase, upsert
 from cluster.stores.control_epochs import epoch_of, newest_epoch
 from cluster.stores.control_leases import require
 from cluster.stores.control_sources import live_source_in
-from cluster.stores.control_tables import stream_partitions, streams
+from cluster.stores.control_tables import stream_partitions, stream_schemas, streams
 from cluster.streams.follow import Followed, follow, skipped
 from cluster.streams.model import Look, State, Stream, StreamPartition, StreamSpec
 
@@ -127,7 +127,8 @@ class Streams:
         """Forgets a stream and its offsets; its facts and its source stay. Raises NotFound."""
         with self._database.write() as connection:
             _get(connection, name)
-            connection.execute(delete(stream_partitions).where(stream_partitions.c.stream == name))
+            for table in (stream_partitions, stream_schemas):
+                connection.execute(delete(table).where(table.c.stream == name))
             connection.execute(delete(streams).where(streams.c.name == name))
 
     def looked(self, name: str, look: Look, now: float) -> Sequence[str]:
@@ -236,6 +237,10 @@ def _fitting(connection: Connection, spec: StreamSpec) -> Row[Any] | None:
         raise Rejected(f"stream {spec.name!r}: name its topic")
     if (spec.format == "debezium") != bool(spec.table):
         raise Rejected(f"stream {spec.name!r}: a table belongs to format debezium, and that to a table")
+    if (spec.schema != "none") != bool(spec.subject):
+        raise Rejected(f"stream {spec.name!r}: a subject belongs to a use of schemas, and that to a subject")
+    if spec.schema == "pinned" and spec.format != "event":
+        raise Rejected(f"stream {spec.name!r}: envelopes name their schemas (registry), or have none")
     known = _row(connection, spec.name)
     if known is not None and _stream(known).spec != spec:
         raise Rejected(f"stream {spec.name!r} is there and reads something else: give this one another name")
@@ -284,7 +289,7 @@ def _stream(row: Row[Any]) -> Stream:
     found = row._mapping
     spec = StreamSpec(
         found["name"], tuple(json.loads(found["tenants"])), found["topic"], found["format"], found["table"],
-        found["begin"],
+        found["begin"], found["schema"], found["subject"],
     )  # fmt: skip
     own = ("state", "note", "topic_id", "timeline_epoch", "looked", "created")
     return Stream(spec, **{name: found[name] for name in own})

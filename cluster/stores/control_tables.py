@@ -153,6 +153,7 @@ streams = Table(
     Column("name", Text, primary_key=True), _text("tenants"), _text("topic"), _text("format"), _text("table", ""),
     _text("begin"), _text("state"), _text("note", ""), _text("topic_id", ""),
     _whole("timeline_epoch", 0), _seconds("looked", nullable=True), _seconds("created"),
+    _text("schema", "none"), _text("subject", ""),
 )  # fmt: skip
 
 stream_partitions = Table(
@@ -162,6 +163,13 @@ stream_partitions = Table(
     _whole("epoch"), _whole("start"), _whole("offset"), Column("cut", BigInteger), _whole("carried", 0),
     _whole("end", 0), _whole("acked", 0), _whole("dead", 0), _whole("record_ms", 0), _whole("leader_epoch", -1),
     _text("note", ""), _whole("partial", 0),
+)  # fmt: skip
+
+stream_schemas = Table(
+    "stream_schemas", metadata,
+    Column("stream", Text, ForeignKey("streams.name"), primary_key=True), Column("key", Text, primary_key=True),
+    _text("name"), _whole("schema_id"), _text("subject"), _whole("version"), _text("state"), _text("note"),
+    _whole("partition"), _whole("offset"), _seconds("seen"),
 )  # fmt: skip
 
 logs = Table(

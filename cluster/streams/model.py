@@ -10,6 +10,7 @@ Format = Literal["event", "debezium"]
 Table = Literal["entities", "relationships", "claims"]
 Begin = Literal["earliest", "latest"]
 State = Literal["active", "paused", "stopped", "removed"]
+SchemaUse = Literal["none", "registry", "pinned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class StreamSpec:
         format: `event`: a record's value is one event; `debezium`: an envelope of change capture.
         table: of `debezium`: the one whose changes the topic holds.
         begin: where a topic that is read for the first time begins.
+        schema: `registry`: each record names its schema; `pinned`: records are JSON that one schema of the registry
+            describes; `none`: records are JSON, and nothing but the format is asked of them.
+        subject: under which the registry keeps the topic's schemas.
     """
 
     name: str
@@ -31,6 +35,8 @@ class StreamSpec:
     format: Format = "event"
     table: str = ""
     begin: Begin = "earliest"
+    schema: SchemaUse = "none"
+    subject: str = ""
 
     @property
     def owner(self) -> str:

@@ -59,6 +59,10 @@ STREAM_STOPPED = _gauge(
 STREAM_PARTIAL = _counter(
     "stream_partial_updates", "Captured updates without the row before: no REPLICA IDENTITY FULL.", "stream"
 )
+SCHEMA_DRIFT = _counter(
+    "schema_drift", "Schemas that a stream had not met before: `additive`, or `breaking`, which stops it.", "stream",
+    "outcome",
+)  # fmt: skip
 SNAPSHOT_AGE_SECONDS = _gauge("snapshot_age_seconds", "Seconds since the newest snapshot's asOf.", "store")
 LOG_BYTES = _gauge("log_bytes", "Bytes held by the log.", "store")
 SHARD_UP = _gauge("shard_up", "1 while the shard serves, else 0.", "shard")

@@ -18,6 +18,7 @@ from serve_apps.cli import (
     overlays,
     query,
     replay,
+    schemas,
     shards,
     snapshots,
     sources,
@@ -37,8 +38,8 @@ app = typer.Typer(
     rich_markup_mode="rich", context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 
-for module in (demonstration, lifecycle, lag, shards, access, ingest, sources, streams, dead_letters, facts, replay,
-               query, snapshots, overlays):  # fmt: skip
+for module in (demonstration, lifecycle, lag, shards, access, ingest, sources, streams, schemas, dead_letters, facts,
+               replay, query, snapshots, overlays):  # fmt: skip
     module.register(app)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import Rejected
-from cluster.streams.model import Begin, Format, StreamSpec, Table
+from cluster.streams.model import Begin, Format, SchemaUse, StreamSpec, Table
+from serve_apps.cli.exits import Misused
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import ActorOption, group, verb
@@ -19,6 +20,7 @@ from serve_apps.cli.verbs import ActorOption, group, verb
 if TYPE_CHECKING:
     from cluster.stores.kafka_stream import KafkaStream
     from cluster.streams.model import Look, Stream, StreamPartition
+    from cluster.streams.schemas import SeenSchema
 
 Name = Annotated[str, typer.Argument(help="The stream's name, which is also its source's.")]
 
@@ -43,13 +45,22 @@ def add(
     format: Annotated[Format, typer.Option(help="What a value is: one event, or an envelope.")] = "event",
     table: Annotated[Table | None, typer.Option(help="Of debezium: whose changes the topic holds.")] = None,
     begin: Annotated[Begin, typer.Option(help="Where to begin the first time.")] = "earliest",
+    schema: Annotated[
+        SchemaUse,
+        typer.Option(help="registry: each record names its schema; pinned: JSON that one JSON Schema describes."),
+    ] = "none",
+    subject: Annotated[str, typer.Option(help="Of the topic's schemas.  [default: TOPIC-value]")] = "",
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
     licence: Annotated[str, typer.Option(help="Under which licence its facts are.")] = "",
     actor: ActorOption = "command line",
 ) -> None:
     """Read a topic from now on, without end. Its source is registered in each tenant. Safe to call twice."""
-    spec = StreamSpec(name, tuple(tenant), topic, format, table or "", begin)
+    named = "" if schema == "none" else subject or f"{topic}-value"
+    if subject and schema == "none":
+        raise Misused("--subject belongs to --schema registry or --schema pinned")
+    spec = StreamSpec(name, tuple(tenant), topic, format, table or "", begin, schema, named)
     session.control.streams.check(spec)
+    pin = _newest(session, spec)
     with _topics(session) as topics:
         look = topics.look(topic)
     if look.unseen and begin == "latest":
@@ -58,6 +69,8 @@ def add(
     for one in spec.tenants:
         session.control.sources.register(one, name, now, owner=owner, transport="kafka", licence=licence)
     added = session.control.streams.add(spec, now)
+    if pin is not None and not session.control.stream_schemas.list(name):
+        session.control.stream_schemas.saw(name, pin)
     for one in spec.tenants:
         session.control.audit.append(one, actor, "stream.add", name, now, {"topic": topic, "format": format})
     waiting, there = sum(look.end[p] - look.first[p] for p in look.end), len(look.end) + len(look.unseen)
@@ -66,6 +79,9 @@ def add(
         f"stream {name} reads topic {topic}: {there} partitions, {waiting:,} records there now;"
         " `intelgraph streams list` shows how far it is"
     )
+    if schema != "none":
+        held = f"version {pin.version} of it" if pin else "the first schema that its records name"
+        session.output.text(f"its schemas are of subject {named}; what comes is held against {held}")
 
 
 def list_streams(session: Session) -> None:
@@ -83,14 +99,21 @@ def list_streams(session: Session) -> None:
 
 
 def show(session: Session, name: Name) -> None:
-    """Show how far each partition of a stream is."""
+    """Show how far each partition of a stream is, and which schemas it has met."""
     stream, parts = session.control.streams.get(name), session.control.streams.partitions(name)
-    session.output.result({"stream": plain(stream, parts), "partitions": [_plain_part(part) for part in parts]})
+    schemas = session.control.stream_schemas.list(name)
+    session.output.result({"stream": plain(stream, parts), "partitions": [_plain_part(part) for part in parts],
+                           "schemas": [asdict(one) for one in schemas]})  # fmt: skip
     session.output.facts({
         "stream": name, "state": f"{stream.state} {stream.note}".strip(), "topic": stream.spec.topic,
         "topic's id": stream.topic_id, "tenants": ", ".join(stream.spec.tenants), "format": _format(stream),
         "topic last seen": moment(stream.looked),
     })  # fmt: skip
+    if schemas:
+        session.output.table("schemas", ("state", "name", "id", "subject", "version", "first met", "what it says"), [
+            (one.state, one.name, one.schema_id or "-", one.subject, one.version or "-", moment(one.seen), one.note)
+            for one in schemas
+        ])  # fmt: skip
     columns = ("partition", "epoch", "next offset", "topic's end", "lag", "accepted", "dead", "last record", "note")
     session.output.table("partitions", columns, [
         (p.partition, p.epoch or "waits", p.offset, p.end, _lag([p]), p.acked, p.dead,
@@ -113,12 +136,17 @@ def resume(
     skip_to: Annotated[
         str, typer.Option(metavar="PARTITION:OFFSET", help="Give up what a stopped partition has before an offset.")
     ] = "",
+    accept_schema: Annotated[
+        bool, typer.Option("--accept-schema", help="Pin the schema that it stopped at; what that cannot say is dead.")
+    ] = False,
     actor: ActorOption = "command line",
 ) -> None:
     """Let a stream go on that was paused or has stopped; partitions that have stopped are tried again at once."""
     from cluster.streams.follow import follow
 
     stream = session.control.streams.get(name)
+    accepted = _accepted(session, stream.spec) if accept_schema else []
+    session.control.stream_schemas.forget_refused(name)
     if stream.state == "stopped" or skip_removed:
         with _topics(session) as topics:
             look = _look(topics.look(stream.spec.topic))
@@ -129,7 +157,8 @@ def resume(
             raise Rejected(f"{why}; restore them, or say --skip-removed to go on without")
     if skip_to:
         session.control.streams.skip_to(name, *_place(skip_to))
-    detail = {"skip_removed": skip_removed, "skip_to": skip_to, "was": stream.note}
+    detail = {"skip_removed": skip_removed, "skip_to": skip_to, "accepted": [one.key for one in accepted],
+              "was": stream.note}  # fmt: skip
     _set_state(session, name, actor, "active", detail)
 
 
@@ -156,6 +185,26 @@ def _place(text: str) -> tuple[int, int]:
     if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
         raise typer.BadParameter(f"{text!r} is not PARTITION:OFFSET, as in 3:1200", param_hint="--skip-to")
     return int(partition), int(offset)
+
+
+def _newest(session: Session, spec: StreamSpec) -> SeenSchema | None:
+    if spec.schema == "none":
+        return None
+    from actors.schema_pins import newest
+    from cluster.stores.schema_registry import SchemaRegistry
+
+    with closing(SchemaRegistry(session.settings.streams.registry)) as registry:
+        return newest(registry, spec, time.time())
+
+
+def _accepted(session: Session, spec: StreamSpec) -> list[SeenSchema]:
+    if spec.schema == "none":
+        raise Misused(f"stream {spec.name!r} uses no schemas")
+    from actors.schema_pins import accept
+    from cluster.stores.schema_registry import SchemaRegistry
+
+    with closing(SchemaRegistry(session.settings.streams.registry)) as registry:
+        return accept(session.control, registry, spec, time.time())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ class CapturedDatabase:
 
     Args:
         name: of the database, the replication slot, the connector, and the topics' prefix.
+        options: of the connector, beside those of configs/cdc/connector.json.
     """
 
-    def __init__(self, services: Services, name: str) -> None:
-        self._services, self.name = services, name
+    def __init__(self, services: Services, name: str, options: Mapping[str, str] | None = None) -> None:
+        self._services, self.name, self._options = services, name, options or {}
         server, self.broker = services.start("postgres"), services.start("kafka")
         self._worker = services.start("connect")
         with Session(server) as session:
@@ -50,7 +52,7 @@ class CapturedDatabase:
             **json.loads((ROOT / "configs" / "cdc" / "connector.json").read_text()),
             "topic.prefix": self.name, "slot.name": self.name, "database.dbname": self.name,
             "database.hostname": details["host"], "database.port": details["port"],
-            "database.user": details["user"], "database.password": details["password"],
+            "database.user": details["user"], "database.password": details["password"], **self._options,
         }  # fmt: skip
         self._call("PUT", "/config", config)
 

@@ -27,6 +27,7 @@ GROUPS = {
     "overlay": ("list", "run", "top"),
     "query": ("cases", "search", "entity", "neighbors"),
     "shards": ("list", "add", "drain"),
+    "schemas": ("check", "list", "show"),
 }
 PLAIN = ("up", "down", "status", "lag", "token", "export", "hash", "audit", "demo")
 VERBS = [(name,) for name in PLAIN] + [(name, verb) for name, verbs in GROUPS.items() for verb in verbs]

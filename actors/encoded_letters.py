@@ -1,0 +1,71 @@
+"""Dead letters that hold a value as their topic has it: read as the stream would read it now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from actors.connectors.json_values import JsonValues
+from actors.connectors.schema_values import record_of, wire
+from cluster.config_registry import RegistrySettings
+from cluster.errors import BadRecord, NotFound, Rejected
+from cluster.stores.control import ControlStore
+from cluster.stores.control_dead_letters import DeadLetter
+from cluster.stores.schema_registry import SchemaRegistry
+from cluster.streams.model import StreamSpec
+
+
+class EncodedLetters:
+    """Reads such letters. For one thread.
+
+    Args:
+        settings: of the registry; it is asked when the first letter needs it.
+    """
+
+    def __init__(self, control: ControlStore, settings: RegistrySettings) -> None:
+        self._control, self._settings = control, settings
+        self._registry: SchemaRegistry | None = None
+
+    def refusal(self, letter: DeadLetter) -> str:
+        """Why the letter cannot be tried, whatever its bytes say; empty if it can. Raises Unavailable."""
+        try:
+            spec, registry = self._control.streams.get(letter.source).spec, self._asked()
+        except Rejected as error:
+            return f"nothing says how it is to be read: {error.reason}"
+        with suppress(Rejected):  # what the registry lacks is the letter's affair; whether it answers is not
+            if spec.schema == "registry":
+                registry.schema(wire(letter.payload)[0])
+        return ""
+
+    def json(self, letter: DeadLetter) -> bytes:
+        """Its value as JSON. Raises BadRecord, Unavailable."""
+        spec = self._control.streams.get(letter.source).spec
+        if spec.schema == "pinned":
+            self._pinned(spec)(letter.payload)
+            return letter.payload
+        number, payload = wire(letter.payload)
+        try:
+            schema = self._asked().schema(number)
+            met = [one for one in self._control.stream_schemas.list(spec.name) if one.key == schema.fingerprint]
+            subject, version = (met[0].subject, met[0].version) if met else ("", 0)
+            read = record_of(spec, schema, subject, version)
+        except Rejected as error:
+            raise BadRecord("schema", f"schema {number}: {error.reason}") from error
+        return read(payload)
+
+    def _pinned(self, spec: StreamSpec) -> Callable[[bytes], object]:
+        pins = [one for one in self._control.stream_schemas.list(spec.name) if one.state == "pinned"]
+        try:
+            return JsonValues(self._asked().schema(pins[0].schema_id)).read if pins else bytes
+        except NotFound as error:
+            raise BadRecord("schema", f"the pinned schema: {error.reason}") from error
+
+    def close(self) -> None:
+        """Close connections. Safe to call twice."""
+        if self._registry is not None:
+            self._registry.close()
+
+    def _asked(self) -> SchemaRegistry:
+        if self._registry is None:
+            self._registry = SchemaRegistry(self._settings)
+        return self._registry
