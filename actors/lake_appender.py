@@ -94,7 +94,7 @@ class LakeAppender:
 
         Raises:
             LogGap, LogLostTail: the log does not hold what follows the lake's positions. Stop.
-            Corrupt: the lake was filled from another log, or another generation of it. Stop.
+            Corrupt: the lake was filled from another log. Stop.
             Fenced: the lease is lost; nothing was written.
             Conflict: another appender was faster; the next step goes on behind it.
             Unavailable: log or lake do not answer, or the disk is full.
@@ -123,10 +123,10 @@ class LakeAppender:
         kept = self._lake.positions()
         if kept.is_empty:
             kept = Positions(identity.name, identity.generation)
-        if (kept.log, kept.generation) != (identity.name, identity.generation):
+        if kept.log != identity.name:
             raise Corrupt(
-                f"the lake was filled from log {kept.log!r}, generation {kept.generation}; this log is"
-                f" {identity.name!r}, generation {identity.generation}. Restore the log's files, or move the lake away"
+                f"the lake was filled from log {kept.log!r}; this log is {identity.name!r}."
+                " Restore the log's files, or move the lake away"
             )
         self._durable = kept
         self._taken = {partition: kept.of(partition).number for partition in range(identity.partitions)}

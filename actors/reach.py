@@ -28,9 +28,9 @@ def check_reach(stack: Stack, log: EventLog, partitions: Sequence[int]) -> None:
             f"{why} and there is no lake that has what was before: emptied, the shard would stay so"
         ) from None
     with lake:
-        version, identity = lake.version(), log.identity
+        version = lake.version()
         at = lake.positions(version)
-        if (at.log, at.generation) != (identity.name, identity.generation):
+        if at.log != log.identity.name:
             raise Rejected(f"{why}, and the lake was filled from another log: emptied, the shard would stay so")
         for partition, least in sorted(trimmed.items()):
             if at.of(partition).number < least:

@@ -1,6 +1,7 @@
 """How a writer comes to its shard: take it over, heal it, and let readers in.
 
-    epoch → lease → buckets it lacks are rebuilt, others dropped → gaps of the log are filled from the lake
+    epoch → lease → entries that the log has lost are stepped over → buckets it lacks are rebuilt, others dropped
+          → gaps of the log are filled from the lake
           → (the loop reaches the log's ends of that moment) → readers are let in
 
 Everything is safe to do again: what is written twice is a duplicate.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
+from actors.shard_counts import step_over_lost
 from actors.shard_writer import ShardWriter
 from cluster import batch
 from cluster.errors import Fenced
@@ -77,6 +79,7 @@ def start_writer(start: Start, read_entries: int, read_bytes: int, block_ms: int
     for bucket in sorted(unsure - owned):
         shard.drop_bucket(start.epoch, bucket)
     lacking = owned & unsure
+    step_over_lost(shard, start.log, fence, owned.__contains__, start.open_lake)
     at = {p: c.at for p, c in shard.cursors().items() if p in fence.partitions}
     shard.own(start.epoch, owned, lacking, fence)
     log = start.log if start.upto is None else UpTo(start.log, start.upto)

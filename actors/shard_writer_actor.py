@@ -98,6 +98,7 @@ class ShardWriterLoop:
         token = control.leases.acquire(lease_name, self._holder, settings.shards.lease_s, time.time())
         registered = control.shards.get(self._shard_id)
         log, shard = self._stack.open_log(), self._stack.open_shard(self._shard_id)
+        metrics.LOG_GENERATION.set(log.identity.generation)
         current = self._stack.current_map()
         start = Start(self._shard_id, registered.epoch, token, current, shard, log, self._stack.open_lake)
         try:

@@ -65,10 +65,12 @@ class Stack:
         """The application's password of log, cache and shards."""
         return load_passwords(self.state_dir / "secrets.json").application
 
-    def open_log(self) -> EventLog:
-        """A connection to the event log."""
+    def open_log(self, *, mending: bool = False) -> EventLog:
+        """A connection to the event log; see `open_log.open_log`."""
         spec = server_spec(self.state_dir, Role.LOG, "log", 0)
-        return open_log(self.settings.log, RedisAddress(socket=str(spec.socket), password=self.password))
+        return open_log(
+            self.settings.log, RedisAddress(socket=str(spec.socket), password=self.password), mending=mending
+        )
 
     def open_client(self, shard_id: str, timeout_s: float | None = None) -> FalkorClient | Neo4jClient:
         """A connection to a registered shard."""

@@ -1,7 +1,7 @@
 """Batches: records as Arrow columns, the one schema of the log and of the lake's `events` table.
 
-One entry of the log is one Arrow IPC stream with one record batch of `SCHEMA`. A `Frame` is the same columns for
-who works on many records at once: a column for every field of `Record`, a row a record.
+One entry of the log is one Arrow IPC stream with one record batch of `SCHEMA`, or no bytes where it holds nothing. A
+`Frame` is the same columns for who works on many records at once: a column for every field of `Record`, a row a record.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ def to_arrow(records: Sequence[Record]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
+_NOTHING = to_arrow([])
+
+
 def from_arrow(batch: pa.RecordBatch | pa.Table) -> list[Record]:
     """Records of columns, in their order."""
     columns = [batch.column(name).to_pylist() for name in Record._fields]
@@ -48,6 +51,8 @@ def decode_arrow(data: bytes) -> pa.RecordBatch:
     Raises:
         Corrupt: the bytes are no batch of the schema.
     """
+    if not data:
+        return _NOTHING
     try:
         with pa.ipc.open_stream(data) as reader:
             batch = reader.read_next_batch()

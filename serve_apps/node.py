@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from actors import external_shards
+from actors.log_damage import check_tail
+from actors.mending import mend
 from actors.stack import Stack
 from cluster import config, dialect_shard
 from cluster.config import Settings
@@ -35,7 +37,6 @@ from cluster.errors import Conflict, IntelGraphError, Unavailable
 from cluster.ids import BUCKETS
 from cluster.stores.falkor import GRAPH
 from cluster.stores.falkor_text import header
-from cluster.stores.log import check_tails
 from cluster.telemetry import configure
 from cluster.telemetry.logfile import set_aside
 from cluster.telemetry.logs import NODE_LOG, Log
@@ -121,6 +122,14 @@ def raise_epoch_before_serving(opened: Stack, spec: ServerSpec) -> BeforeServing
         LOG.info("shard_epoch_raised", shard=running.spec.name, epoch=epoch)
 
     return raise_it
+
+
+def check_before_serving_again(opened: Stack, spec: ServerSpec) -> BeforeServing | None:
+    """For a server that is started again while others work: as `raise_epoch_before_serving`; and nobody is let into a
+    log that has lost its tail, since appends would take the numbers of what is lost."""
+    if spec.role is not Role.LOG:
+        return raise_epoch_before_serving(opened, spec)
+    return lambda running, operator: check_tail(opened, operator)
 
 
 def _locked_within(descriptor: int, seconds: float) -> bool:
@@ -225,10 +234,11 @@ class Node:
             running = ensure(spec, raise_epoch_before_serving(self._opened, spec))
             self._servers[name] = Watched(spec, running)
         self._ending.callback(self._stop_servers)
+        if (mended := mend(self._opened)) is not None:
+            note = f"the event log had lost its tail: generation {mended.generation} of it was opened (audit --actions)"
+            self._say("servers", notes=(*self._state.notes, note))
+        positions = self._opened.control.positions
         with closing(self._opened.open_log()) as log:
-            positions = self._opened.control.positions
-            positions.bind_log(log.identity)
-            check_tails(log.ends(), positions.greatest())
             self._log_name = log.identity.name
         self._opened.publish_first_map([*embedded, *external_shards.register_first(self._opened)])
         for shard_id in set(self._opened.embedded_shards()) - specs.keys():
@@ -243,8 +253,8 @@ class Node:
     def _keep(self, name: str) -> None:
         """Watch a server, and save it while it changes if it is a shard."""
         one = {name: self._servers[name]}
-        raising = partial(raise_epoch_before_serving, self._opened)
-        self._thread(f"watch-{name}", lambda: watch(one, raising, _restarted, self._stopping))
+        before = partial(check_before_serving_again, self._opened)
+        self._thread(f"watch-{name}", lambda: watch(one, before, _restarted, self._stopping))
         if one[name].spec.role is Role.SHARD:
             self._thread(f"checkpoint-{name}", partial(self._checkpoint, name))
 
@@ -309,7 +319,7 @@ class Node:
         import ray
 
         common: dict[str, Any] = {"namespace": "intelgraph", "log_to_driver": False}
-        notes: tuple[str, ...] = ()
+        notes = self._state.notes
         if self.settings.ray.address:  # the one that `ray up` has started
             context = ray.init(address=self.settings.ray.address, **common)
             dashboard = str(context.dashboard_url or "")
@@ -324,7 +334,7 @@ class Node:
             )  # fmt: skip
             dashboard = str(context.dashboard_url)
             note = Port(int(dashboard.rpartition(":")[2]), wanted).note
-            notes = (note,) if note else ()
+            notes = (*self._state.notes, *((note,) if note else ()))
         self._ending.callback(ray.shutdown)
         address = str(ray.get_runtime_context().gcs_address)
         self._say("Ray", dashboard=f"http://{dashboard}", ray_address=address, notes=notes)

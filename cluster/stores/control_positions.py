@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, select
 
 from cluster.errors import Corrupt
 from cluster.stores.control_database import ControlDatabase, insert_new, upsert
@@ -56,20 +56,24 @@ class ConsumerPositions:
         return self._by_partition("max")
 
     def bind_log(self, identity: LogIdentity) -> None:
-        """Remembers the first log that it is given, and refuses another one of the same generation ever after.
+        """Remembers the first log that it is given, with each of its generations, and refuses another one ever after.
 
         Raises:
             Corrupt: this is not the log that the positions are of: it was lost and created again.
         """
         with self._database.write() as connection:
-            known = connection.execute(select(logs).where(logs.c.generation == identity.generation)).one_or_none()
-            if known is None:
-                connection.execute(insert(logs).values(**identity._asdict()))
-            elif (known.name, known.partitions) != (identity.name, identity.partitions):
-                raise Corrupt(
-                    f"this event log ({identity.name[:8]}) is not the one that shards and lake were filled from"
-                    f" ({known.name[:8]}): restore the log's files, or start with an empty state directory"
-                )
+            for known in connection.execute(select(logs)).all():
+                if (known.name, known.partitions) != (identity.name, identity.partitions):
+                    raise Corrupt(
+                        f"this event log ({identity.name[:8]}) is not the one that shards and lake were filled from"
+                        f" ({known.name[:8]}): restore the log's files, or start with an empty state directory"
+                    )
+            insert_new(connection, logs, [identity._asdict()])
+
+    def newest_generation(self) -> int:
+        """The newest generation of the log that was ever bound; 0 before the first."""
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.max(logs.c.generation))).scalar_one() or 0)
 
     def _by_partition(self, function: str) -> dict[int, int]:
         column = consumer_positions.c

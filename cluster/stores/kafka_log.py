@@ -33,7 +33,7 @@ from cluster.stores.kafka_log_setup import Opened
 from cluster.stores.kafka_loop import LoopThread
 from cluster.stores.kafka_topic import CurrentTopic, TopicGone
 from cluster.stores.kafka_unread import ReadAhead
-from cluster.stores.log import Append, Entry, LogIdentity, LogLostTail, check_continuity, check_range
+from cluster.stores.log import Append, Entry, Generation, LogIdentity, LogLostTail, check_continuity, check_range
 
 _USED_FOR_S = 1.0
 """How long a reading of the bytes used is believed; what is appended meanwhile is added to it."""
@@ -71,6 +71,23 @@ class KafkaEventLog:
     def identity(self) -> LogIdentity:
         """Which log this is; a consumer that knew another one must not go on."""
         return self._identity
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """See `EventLog.generations`: there is one generation."""
+        return ()
+
+    @property
+    def is_unfinished(self) -> bool:
+        """See `EventLog.is_unfinished`."""
+        return False
+
+    def begin_generation(self, new: Generation) -> None:
+        """Refused: see `EventLog.begin_generation`."""
+        raise Rejected(f"{WHAT} on Kafka opens no generation {new.number}: restore the brokers' files")
+
+    def finish_generation(self) -> None:
+        """See `EventLog.finish_generation`."""
 
     def append(self, entries: Sequence[Append]) -> list[int]:
         """See `EventLog.append`."""

@@ -12,6 +12,7 @@ positions is the one that it started from, so whatever a stale appender writes l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple
@@ -169,6 +170,20 @@ class Lake:
             files = write_data_files(self._table, frame, parent_version)
             self._land(files, parent, reached)
         return reached
+
+    def begin_generation(self, generation: int) -> Positions:
+        """Go on in another generation of the log, from the same numbers; returns the positions.
+
+        An append that started from the positions before is refused from then on: what it has may be lost in the log.
+
+        Raises:
+            Conflict: somebody else appended just now; nothing was written.
+        """
+        parent = positions_in(self._refreshed())
+        if not parent.is_empty and parent.generation != generation:
+            with library_errors("generation", self.folder):
+                self._commit([], replace(parent, generation=generation))
+        return positions_in(self._refreshed())
 
     def _at(self, parent: Positions, *, refresh: bool = False) -> Snapshot | None:
         current = self._refreshed() if refresh else self._table.current_snapshot()

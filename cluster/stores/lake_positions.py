@@ -25,7 +25,7 @@ class Positions:
 
     Args:
         log: the log's own name; empty while nothing was ever taken.
-        generation: of the log; numbers compare within one only.
+        generation: of the log. Numbers go on from one to the next, so positions of both compare.
         partitions: last entry taken, by partition; entries at 0 are left out, so that equal positions are equal.
     """
 
@@ -55,8 +55,9 @@ class Positions:
         """Whether everything that `other` holds is held here too."""
         if other.is_empty:
             return True
-        same_log = (self.log, self.generation) == (other.log, other.generation)
-        return same_log and all(self.of(p).number >= position.number for p, position in other.partitions.items())
+        if self.log != other.log:
+            return False
+        return all(self.of(p).number >= position.number for p, position in other.partitions.items())
 
     def as_plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -49,13 +49,43 @@ class LogIdentity(NamedTuple):
 
     Args:
         name: drawn once, when the log is created.
-        generation: numbers are comparable within one generation only.
-        partitions: fixed for the generation.
+        generation: counts up each time that a tail was lost; numbers go on.
+        partitions: fixed when the log is created.
     """
 
     name: str
     generation: int
     partitions: int
+
+
+class Seam(NamedTuple):
+    """Where a generation of the log takes one partition over. Numbers go on, so a position stays a number.
+
+        … end │ end+1 … kept              │ kept+1 … resumed │ resumed+1 …
+        as was │ again, as the lake has it │ nothing          │ what is appended from now on
+
+    Args:
+        end: last entry that the generation before has left.
+        kept: up to here every entry is there, number for number.
+        resumed: the entries kept+1 … resumed hold nothing: consumers may have taken others under these numbers.
+        held: the facts of kept+1 … held are in shards, from which they are appended again; 0 where there are none.
+    """
+
+    end: int
+    kept: int
+    resumed: int
+    held: int = 0
+
+    def is_lost(self, at: int) -> bool:
+        """Whether a consumer that stands here has taken entries that are lost."""
+        return self.kept < at < self.resumed
+
+
+class Generation(NamedTuple):
+    """How a generation of the log began, by partition; of the first there is nothing to say."""
+
+    number: int
+    seams: Mapping[int, Seam]
 
 
 class LogGap(Corrupt):
@@ -87,7 +117,7 @@ class LogLostTail(Corrupt):
     def __init__(self, partition: int, after: int, end: int) -> None:
         super().__init__(
             f"log partition {partition} ends at {end}, but entries up to {after} were read from it: its tail is lost."
-            " Stop ingest and restore the log's files; nothing may be appended to it as it is"
+            " Stop ingest and restore the log's files, or start the system anew: a new generation of the log is opened"
         )
         self.partition, self.after, self.end = partition, after, end
 
@@ -101,6 +131,31 @@ class EventLog(Protocol):
     @property
     def identity(self) -> LogIdentity:
         """Which log this is."""
+        ...
+
+    @property
+    def generations(self) -> Sequence[Generation]:
+        """Those after the first, in order, as they were when this was opened."""
+        ...
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the newest generation is still being filled: nobody but who fills it may append."""
+        ...
+
+    def begin_generation(self, new: Generation) -> None:
+        """Opens a generation at the ends that its seams name; unfinished. Appenders of earlier ones are refused.
+
+        Needs a log that was opened for mending, and is itself of the new generation afterwards.
+
+        Raises:
+            Conflict: another generation was opened, or the ends are others. Nothing has changed.
+            Rejected: this kind of log has no generations.
+        """
+        ...
+
+    def finish_generation(self) -> None:
+        """From now on everybody may open the log again. Safe to call twice."""
         ...
 
     def append(self, entries: Sequence[Append]) -> list[int]:
@@ -174,6 +229,12 @@ class EventLog(Protocol):
     def close(self) -> None:
         """Closes the connections. Safe to call twice."""
         ...
+
+
+def generation_at(generations: Sequence[Generation], partition: int, at: int, first: int = 1) -> int:
+    """The generation of the entry that follows a position."""
+    return max((one.number for one in generations if partition in one.seams and one.seams[partition].end <= at),
+               default=first)  # fmt: skip
 
 
 def check_continuity(partition: int, after: int, numbers: Sequence[int]) -> None:

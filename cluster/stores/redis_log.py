@@ -1,6 +1,6 @@
 """The event log on Redis Streams: one stream a partition, one Redis process of its own.
 
-    <ns>:meta     hash: name, generation, partitions
+    <ns>:meta     hash: name, generation, partitions (redis_log_generations.py has more)
     <ns>:begins   hash: partition → number of its first entry
     <ns>:p:<n>    stream: id <generation>-<number>, fields d (data), n (records), t (appended, ms)
 
@@ -23,9 +23,10 @@ from typing import Any
 import redis
 
 from cluster.config import LogSettings
-from cluster.errors import Corrupt, OutcomeUnknown, Overloaded, Rejected
+from cluster.errors import Corrupt, OutcomeUnknown, Overloaded, Rejected, Unavailable
+from cluster.stores import redis_log_generations
 from cluster.stores import redis_log_setup as setup
-from cluster.stores.log import Append, Entry, LogIdentity, check_continuity, check_range
+from cluster.stores.log import Append, Entry, Generation, LogIdentity, check_continuity, check_range, generation_at
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_errors import command, translate, translated
 from cluster.stores.redis_log_setup import WHAT, LogKeys
@@ -49,12 +50,13 @@ class RedisEventLog:
         keys: LogKeys,
         settings: LogSettings,
         identity: LogIdentity,
+        generations: Sequence[Generation],
         synced_answers: bool,
         clock_ms: Callable[[], int],
+        mending: bool,
     ) -> None:
         self._client, self._keys, self._settings, self._identity = client, keys, settings, identity
-        self._prefix = f"{identity.generation}-".encode()
-        self._synced_answers = synced_answers
+        self._generations, self._mending, self._synced_answers = tuple(generations), mending, synced_answers
         self._clock_ms = clock_ms
         self._trim = client.register_script(_TRIM)
         self._used_bytes, self._used_until_s = 0, 0.0
@@ -65,17 +67,43 @@ class RedisEventLog:
         """Which log this is; a consumer that knew another one must not go on."""
         return self._identity
 
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """See `EventLog.generations`."""
+        return self._generations
+
+    @property
+    def is_unfinished(self) -> bool:
+        """See `EventLog.is_unfinished`."""
+        with translated(WHAT):
+            return redis_log_generations.is_unfinished(self._client, self._keys)
+
+    def begin_generation(self, new: Generation) -> None:
+        """See `EventLog.begin_generation`."""
+        if not self._mending:
+            raise ValueError("this log was not opened for mending")
+        with translated(WHAT, sent=True):
+            redis_log_generations.begin(self._client, self._keys, self._identity, new, self._settings.timeout_s)
+        self._identity = self._identity._replace(generation=new.number)
+        self._generations = (*self._generations, new)
+
+    def finish_generation(self) -> None:
+        """See `EventLog.finish_generation`."""
+        with translated(WHAT, sent=True):
+            redis_log_generations.finish(self._client, self._keys, self._settings.timeout_s)
+
     def append(self, entries: Sequence[Append]) -> list[int]:
         """See `EventLog.append`; one round trip."""
         if not entries:
             return []
         size = self._admit(entries)
+        newest = f"{self._identity.generation}-*"
         pipeline = self._client.pipeline(transaction=False)
         at_ms = self._clock_ms()
         for entry in entries:
             stream = self._keys.stream(entry.partition)
             fields = ("d", entry.data, "n", entry.records, "t", at_ms)
-            command(pipeline, "XADD", stream, "NOMKSTREAM", self._prefix + b"*", *fields)
+            command(pipeline, "XADD", stream, "NOMKSTREAM", newest, *fields)
             command(pipeline, "HINCRBY", self._keys.counts, entry.partition, entry.records)
         if not self._synced_answers:
             command(pipeline, "WAITAOF", 1, 0, int(self._settings.timeout_s * 800))
@@ -142,7 +170,7 @@ class RedisEventLog:
         """See `EventLog.trim`."""
         self._check_partition(partition)
         with translated(WHAT):
-            least = self._prefix + str(max(below, 1)).encode()
+            least = self._id(partition, max(below, 1) - 1, max(below, 1))
             return int(self._trim(keys=[self._keys.stream(partition), self._keys.begins], args=[least, partition]))
 
     def close(self) -> None:
@@ -158,6 +186,8 @@ class RedisEventLog:
                     " send smaller batches"
                 )
         now_s = time.monotonic()
+        if self._mending:  # what was there before has room, and nobody trims it meanwhile
+            return 0
         if now_s >= self._used_until_s:
             self._used_bytes, self._used_until_s = self.bytes_used(), now_s + _USED_FOR_S
         if self._used_bytes >= self._settings.max_bytes:
@@ -191,7 +221,7 @@ class RedisEventLog:
             raise ValueError(f"block_ms={block_ms} has to stay below half of log.timeout_s")
         block = ["BLOCK", block_ms] if block_ms > 0 else []
         streams = [self._keys.stream(partition) for partition in after]
-        ids = [self._prefix + str(number).encode() for number in after.values()]
+        ids = [self._id(partition, number, number) for partition, number in after.items()]
         with translated(WHAT):
             answer = command(self._client, "XREAD", "COUNT", count, *block, "STREAMS", *streams, *ids)
         return list(answer.items()) if isinstance(answer, dict) else list(answer or [])
@@ -205,11 +235,14 @@ class RedisEventLog:
             ) from error
 
     def _number(self, partition: int, stream_id: bytes) -> int:
-        if not stream_id.startswith(self._prefix):
-            raise Corrupt(
-                f"log partition {partition}: entry {stream_id!r} is not of generation {self._identity.generation}"
-            )
-        return int(stream_id[len(self._prefix) :])
+        generation, _, number = stream_id.partition(b"-")
+        if int(generation) > self._identity.generation:
+            raise Unavailable(f"{WHAT} is of generation {int(generation)} by now: open it again", 0.1)
+        return int(number)
+
+    def _id(self, partition: int, after: int, number: int) -> str:
+        """The id of an entry in the generation that what follows `after` is of."""
+        return f"{generation_at(self._generations, partition, after)}-{number}"
 
     def _remember_sizes(self, found: Mapping[int, Sequence[Entry]]) -> None:
         sizes = [len(entry.data) for entries in found.values() for entry in entries]
@@ -236,17 +269,19 @@ def open_redis_log(
     settings: LogSettings,
     namespace: str = "log",
     clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    mending: bool = False,
 ) -> RedisEventLog:
     """Opens the log, creating it on an empty server; safe to call from several processes at once.
 
     Args:
         namespace: what the log's keys begin with (`<ns>` above); two logs may share a server in tests.
         clock_ms: the time that entries are stamped with, ms since 1970.
+        mending: by who opens a new generation, and fills it; `log.max_bytes` does not bound that.
 
     Raises:
         Rejected: the server is not fit (too old, not append-only, evicts), or the log has another number of partitions.
         Corrupt: the streams contradict the log's own counts.
-        Unavailable: the server does not answer.
+        Unavailable: the server does not answer, or a new generation is being filled.
     """
     client, keys = address.connect(settings.timeout_s), LogKeys(namespace)
     try:
@@ -254,11 +289,14 @@ def open_redis_log(
             setup.check_server(client)
             identity = setup.create_or_open(client, keys, settings.partitions)
             setup.check_streams(client, keys, identity)
+            generations = redis_log_generations.read(client, keys)
+            if not mending and redis_log_generations.is_unfinished(client, keys):
+                raise Unavailable(f"a new generation of {WHAT} is being opened: `intelgraph up` does that", 1.0)
             synced = setup.answers_are_synced(client, keys, settings.timeout_s)
     except BaseException:
         client.close()
         raise
-    return RedisEventLog(client, keys, settings, identity, synced, clock_ms)
+    return RedisEventLog(client, keys, settings, identity, generations, synced, clock_ms, mending)
 
 
 def _within(entries: list[Entry], limit_bytes: int) -> list[Entry]:

@@ -38,12 +38,17 @@ class LogKeys:
         namespace: what they begin with; logs of different namespaces on one server are apart.
     """
 
-    namespace: str
+    namespace: str = "log"
 
     @property
     def meta(self) -> str:
-        """Hash: name, generation, partitions."""
+        """Hash: name, generation, partitions; `unfinished` while the generation is being filled."""
         return f"{self.namespace}:meta"
+
+    @property
+    def generations(self) -> str:
+        """Hash: generation → its seams; of those after the first."""
+        return f"{self.namespace}:generations"
 
     @property
     def begins(self) -> str:

@@ -86,15 +86,17 @@ def _storage(session: Session) -> Row:
     try:
         ends: dict[int, int] = session.log.ends()
         log_bytes: int | None = session.log.bytes_used()
+        generation: int | None = session.log.identity.generation
     except IntelGraphError:
-        ends, log_bytes = {}, None
+        ends, log_bytes, generation = {}, None, None
     lake = session.control.positions.of("lake")
     try:
         snapshot = latest_snapshot(session)
     except IntelGraphError:
         snapshot = {"id": "no answer", "as_of": None, "age_s": None}
     return {
-        "log_bytes": log_bytes, "log_entries": sum(ends.values()), "lake_entries": sum(lake.values()),
+        "log_generation": generation, "log_bytes": log_bytes, "log_entries": sum(ends.values()),
+        "lake_entries": sum(lake.values()),
         "lake_lag_entries": sum(max(0, end - lake.get(p, 0)) for p, end in ends.items()),
         "snapshot": snapshot and snapshot["id"], "snapshot_as_of": snapshot and snapshot["as_of"],
         "snapshot_age_s": snapshot and snapshot["age_s"],

@@ -164,17 +164,23 @@ def test_stops_at_a_gap_and_at_a_lost_tail(lake: Lake) -> None:
     assert lake.positions().of(0).number == 3
 
 
-def test_another_log_or_generation_is_refused(lake: Lake) -> None:
+def test_another_log_is_refused_and_another_generation_is_not(lake: Lake) -> None:
     log, clock = MemoryLog(), Clock()
     made, _ = appender(log, lake, clock)
     log.append(0, people(0, 1))
     made.step()
     made.flush()
+    log.identity = log.identity._replace(generation=2)
+    log.append(0, people(1, 1))
+    again, _ = appender(log, lake, clock)
+    again.step()
+    again.flush()
+    assert ids_in(lake) == ["p0", "p1"]
     other = MemoryLog()
-    other.identity = LogIdentity("log-a", 2, 2)
-    again, _ = appender(other, lake, clock)
-    with pytest.raises(Corrupt, match="generation 2"):
-        again.step()
+    other.identity = LogIdentity("log-b", 2, 2)
+    refused, _ = appender(other, lake, clock)
+    with pytest.raises(Corrupt, match="filled from log 'log-a'; this log is 'log-b'"):
+        refused.step()
 
 
 def test_goes_on_after_a_failed_commit(tmp_path: Path) -> None:

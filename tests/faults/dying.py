@@ -1,4 +1,4 @@
-"""A process that loads a file, replays dead letters or facts, or rebuilds a shard, and is killed at a step.
+"""A process that loads a file, replays letters or facts, rebuilds a shard or mends the log, and is killed at a step.
 
 It imports no Ray.
 """
@@ -13,6 +13,7 @@ from actors.chosen_facts import Chosen
 from actors.dead_letters import Replay
 from actors.fact_replay import FactReplay
 from actors.loads import FileLoads, LoadFile
+from actors.mending import mend
 from actors.rebuild import rebuild
 from actors.stack import Stack
 from cluster.config import IngestLimits, Settings
@@ -39,9 +40,12 @@ def dies_at(step: str, nth: int) -> Failpoint:
 
 
 def child(what: str, settings: str, tenant: str, path: str, step: str, nth: str) -> None:
-    """What a process does that dies: load a file, replay a tenant's dead letters or facts, or rebuild a shard."""
+    """What a process does that dies: load a file, replay a tenant's dead letters or facts, rebuild a shard, mend."""
     given = Settings.model_validate_json(settings).model_copy(update={"ingest": QUICK})
     stack, failpoint = Stack(given), dies_at(step, int(nth))
+    if what == "mend":
+        mend(stack, failpoint)
+        return
     control, log = stack.control, stack.open_log()
     if what == "rebuild":
         rebuild(stack, path, "tester", verify=True, failpoint=failpoint)

@@ -139,9 +139,19 @@ class Installation:
         for shard in self.shard_ids:
             self.start_writer(shard)
         if lake:
+            self.start_lake()
+        return self
+
+    def start_lake(self) -> None:
+        """The lake appender's loop; where it runs already, nothing."""
+        if self.lake is None:
             self.lake = LakeAppenderLoop(self.stack)
             self._run(self.lake, "lake")
-        return self
+
+    def stop_lake(self) -> None:
+        """End it in order."""
+        self._end(self.lake)
+        self.lake = None
 
     def start_writer(self, shard: str) -> ShardWriterLoop:
         """Another writer loop of a shard."""
@@ -151,7 +161,9 @@ class Installation:
 
     def stop_writer(self, shard: str) -> None:
         """End a shard's writer loop in order."""
-        loop = self.writers.pop(shard)
+        self._end(self.writers.pop(shard))
+
+    def _end(self, loop: Any) -> None:
         loop.stop()
         for pair in [p for p in self._loops if p[0] is loop]:
             pair[1].join(DEADLINE_S)

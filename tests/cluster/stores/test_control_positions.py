@@ -31,4 +31,9 @@ def test_positions_are_of_one_log(store: ControlStore) -> None:
     store.positions.bind_log(identity)
     with pytest.raises(Corrupt, match="not the one"):
         store.positions.bind_log(identity._replace(name="b" * 32))
-    store.positions.bind_log(identity._replace(name="b" * 32, generation=2))
+    assert store.positions.newest_generation() == 1
+    with pytest.raises(Corrupt, match="not the one"):
+        store.positions.bind_log(identity._replace(name="b" * 32, generation=2))
+    store.positions.bind_log(identity._replace(generation=3))
+    store.positions.bind_log(identity)
+    assert store.positions.newest_generation() == 3

@@ -64,6 +64,24 @@ def test_a_zombie_lands_nowhere(lake: Lake, tmp_path: Path, first_commit: bool) 
     assert len(data_files(lake)) == (1 if first_commit else 2)
 
 
+def test_another_generation_refuses_who_began_in_the_one_before(lake: Lake, tmp_path: Path) -> None:
+    assert lake.begin_generation(2).is_empty
+    at = lake.append(entries(0, 1, [people(0, 2)]), LOG)
+    with Lake.open(tmp_path / "lake") as zombie:
+        assert zombie.positions() == at
+        reached = lake.begin_generation(3)
+        assert (reached.generation, reached.partitions, reached.log) == (3, at.partitions, at.log)
+        assert reached.covers(at) and at.covers(reached)
+        with pytest.raises(Conflict):
+            zombie.append(entries(0, 2, [people(5, 1)]), at)
+    assert lake.begin_generation(3) == reached
+    lake.append([LakeEntry(0, 2, batch.to_arrow([]), 1), *entries(0, 3, [people(2, 1)])], reached)
+    assert [entry.batch.num_rows for entry in lake.entries(0, 0)] == [2, 0, 1]
+    assert sorted(rows_of(lake)) == sorted(people(0, 3))
+    lake.maintain(0.0)
+    assert lake.positions().generation == 3
+
+
 def test_the_library_does_not_retry_by_itself(lake: Lake, tmp_path: Path) -> None:
     """Without the property below, the library would rebase a refused append and land it."""
     at = lake.append(entries(0, 1, [people(0, 1)]), LOG)

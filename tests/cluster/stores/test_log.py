@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import Corrupt
-from cluster.stores.log import LogGap, LogLostTail, check_continuity, check_range, check_tails
+from cluster.stores.log import (
+    Generation,
+    LogGap,
+    LogLostTail,
+    Seam,
+    check_continuity,
+    check_range,
+    check_tails,
+    generation_at,
+)
 
 
 @given(st.integers(0, 10**12), st.integers(0, 50))
@@ -51,6 +60,16 @@ def test_a_range_says_whether_a_consumer_can_go_on(after: int, begin: int, lengt
     else:
         with pytest.raises(expected):
             check_range(0, after, begin, end)
+
+
+def test_an_entry_is_of_the_generation_that_began_before_it() -> None:
+    known = [
+        Generation(2, {0: Seam(5, 7, 9), 1: Seam(0, 0, 0)}),
+        Generation(4, {0: Seam(12, 12, 12), 1: Seam(3, 3, 3)}),
+    ]
+    assert [generation_at(known, 0, at) for at in (0, 4, 5, 11, 12, 99)] == [1, 1, 2, 2, 4, 4]
+    assert [generation_at(known, 1, at) for at in (0, 2, 3)] == [2, 2, 4]
+    assert generation_at([], 1, 7) == 1
 
 
 def test_a_log_below_what_a_consumer_has_lost_its_tail() -> None:

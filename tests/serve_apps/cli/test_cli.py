@@ -28,6 +28,7 @@ GROUPS = {
     "query": ("cases", "search", "entity", "neighbors"),
     "shards": ("list", "add", "drain"),
     "schemas": ("check", "list", "show"),
+    "log": ("show", "accept-loss"),
 }
 PLAIN = ("up", "down", "status", "lag", "token", "export", "hash", "audit", "demo")
 VERBS = [(name,) for name in PLAIN] + [(name, verb) for name, verbs in GROUPS.items() for verb in verbs]

@@ -1,0 +1,88 @@
+"""What the log has lost, by looking at everybody who has read from it: lake, shards, and what was ever reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+import redis
+
+from actors.lost_tail import Damage, Held, judge
+from actors.stack import Stack
+from cluster.errors import Corrupt, IntelGraphError, NotFound, Unavailable
+from cluster.shard_map import ShardMap
+from cluster.stores.lake import Lake
+from cluster.stores.redis_errors import translated
+from cluster.stores.redis_log_setup import LogKeys, ranges
+
+_ANSWER_S = 5.0
+
+
+def damage_of(
+    stack: Stack, log_name: str | None, ends: Mapping[int, int], current: ShardMap, *, all_answer: bool
+) -> Damage:
+    """What a log lacks that ends so.
+
+    Args:
+        log_name: of the log; None: not known here, and not compared.
+        all_answer: whether a shard that does not answer is an error; else only what was reported of it counts.
+
+    Raises:
+        Unavailable: a shard does not answer.
+        Corrupt: the lake was filled from another log.
+    """
+    cursors: dict[str, dict[int, int]] = {}
+    whole: set[str] = set()
+    for shard_id in current.shards:
+        try:
+            with closing(stack.open_shard(shard_id, _ANSWER_S)) as shard:
+                cursors[shard_id] = {p: c.at for p, c in shard.cursors().items()}
+                state = shard.state()
+        except IntelGraphError as error:
+            if all_answer:
+                raise Unavailable(
+                    f"the event log ends below what was read from it, and {shard_id}, which may hold what is lost, does"
+                    f" not answer: start it ({error})",
+                    5.0,
+                ) from error
+            continue
+        if state is not None and not state.lacking:
+            whole.add(shard_id)
+    owners = {p: current.shards_of_partition(p) for p in range(current.partitions)}
+    reported = stack.control.positions.greatest()
+    return judge(Held(ends, _lake_numbers(stack, log_name), cursors, frozenset(whole), reported), owners)
+
+
+def lake_of(stack: Stack) -> Lake | None:
+    """The lake, where there is one."""
+    try:
+        return Lake.open(stack.state_dir / "lake", create=False, settings=stack.settings.lake)
+    except NotFound:
+        return None
+
+
+def _lake_numbers(stack: Stack, log_name: str | None) -> dict[int, int]:
+    lake = lake_of(stack)
+    if lake is None:
+        return {}
+    with lake:
+        positions = lake.positions()
+    if not positions.is_empty and log_name not in (None, positions.log):
+        raise Corrupt("the lake was filled from another log: restore the log's files, or move the lake away")
+    return {p: at.number for p, at in positions.partitions.items()}
+
+
+def check_tail(stack: Stack, operator: redis.Redis) -> None:
+    """Nothing, if the embedded log, seen by its operator before anybody is let in, has all that its consumers have.
+
+    Raises:
+        LogLostTail: it has not; the next start of the system makes it good.
+        Corrupt: it is empty, or its counts are gone.
+    """
+    current = stack.control.shard_maps.current()
+    if current is None:
+        return
+    with translated("the event log"):
+        found = ranges(operator, LogKeys(), range(current.partitions))
+    ends = {partition: end for partition, (_, end) in found.items()}
+    damage_of(stack, None, ends, current, all_answer=False).check_tails()

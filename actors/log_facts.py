@@ -1,0 +1,58 @@
+"""What lake and log hold of one log partition, as rows in memory: to tell what a shard holds beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from cluster import batch
+from cluster.batch import Frame
+from cluster.ids import bucket_of
+from cluster.shard_map import ShardMap
+from cluster.stores.graph import GraphShard
+from cluster.stores.lake import Lake, Wanted
+from cluster.stores.log import EventLog
+
+KEY = ("tenant", "source", "kind", "case", "type", "id", "stamp")
+"""What tells one record from another."""
+COLUMNS = (*KEY, "bucket")
+_READ_ENTRIES, _READ_BYTES = 256, 16 << 20
+
+
+def known_facts(log: EventLog, lake: Lake | None, partition: int, upto: int) -> Frame:
+    """COLUMNS of every record in entries 1 … upto, floors and priorities too, all in memory.
+
+    What the log has lost from its beginning and no lake has is not among them.
+    """
+    frames = [pl.DataFrame(pl.from_arrow(batch.SCHEMA.empty_table())).select(COLUMNS)]
+    at = log.begins()[partition] - 1
+    if lake is not None:
+        kept = lake.positions().of(partition).number
+        last = min(kept, upto)
+        found = lake.events(Wanted(partition=partition, first=1, last=last), COLUMNS, lake.version()) if last else None
+        frames += [] if found is None else [found.select(COLUMNS)]
+        at = max(at, kept)
+    while at < upto:
+        for entry in log.read(partition, at, _READ_ENTRIES, _READ_BYTES):
+            at = entry.number
+            if at > upto:
+                break
+            frames.append(batch.decode_frame([entry.data]).select(COLUMNS))
+    return pl.concat(frames, how="vertical")
+
+
+def reaches_back(log: EventLog, lake: Lake | None, partition: int) -> bool:
+    """Whether lake and log together hold every entry of a partition."""
+    kept = lake.positions().of(partition).number if lake is not None else 0
+    return log.begins()[partition] <= kept + 1
+
+
+def cases_of_partition(
+    shard: GraphShard, current: ShardMap, shard_id: str, partition: int
+) -> Iterator[tuple[str, str]]:
+    """(tenant, case) of a shard's own cases whose records go through a log partition."""
+    for tenant, case in shard.cases():
+        bucket = bucket_of(tenant, case)
+        if bucket % current.partitions == partition and current.owners[bucket] == shard_id:
+            yield tenant, case
