@@ -22,7 +22,7 @@ import polars as pl
 
 from actors.log_damage import damage_of, lake_of
 from actors.log_facts import COLUMNS, KEY, cases_of_partition, known_facts
-from actors.lost_tail import Damage, lost_since, ranges_text
+from actors.lost_tail import lost_since, ranges_text
 from actors.ownership import alone, paused
 from actors.stack import Stack
 from actors.stages.route import entries_of
@@ -100,7 +100,6 @@ def mend(stack: Stack, failpoint: Failpoint = no_failpoint) -> Mended | None:
     Raises:
         Corrupt: this is another log than the one that is known.
         LostForGood: see there. Nothing has changed, unless a shard has come back older since a start that was cut off.
-        LogLostTail: the same of a log on Kafka, which cannot be mended.
         Unavailable: a shard, which may hold what is lost, does not answer. Nothing has changed.
     """
     with closing(stack.open_log(mending=True)) as log:
@@ -136,7 +135,7 @@ def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
 
 
 def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint) -> bool:
-    _judged(stack, damage_of(stack, log.identity.name, log.ends(), current, all_answer=True))
+    _accepted(stack, damage_of(stack, log.identity.name, log.ends(), current, all_answer=True).lost_text)
     with ExitStack() as held:
         held.enter_context(alone(stack, "opening a generation of the log"))
         held.enter_context(paused(stack, current.shards))
@@ -149,19 +148,12 @@ def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint
         damage = damage_of(stack, log.identity.name, log.ends(), current, all_answer=True)
         if damage.none:
             return False
-        _judged(stack, damage)
+        _accepted(stack, damage.lost_text)
         log.begin_generation(Generation(number, damage.seams))
     said = Mended(number, damage.seams).as_plain()
     stack.control.audit.append(INSTALLATION, _NODE, OPENED, _SUBJECT, time.time(), {**said, "lost": damage.lost_text})
     LOG.warning("log_generation_opened", **said, lost=damage.lost_text)
     return True
-
-
-def _judged(stack: Stack, damage: Damage) -> None:
-    """Nothing, if a new generation may be opened."""
-    if stack.settings.log.kind != "redis":
-        damage.check_tails()
-    _accepted(stack, damage.lost_text)
 
 
 def _accepted(stack: Stack, lost: str) -> None:

@@ -10,7 +10,7 @@ its appender was told that the outcome is unknown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from cluster.stores.kafka_errors import (
     CAUGHT,
     NEW_PRODUCER,
     NOT_APPENDED,
+    NOT_NOW,
     TOO_FEW_REPLICAS,
     TOO_LARGE,
     WHAT,
@@ -85,13 +86,16 @@ class KafkaAppender:
     Args:
         batch_bytes: of values in one batch; a larger value goes alone.
         timeout_s: of one call, all repetitions included.
+        clock_ms: what batches are stamped with; by this, who fills a new generation is told from all others.
     """
 
     def __init__(
-        self, client: KafkaClient, current: CurrentTopic, codec: str, batch_bytes: int, timeout_s: float
-    ) -> None:
+        self, client: KafkaClient, current: CurrentTopic, codec: str, batch_bytes: int, timeout_s: float,
+        clock_ms: Callable[[], int] = lambda: 0,
+    ) -> None:  # fmt: skip
         self._client, self._current, self._codec = client, current, CODECS[codec]
         self._batch_bytes, self._timeout_s = batch_bytes, timeout_s
+        self._clock_ms = clock_ms
         self._producers: dict[int, Producer] = {}
 
     async def append(self, messages: Mapping[int, Sequence[Message]]) -> dict[int, list[int]]:
@@ -162,7 +166,7 @@ class KafkaAppender:
             async with asyncio.timeout_at(deadline), self._client.lane() as lane:
                 if producer.id is None:
                     await self._begin(producer)
-                data = _built(producer, batch, self._codec)
+                data = _built(producer, batch, self._codec, self._clock_ms())
                 leader = self._current.topic.leaders.get(partition, -1)
                 if not await self._client.ready(leader, lane):
                     raise NodeNotReadyError(f"broker {leader}")
@@ -194,6 +198,8 @@ def refusal(code: int, producer: Producer) -> Failed:
     if code in NEW_PRODUCER:
         producer.forget()
         return Failed(Unavailable(f"{WHAT} has forgotten who appends (error code {code}); try again"))
+    if code == NOT_NOW:
+        return Failed(Unavailable(f"a new generation of {WHAT} is being opened: `intelgraph up` does that", 1.0))
     if code in NOT_APPENDED:
         return Failed(Unavailable(f"{WHAT}: a partition is without a leader (error code {code}); try again shortly"))
     try:
@@ -230,9 +236,9 @@ def batches(messages: Sequence[Message], most_bytes: int) -> Iterator[list[Messa
         yield batch
 
 
-def _built(producer: Producer, batch: Sequence[Message], codec: int) -> bytes:
+def _built(producer: Producer, batch: Sequence[Message], codec: int, at_ms: int) -> bytes:
     room = sum(len(message.value) + _OVERHEAD_BYTES for message in batch) + _OVERHEAD_BYTES
     builder = DefaultRecordBatchBuilder(_MAGIC, codec, 0, producer.id, producer.epoch, producer.sequence, room)
     for offset, (value, headers) in enumerate(batch):
-        builder.append(offset, timestamp=0, key=None, value=value, headers=headers)
+        builder.append(offset, timestamp=at_ms, key=None, value=value, headers=headers)
     return bytes(builder.build())

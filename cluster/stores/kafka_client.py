@@ -32,12 +32,13 @@ from cluster.config_kafka import KafkaConnection
 from cluster.errors import Rejected
 from cluster.stores.kafka_errors import CAUGHT, LOG, OTHER_TOPIC, Named, check_code
 from cluster.stores.kafka_topic import Topic, by_leader
-from cluster.stores.kafka_wire_topics import NO_ID, LogDirs, TopicMetadata
+from cluster.stores.kafka_wire_topics import NO_ID, AlterConfigs, LogDirs, TopicMetadata
 
 FIRST, NEXT = -2, -1
 """Of `offsets`: the first offset that can be read; the one that the next entry will have."""
 
 _DEFAULT = 0
+_SETTLE_S, _SETTLE_LOOKS = 0.5, 20
 _TOPIC_RESOURCE = 2
 _ALREADY_EXISTS = 36
 
@@ -166,12 +167,28 @@ class KafkaClient:
             if code != _ALREADY_EXISTS:
                 check_code(code, said)
 
-    async def topic_config(self, name: str) -> dict[str, str]:
-        """The topic's settings in force."""
-        answer = await self.ask(DescribeConfigsRequest([(_TOPIC_RESOURCE, name, None)]))
+    async def topic_config(self, name: str, node: int | None = None) -> dict[str, str]:
+        """The topic's settings in force, as that broker knows them, or any."""
+        asked = DescribeConfigsRequest([(_TOPIC_RESOURCE, name, None)])
+        answer = await (self.ask(asked) if node is None else self.send(node, asked))
         code, said, _, _, entries = answer.resources[0]
         check_code(code, said)
         return {entry[0]: entry[1] for entry in entries}
+
+    async def alter_topic(self, topic: Topic, config: Mapping[str, str | None]) -> None:
+        """Changes some settings of a topic; None: as the brokers have it. Waits until each leader has them."""
+        answer = await self.ask(AlterConfigs(topic.name, config))
+        for code, said, *_ in answer.resources:
+            check_code(code, said)
+        wanted = {name: value for name, value in config.items() if value is not None}
+        for node in by_leader(topic, topic.leaders):
+            for _ in range(_SETTLE_LOOKS):
+                if wanted.items() <= (await self.topic_config(topic.name, node)).items():
+                    break
+                await asyncio.sleep(_SETTLE_S)
+            else:
+                raise RequestTimedOutError(f"broker {node} does not take over the settings of {topic.name}")
+        await asyncio.sleep(_SETTLE_S)  # what a broker says it has is in force a moment later
 
     async def offsets(
         self, topic: Topic, partitions: Iterable[int], which: int, committed: bool = False

@@ -43,6 +43,8 @@ DAMAGED = frozenset({-1, CORRUPT_MESSAGE, 56})
 TOO_LARGE, TOO_FEW_REPLICAS = frozenset({10, 18}), frozenset({19, 20})
 NEW_PRODUCER = frozenset({45, 47, 59})
 """Codes that refuse a batch because its producer is unknown, or its sequence numbers do not follow each other."""
+NOT_NOW = 32
+"""The batch's time is refused: so is whoever appends while a generation of the log is filled."""
 NOT_APPENDED = frozenset({3, 5, 6, 8, 9, 13, 19, 74, 75, 100, 103})
 """Codes after which a batch has certainly not been appended, and may be when it is sent again."""
 

@@ -29,7 +29,7 @@ from cluster.stores.kafka_counts import RecordCounts
 from cluster.stores.kafka_entry import Message, UnreadEntries, encoded, total_of
 from cluster.stores.kafka_errors import CAUGHT, LOG, MOVED, OFFSET_OUT_OF_RANGE, WHAT, translate
 from cluster.stores.kafka_fetch import Part, fetch, without_errors
-from cluster.stores.kafka_log_setup import Opened
+from cluster.stores.kafka_log_setup import Opened, begin, finish, read_known
 from cluster.stores.kafka_loop import LoopThread
 from cluster.stores.kafka_topic import CurrentTopic, TopicGone
 from cluster.stores.kafka_unread import ReadAhead
@@ -53,14 +53,17 @@ class KafkaEventLog:
         settings: LogSettings,
         opened: Opened,
         clock_ms: Callable[[], int],
+        mending: bool,
     ) -> None:
         self._thread, self._client, self._settings, self._clock_ms = thread, client, settings, clock_ms
-        self._identity = opened.identity
+        self._identity, self._generations = opened.known.identity, opened.known.generations
+        self._meta, self._mending = opened.meta, mending
         self._current = CurrentTopic(client, opened.topic, settings.timeout_s)
         kafka = settings.kafka
         self._appender = KafkaAppender(
-            client, self._current, kafka.compression, settings.entry_bytes, settings.timeout_s
-        )
+            client, self._current, kafka.compression, settings.entry_bytes, settings.timeout_s,
+            clock_ms if mending else lambda: 0,
+        )  # fmt: skip
         self._ahead: ReadAhead[int, UnreadEntries] = ReadAhead(kafka.read_ahead_bytes)
         self._counts = RecordCounts()
         self._ends_known: dict[int, int] = {}
@@ -74,20 +77,28 @@ class KafkaEventLog:
 
     @property
     def generations(self) -> tuple[Generation, ...]:
-        """See `EventLog.generations`: there is one generation."""
-        return ()
+        """See `EventLog.generations`."""
+        return self._generations
 
     @property
     def is_unfinished(self) -> bool:
         """See `EventLog.is_unfinished`."""
-        return False
+        known = self._run(read_known(self._client, self._meta, self._settings.timeout_s))
+        return known is not None and known.unfinished
 
     def begin_generation(self, new: Generation) -> None:
-        """Refused: see `EventLog.begin_generation`."""
-        raise Rejected(f"{WHAT} on Kafka opens no generation {new.number}: restore the brokers' files")
+        """See `EventLog.begin_generation`."""
+        if not self._mending:
+            raise ValueError("this log was not opened for mending")
+        ends = {partition: seam.end for partition, seam in new.seams.items()}
+        begun = begin(self._client, self._current.topic, self._meta, self._settings, self._identity, new, ends)
+        known = self._run(begun, sent=True)
+        self._identity, self._generations = known.identity, known.generations
 
     def finish_generation(self) -> None:
         """See `EventLog.finish_generation`."""
+        topic, meta = self._current.topic, self._meta
+        self._run(finish(self._client, topic, meta, self._settings, self._identity), sent=True)
 
     def append(self, entries: Sequence[Append]) -> list[int]:
         """See `EventLog.append`."""
@@ -195,6 +206,8 @@ class KafkaEventLog:
                     f"a log entry of {len(entry.data)} bytes is over log.entry_bytes ({self._settings.entry_bytes});"
                     " send smaller batches"
                 )
+        if self._mending:  # what was there before has room, and nobody trims it meanwhile
+            return 0
         now_s = time.monotonic()
         if now_s >= self._used_until_s:
             self._used_bytes, self._used_until_s = self.bytes_used(), now_s + _USED_FOR_S

@@ -19,12 +19,13 @@ _REQUEST_SHARE, _OPEN_TIMES = 0.75, 3.0
 
 
 def open_kafka_log(
-    settings: LogSettings, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    settings: LogSettings, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, mending: bool = False
 ) -> KafkaEventLog:
     """Opens the log that `settings.kafka` names, creating it where there is none; safe to call from several processes.
 
     Args:
         clock_ms: the time that entries are stamped with, ms since 1970.
+        mending: by who opens a new generation, and fills it; `log.max_bytes` does not bound that.
 
     Raises:
         Rejected: the brokers or the topic are not fit, or the log has another number of partitions.
@@ -34,7 +35,7 @@ def open_kafka_log(
     options = connection_options(settings.kafka, settings.timeout_s * _REQUEST_SHARE)
     thread = LoopThread("kafka-log")
     try:
-        opening = _opened(thread, options, settings, clock_ms)
+        opening = _opened(thread, options, settings, clock_ms, mending)
         return thread.run(asyncio.wait_for(opening, settings.timeout_s * _OPEN_TIMES))
     except BaseException as error:
         thread.stop()
@@ -44,14 +45,14 @@ def open_kafka_log(
 
 
 async def _opened(
-    thread: LoopThread, options: Mapping[str, Any], settings: LogSettings, clock_ms: Callable[[], int]
+    thread: LoopThread, options: Mapping[str, Any], settings: LogSettings, clock_ms: Callable[[], int], mending: bool
 ) -> KafkaEventLog:
     client = KafkaClient(settings.kafka.bootstrap, options)
     try:
         await client.start()
-        opened = await open_topics(client, settings)
+        opened = await open_topics(client, settings, mending)
         await client.disk_bytes(opened.topic)  # what may not be asked is better known now
     except BaseException:
         await client.close()
         raise
-    return KafkaEventLog(thread, client, settings, opened, clock_ms)
+    return KafkaEventLog(thread, client, settings, opened, clock_ms, mending)

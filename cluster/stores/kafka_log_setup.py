@@ -19,14 +19,15 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from cluster.config import LogSettings
 from cluster.config_kafka import KafkaSettings
-from cluster.errors import Corrupt, OutcomeUnknown, Rejected, Unavailable
+from cluster.errors import Conflict, Corrupt, OutcomeUnknown, Rejected, Unavailable
 from cluster.stores.kafka_append import KafkaAppender
 from cluster.stores.kafka_client import FIRST, NEXT, KafkaClient
 from cluster.stores.kafka_entry import Message
 from cluster.stores.kafka_errors import MOVED, WHAT
 from cluster.stores.kafka_fetch import fetch
+from cluster.stores.kafka_log_generations import KEPT_OUT, LET_IN, Known, Said, filling, known, opening, parsed
 from cluster.stores.kafka_topic import CurrentTopic, Topic, known_topic
-from cluster.stores.log import LogIdentity
+from cluster.stores.log import Generation, LogIdentity
 
 _FIRST_GENERATION = 1
 _META_PARTITION = 0
@@ -38,10 +39,11 @@ _SEGMENTS = 16
 
 
 class Opened(NamedTuple):
-    """A log's identity and its topic of entries."""
+    """What is known of a log, its topic of entries, and the one that says what is known."""
 
-    identity: LogIdentity
+    known: Known
     topic: Topic
+    meta: Topic
 
 
 def batch_bytes(settings: LogSettings) -> int:
@@ -74,30 +76,37 @@ def _kept_whole(kafka: KafkaSettings) -> dict[str, str]:
     return kept
 
 
-async def open_topics(client: KafkaClient, settings: LogSettings) -> Opened:
+async def open_topics(client: KafkaClient, settings: LogSettings, mending: bool = False) -> Opened:
     """The log; creates what there is not yet of it. Safe to call from several processes at once.
+
+    Args:
+        mending: by who opens a new generation, and fills it.
 
     Raises:
         Rejected: a topic is not fit for a log, or the log has another number of partitions.
         Corrupt: the log's topic is gone, or another has its name.
-        Unavailable: the topics that were made do not get leaders in time.
+        Unavailable: the topics that were made do not get leaders in time, or a new generation is being filled.
     """
     kafka = settings.kafka
     meta = await _made(client, f"{kafka.topic_prefix}.log-meta", 1, _kept_whole(kafka), settings)
-    identity = await _known(client, meta, settings.timeout_s)
-    if identity is None:
+    found = await read_known(client, meta, settings.timeout_s)
+    if found is None:
         name = f"{kafka.topic_prefix}.log-{_FIRST_GENERATION}"
         topic = await _made(client, name, settings.partitions, topic_config(settings), settings)
         said = {"name": topic.id.hex(), "generation": _FIRST_GENERATION, "partitions": len(topic.leaders)}
-        await _say(client, meta, said, settings)
-        identity = await _known(client, meta, settings.timeout_s)
-        if identity is None:
+        await say(client, meta, said, settings)
+        found = await read_known(client, meta, settings.timeout_s)
+        if found is None:
             raise Corrupt(f"{WHAT} loses what is written to {meta.name}; see the broker's log")
-    topic = await known_topic(client, bytes.fromhex(identity.name), settings.timeout_s)
-    _check_partitions(identity, topic, settings)
-    await _check_fit(client, topic, topic_config(settings), settings)
+    if found.unfinished and not mending:
+        raise Unavailable(f"a new generation of {WHAT} is being opened: `intelgraph up` does that", 1.0)
+    topic = await known_topic(client, bytes.fromhex(found.identity.name), settings.timeout_s)
+    _check_partitions(found.identity, topic, settings)
+    if mending and not found.unfinished and KEPT_OUT.items() <= (await client.topic_config(topic.name)).items():
+        await client.alter_topic(topic, LET_IN)  # who was killed before it could open one has left it so
+    await _check_fit(client, topic, topic_config(settings), settings, not found.unfinished)
     await _check_fit(client, meta, _kept_whole(kafka), settings)
-    return Opened(identity, topic)
+    return Opened(found, topic, meta)
 
 
 async def _made(
@@ -116,11 +125,11 @@ async def _made(
     return topic
 
 
-async def _known(client: KafkaClient, meta: Topic, timeout_s: float) -> LogIdentity | None:
-    """What the first record of the newest generation says."""
+async def read_known(client: KafkaClient, meta: Topic, timeout_s: float) -> Known | None:
+    """What the topic says of the log; None where it says nothing yet."""
     end = (await client.offsets(meta, [_META_PARTITION], NEXT))[_META_PARTITION]
     at = (await client.offsets(meta, [_META_PARTITION], FIRST))[_META_PARTITION]
-    found: dict[int, LogIdentity] = {}
+    found: list[Said] = []
     current = CurrentTopic(client, meta, timeout_s)
     while at < end:
         part = (await fetch(client, current, {_META_PARTITION: at}, _META_BYTES, 0)).get(_META_PARTITION)
@@ -129,21 +138,13 @@ async def _known(client: KafkaClient, meta: Topic, timeout_s: float) -> LogIdent
         batches = MemoryRecords(part.records)
         while batches.has_next():
             for record in batches.next_batch():
-                identity = _identity(meta, record.value)
-                found.setdefault(identity.generation, identity)
+                found.append(parsed(record.value, meta.name))
                 at = record.offset + 1
-    return found[max(found)] if found else None
+    return known(found)
 
 
-def _identity(meta: Topic, value: bytes) -> LogIdentity:
-    try:
-        said = json.loads(value)
-        return LogIdentity(str(said["name"]), int(said["generation"]), int(said["partitions"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt(f"{WHAT}: topic {meta.name} is not readable; restore it") from error
-
-
-async def _say(client: KafkaClient, meta: Topic, said: Mapping[str, object], settings: LogSettings) -> None:
+async def say(client: KafkaClient, meta: Topic, said: Mapping[str, object], settings: LogSettings) -> None:
+    """Adds a record to the topic that says what is known."""
     current = CurrentTopic(client, meta, settings.timeout_s)
     appender = KafkaAppender(client, current, "none", _META_BYTES, settings.timeout_s)
     try:
@@ -167,7 +168,9 @@ def _check_partitions(identity: LogIdentity, topic: Topic, settings: LogSettings
         )
 
 
-async def _check_fit(client: KafkaClient, topic: Topic, wanted: Mapping[str, str], settings: LogSettings) -> None:
+async def _check_fit(
+    client: KafkaClient, topic: Topic, wanted: Mapping[str, str], settings: LogSettings, filled: bool = True
+) -> None:
     """Nothing if the topic keeps what it takes, as durably as it is configured to.
 
     Raises:
@@ -181,12 +184,40 @@ async def _check_fit(client: KafkaClient, topic: Topic, wanted: Mapping[str, str
             f" {factor}: add replicas (kafka-reassign-partitions), or set it to {fewest}"
         )
     has = await client.topic_config(topic.name)
+    unlike = {"segment.bytes", *KEPT_OUT} if not filled else {"segment.bytes"}
     at_least = {"min.insync.replicas", "max.message.bytes"}
     for name, want in wanted.items():
         value = has.get(name, "")
         fits = value == want or (name in at_least and value.isdigit() and int(value) >= int(want))
-        if name != "segment.bytes" and not fits:  # any size of files will do
+        if name not in unlike and not fits:  # any size of files will do
             raise Rejected(
                 f"{WHAT}: topic {topic.name} has {name}={value}, and the log needs {want}: set it (kafka-configs"
                 f" --alter --topic {topic.name} --add-config {name}={want})"
             )
+
+
+async def begin(
+    client: KafkaClient, topic: Topic, meta: Topic, settings: LogSettings, identity: LogIdentity, new: Generation,
+    ends: Mapping[int, int],
+) -> Known:  # fmt: skip
+    """Opens a generation; see `EventLog.begin_generation`."""
+    await client.alter_topic(topic, KEPT_OUT)
+    now = await read_known(client, meta, settings.timeout_s)
+    if now is None or now.identity != identity or await client.offsets(topic, ends, NEXT) != ends:
+        if now is None or not now.unfinished:
+            await client.alter_topic(topic, LET_IN)
+        raise Conflict(f"{WHAT} has another generation, or other ends, than a moment ago: look again", 0.1)
+    said, drawn = opening(identity, new)
+    await say(client, meta, said, settings)
+    found = await read_known(client, meta, settings.timeout_s)
+    if found is None or found.drawn != drawn:
+        raise Conflict(f"another generation of {WHAT} was opened just now", 0.1)
+    return found
+
+
+async def finish(
+    client: KafkaClient, topic: Topic, meta: Topic, settings: LogSettings, identity: LogIdentity
+) -> None:  # fmt: skip
+    """The newest generation is filled; see `EventLog.finish_generation`. Safe to call twice."""
+    await client.alter_topic(topic, LET_IN)
+    await say(client, meta, filling(identity), settings)

@@ -1,7 +1,9 @@
-"""Kafka's requests about topics that aiokafka lacks: Metadata 12, which knows their ids, and DescribeLogDirs 1."""
+"""Kafka's requests about topics that aiokafka lacks: Metadata 12, which knows their ids, DescribeLogDirs 1, and
+IncrementalAlterConfigs 0, which leaves all other settings as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -12,6 +14,7 @@ from aiokafka.protocol.types import (
     Boolean,
     CompactArray,
     CompactString,
+    Int8,
     Int16,
     Int32,
     Int64,
@@ -19,6 +22,8 @@ from aiokafka.protocol.types import (
     String,
     TaggedFields,
 )
+
+_TOPIC, _SET, _DELETE = 2, 0, 1
 
 NO_ID = bytes(16)
 """Stands for a topic that is named, not identified."""
@@ -158,3 +163,60 @@ class LogDirs(Request[LogDirsRequest1]):
     def build(self, request_struct_class: Any) -> Any:
         """The request."""
         return request_struct_class([(self._topic, self._partitions)])
+
+
+class AlterConfigsResponse0(Response):
+    """Whether settings were changed."""
+
+    API_KEY, API_VERSION = 44, 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "resources",
+            Array(
+                ("error_code", Int16),
+                ("error_message", String("utf-8")),
+                ("resource_type", Int8),
+                ("resource_name", String("utf-8")),
+            ),
+        ),
+    )
+
+
+class AlterConfigsRequest0(RequestStruct):
+    """See `AlterConfigs`."""
+
+    API_KEY, API_VERSION = 44, 0
+    RESPONSE_TYPE = AlterConfigsResponse0
+    SCHEMA = Schema(
+        (
+            "resources",
+            Array(
+                ("resource_type", Int8),
+                ("resource_name", String("utf-8")),
+                (
+                    "configs",
+                    Array(("name", String("utf-8")), ("operation", Int8), ("value", String("utf-8"))),
+                ),
+            ),
+        ),
+        ("validate_only", Boolean),
+    )
+
+
+class AlterConfigs(Request[AlterConfigsRequest0]):
+    """Changes some settings of a topic.
+
+    Args:
+        config: by name; None: as the brokers have it for all topics.
+    """
+
+    API_KEY = 44
+
+    def __init__(self, topic: str, config: Mapping[str, str | None]) -> None:
+        self._topic, self._config = topic, config
+
+    def build(self, request_struct_class: Any) -> Any:
+        """The request."""
+        changes = [(name, _DELETE if value is None else _SET, value) for name, value in self._config.items()]
+        return request_struct_class([(_TOPIC, self._topic, changes)], False)

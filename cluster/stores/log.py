@@ -150,7 +150,7 @@ class EventLog(Protocol):
 
         Raises:
             Conflict: another generation was opened, or the ends are others. Nothing has changed.
-            Rejected: this kind of log has no generations.
+            OutcomeUnknown: open the log again; it says whether it is unfinished.
         """
         ...
 

@@ -23,5 +23,5 @@ def open_log(settings: LogSettings, redis: RedisAddress, namespace: str = "log",
         Unavailable: the server does not answer, or a new generation is being filled.
     """
     if settings.kind == "kafka":
-        return open_kafka_log(settings)
+        return open_kafka_log(settings, mending=mending)
     return open_redis_log(redis, settings, namespace, mending=mending)
