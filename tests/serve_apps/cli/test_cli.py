@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from cluster.stores.control import open_control
+from cluster.stores.control_audit import INSTALLATION
 from serve_apps.cli.access import seconds_of
 from serve_apps.cli.exits import Exit, Misused
 from serve_apps.cli.ingest import source_of
@@ -176,3 +179,13 @@ def test_output_that_nobody_reads_ends_quietly_and_a_full_disk_is_named(
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_a_loss_is_accepted_in_the_words_that_named_it(tmp_path: Path) -> None:
+    wrong = run(tmp_path, "log", "accept-loss", "all of it")
+    assert (wrong.exit_code, "partition:first-last" in wrong.output) == (Exit.FAILED, True)
+    open_control(f"sqlite:///{tmp_path / 'control.db'}").close()
+    assert run(tmp_path, "log", "accept-loss", "0:6-7,3:1-2", "--as", "ann").exit_code == Exit.DONE
+    with closing(open_control(f"sqlite:///{tmp_path / 'control.db'}")) as control:
+        (said,) = control.audit.every(INSTALLATION)
+    assert (said.actor, said.action, said.detail) == ("ann", "log.loss_accepted", {"lost": "0:6-7,3:1-2"})
