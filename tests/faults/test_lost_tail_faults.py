@@ -14,11 +14,12 @@ import pytest
 
 from actors.mending import ACCEPTED, MENDED, OPENED, LostForGood, Mended, accept_loss, mend
 from actors.shard_writer import ShardWriter
+from actors.stages.route import entries_of
 from cluster import batch
 from cluster.embedded import ensure
 from cluster.errors import Conflict, IntelGraphError, Unavailable
 from cluster.fold import Fold
-from cluster.model import Record
+from cluster.model import Kind, Record, floor_record, priority_record
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.graph import Fence
 from cluster.stores.lake import LakeEntry, Positions
@@ -29,6 +30,7 @@ from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
 from tests.faults.producer import History, Producer, events
 from tests.forked import Forked
+from tests.strategies import make
 
 pytestmark = [pytest.mark.services]
 
@@ -180,6 +182,26 @@ def test_facts_that_shards_alone_have_are_said_again(server_root: Path) -> None:
             system.restart(shard)
         system.settle()
         done.check()
+
+
+def test_floors_priorities_and_overlays_of_shards_alone(server_root: Path) -> None:
+    with half_sent(server_root / "ltf", 11, lake=False) as done:
+        system = done.system
+        version = next(record.version for record in done.records[COUNT // 2 :] if record.source == "feed")
+        said = [(p, floor_record("tenant-0", "feed", "", version, p)) for p in system.ends()]
+        said += [(p, priority_record("tenant-1", "feed", 7, 1, p)) for p in system.ends()]
+        rank = make("tenant-2", "case-0", Kind.ENTITY, "person", "1", "overlay/pagerank", 1, props='{"rank":1}')
+        said.append((rank.bucket % system.partitions, rank))
+        system.log.append([entry for p, record in said for entry in entries_of(p, [record], 1 << 20)])
+        done.history.ok |= {record for _, record in said}
+        system.settle()
+        before = system.hashes()
+        done.set_back()
+        assert mended(done).facts["tenant-2/overlay/pagerank"] == 1
+        done.go_on()
+        assert system.hashes() == before
+        done.check()
+        assert sum('"kind":"floor"' in line or '"kind":"priority"' in line for line in lines_of(system)) == 2
 
 
 def test_set_back_twice_and_before_the_first_generation(server_root: Path) -> None:
