@@ -11,7 +11,7 @@ from cluster.model import Record
 from cluster.shard_map import ShardMap
 from cluster.stores.lake_files import LakeEntry
 from cluster.stores.lake_positions import PartitionPosition, Positions
-from cluster.stores.log import Append, Entry, LogIdentity, check_range
+from cluster.stores.log import Append, Entry, Generation, LogIdentity, check_range
 from tests.simulation.network import Network
 
 PARTITIONS = 4
@@ -43,6 +43,7 @@ class SimLog:
 
     def __init__(self, network: Network) -> None:
         self.identity = LogIdentity("sim", 1, PARTITIONS)
+        self.generations: tuple[Generation, ...] = ()
         self._network = network
         self.history: dict[int, list[Entry]] = {p: [] for p in range(PARTITIONS)}
         self.begin = dict.fromkeys(range(PARTITIONS), 1)
