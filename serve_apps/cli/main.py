@@ -39,8 +39,8 @@ app = typer.Typer(
     rich_markup_mode="rich", context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 
-for module in (demonstration, lifecycle, lag, shards, event_log, access, ingest, sources, streams, schemas, dead_letters,
-               facts, replay, query, snapshots, overlays):  # fmt: skip
+for module in (demonstration, lifecycle, lag, shards, event_log, access, ingest, sources, streams, schemas,
+               dead_letters, facts, replay, query, snapshots, overlays):  # fmt: skip
     module.register(app)
 
 
