@@ -17,6 +17,7 @@ class Dialect:
         degree, typed_degree: a node's degree, in all, and counting the types of a list.
         differ: whether two nodes are not the same.
         per_row: a subquery for each row, given the variables that it takes and its text.
+        seek: behind a pattern: its relationship `x` of this type is looked up by `_k`.
         hold: what a write begins with: the cursors of its partitions ($partitions) are its own until it is committed.
         hold_all: likewise the shard's node and every cursor, for a change of the epoch, of leases or of ownership.
     """
@@ -26,6 +27,7 @@ class Dialect:
     typed_degree: str
     differ: str
     per_row: str
+    seek: str = ""
     hold: str = ""
     hold_all: str = ""
 
@@ -45,6 +47,7 @@ NEO4J = Dialect(
     typed_degree="COUNT {{ ({0})-[r]-() WHERE type(r) IN {1} }}",
     differ="{0} <> {1}",
     per_row="CALL ({0}) {{ {1} }}",
+    seek=" USING INDEX SEEK x:`{0}`(_k)",
     hold=(
         "UNWIND $partitions AS p WITH p ORDER BY p "
         "MATCH (l:_Cursor {_k: p}) SET l._held = true WITH count(l) AS holding "
@@ -56,4 +59,9 @@ NEO4J = Dialect(
 )
 """Its transactions see what others have committed meanwhile. To set a property locks the node until the commit, and
 what is compared is read after that; so a writer that lost its lease or epoch is refused whenever that happens. Locks
-are taken in one order (shard, cursors by key, then data, which no two partitions share): nobody waits in a circle."""
+are taken in one order (shard, cursors by key, then data, which no two partitions share): nobody waits in a circle.
+
+While there are a few relationships of a type its planner takes a scan of their index for cheaper than a seek a row, and
+keeps that plan while they become many: each row then costs as much as all that are there. So such lookups say what they
+are. (Nodes have a uniqueness constraint, which it knows to give one row.)
+"""

@@ -134,7 +134,7 @@ def _relationships(database: Dialect, status: str, result: str, type: str) -> st
     return (
         f"{guard(database)}UNWIND $rows AS w MERGE (a:Entity {{_k: w.a}}) ON CREATE SET a._c = w.c "
         f"MERGE (b:Entity {{_k: w.b}}) ON CREATE SET b._c = w.c WITH a, b, w.p AS r "
-        f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob) "
+        f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob){database.seek.format(type)} "
         f"WITH a, b, oa, ob, x, r, x._v AS old, {status}"
         f"{_when(f'st = {NEWER} AND {moves}', 'DELETE x')}"
         f"{_when(f'st = {NEW} OR (st = {NEWER} AND {moves})', f'CREATE (a)-[n:`{type}`]->(b) SET n = r')}"
@@ -153,14 +153,16 @@ def create_relationships(database: Dialect, type: str) -> str:
     return (
         f"{guard(database)}UNWIND $rows AS w MATCH (a:Entity {{_k: w.a}}) MATCH (b:Entity {{_k: w.b}}) "
         "WITH a, b, w.p AS r "
-        f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob) WITH a, b, x, r WHERE x IS NULL "
+        f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob){database.seek.format(type)} "
+        "WITH a, b, x, r WHERE x IS NULL "
         f"CREATE (a)-[n:`{type}`]->(b) SET n = r{_MADE}"
     )
 
 
 def look_at_relationships(database: Dialect, type: str) -> str:
     """As `look_at_nodes`."""
-    return f"{guard(database)}UNWIND $rows AS w WITH w.p AS r OPTIONAL MATCH ()-[x:`{type}` {{_k: r._k}}]->(){_SETTLED}"
+    found = f"OPTIONAL MATCH ()-[x:`{type}` {{_k: r._k}}]->(){database.seek.format(type)}"
+    return f"{guard(database)}UNWIND $rows AS w WITH w.p AS r {found}{_SETTLED}"
 
 
 def replace_relationships(database: Dialect, type: str) -> str:
@@ -186,7 +188,8 @@ def forget_nodes(database: Dialect, label: str) -> str:
 
 def forget_relationships(database: Dialect, type: str) -> str:
     """Take registers away, and their edges."""
-    return f"{guard(database)}UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->() DELETE x RETURN count(*)"
+    seek = database.seek.format(type)
+    return f"{guard(database)}UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->(){seek} DELETE x RETURN count(*)"
 
 
 def forget_overlays(database: Dialect) -> str:

@@ -226,3 +226,35 @@ def test_values_come_back_as_they_were_sent(shard: Neo4jShard) -> None:
     write(shard, record)
     (thing,) = shard.things("t", "c")
     assert thing.registers == {"crm": record}
+
+
+WRITES_BY_KEY = {
+    "create": dialect.create_relationships, "look": dialect.look_at_relationships,
+    "upsert": dialect.upsert_relationships, "replace": dialect.replace_relationships,
+    "forget": dialect.forget_relationships,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("few", [5, 50])
+def test_few_relationships_are_looked_up_as_many_are(shard: Neo4jShard, neo4j_store: Neo4jStore, few: int) -> None:
+    """A plan that scans the index is cheap only while there is little in it, and stays when there is much."""
+    ends = [make("t", "c", Kind.ENTITY, "person", f"p{n}", "crm", n + 1) for n in range(2)]
+    links = [make("t", "c", Kind.RELATIONSHIP, "KNOWS", f"r{n}", "crm", n + 9, ends=("person", "p0", "person", "p1"))
+             for n in range(few)]  # fmt: skip
+    shard.begin(FENCE, shard.encode(frame_of([*ends, *links])))
+    shard.finish()
+    parameters = {**fenced(FENCE, [ANN.bucket]), "rows": [], "keys": [], "named": False, "number": 0}
+    with neo4j_store.driver() as driver, driver.session() as session:
+        session.run("CALL db.clearQueryCaches()").consume()
+        for name, template in WRITES_BY_KEY.items():
+            plan = session.run(f"EXPLAIN {template(NEO4J, 'KNOWS')}", parameters).consume().plan
+            assert plan is not None
+            used = {operator.partition("@")[0] for operator in _operators(plan)}
+            assert "DirectedRelationshipIndexSeek" in used, name
+            assert not {operator for operator in used if "Scan" in operator}, name
+
+
+def _operators(plan: dict[str, Any]) -> Iterator[str]:
+    yield plan["operatorType"]
+    for child in plan.get("children", ()):
+        yield from _operators(child)
