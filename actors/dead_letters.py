@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ class LetterFilter:
     error_class: str | None = None
     source: str | None = None
     type: str | None = None
+    attempts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,7 @@ class Replay:
         after = 0  # letters come in the order of arrival: this ends, whatever is added or fails meanwhile
         last = self._newest(tenant)
         while page := self._control.dead_letters.list(
-            tenant, error_class=matching.error_class, source=matching.source, type=matching.type, state="waiting",
-            after=after, limit=_PAGE,
+            tenant, **asdict(matching), state="waiting", after=after, limit=_PAGE,
         ):  # fmt: skip
             after = page[-1].sequence
             yield from (letter.id for letter in page if letter.sequence <= last)

@@ -26,7 +26,7 @@ from cluster.stores.control_tables import dead_letters
 from cluster.versions import decode, encode
 
 State = Literal["waiting", "replayed", "quarantined"]
-_FACETS = ("error_class", "source", "type", "state")
+_FACETS = ("error_class", "source", "type", "state", "attempts")
 _PAGE_MAX = 1_000
 
 
@@ -143,7 +143,7 @@ class DeadLetters:
 
     def list(
         self, tenant: str, *, error_class: str | None = None, source: str | None = None, type: str | None = None,
-        state: State | None = None, after: int = 0, limit: int = 100,
+        state: State | None = None, attempts: int | None = None, after: int = 0, limit: int = 100,
     ) -> list[DeadLetter]:  # fmt: skip
         """Letters that fit all filters, oldest first.
 
@@ -153,19 +153,19 @@ class DeadLetters:
         """
         if not 1 <= limit <= _PAGE_MAX:
             raise Rejected(f"limit: 1 to {_PAGE_MAX}, not {limit}")
-        filters = {"error_class": error_class, "source": source, "type": type, "state": state}
+        filters = {"error_class": error_class, "source": source, "type": type, "state": state, "attempts": attempts}
         query = select(dead_letters).where(*_fits(tenant, filters), dead_letters.c.sequence > after)
         with self._database.read() as connection:
             return [_letter(row) for row in connection.execute(query.order_by(dead_letters.c.sequence).limit(limit))]
 
     def facets(self, tenant: str) -> dict[str, dict[str, int]]:
-        """How many letters there are by error class, source, type and state."""
+        """How many letters there are by error class, source, type, state and attempts."""
         found: dict[str, dict[str, int]] = {}
         with self._database.read() as connection:
             for name in _FACETS:
                 column = dead_letters.c[name]
                 query = select(column, func.count()).where(dead_letters.c.tenant == tenant).group_by(column)
-                found[name] = {row[0]: row[1] for row in connection.execute(query)}
+                found[name] = {str(row[0]): row[1] for row in connection.execute(query)}
         return found
 
     def counted(self) -> LetterCounts:
@@ -250,7 +250,7 @@ def _check_class(error_class: str) -> None:
         raise Rejected(f"error class {error_class!r}: a dead letter is one of {', '.join(ERROR_CLASSES)}")
 
 
-def _fits(tenant: str, filters: dict[str, str | None]) -> list[Any]:
+def _fits(tenant: str, filters: Mapping[str, object]) -> list[Any]:
     wanted = [dead_letters.c[name] == value for name, value in filters.items() if value is not None]
     return [dead_letters.c.tenant == tenant, *wanted]
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OfClass = Annotated[str | None, typer.Option("--class", help=f"Only this class: {', '.join(ERROR_CLASSES)}.")]
 OfSource = Annotated[str | None, typer.Option("--source", help="Only this source.")]
+OfType = Annotated[str | None, typer.Option("--type", help="Only records of this type.")]
+OfAttempts = Annotated[int | None, typer.Option("--attempts", min=0, help="Only those that were tried so often.")]
 OfState = Annotated[str | None, typer.Option("--state", help="Only this state: waiting, replayed, quarantined.")]
 _PAGE = 1_000
 _PAYLOAD_CHARS = 2_000
@@ -35,12 +37,14 @@ def register(app: typer.Typer) -> None:
 
 
 def list_letters(
-    session: Session, tenant: TenantOption, error_class: OfClass = None, source: OfSource = None, state: OfState = None,
+    session: Session, tenant: TenantOption, error_class: OfClass = None, source: OfSource = None,
+    type: OfType = None, attempts: OfAttempts = None, state: OfState = None,
     after: Annotated[int, typer.Option(help="Go on behind this sequence number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="At most so many.")] = 50,
 ) -> None:  # fmt: skip
-    """List a tenant's dead letters, oldest first, and how many there are of each class, source and state."""
-    chosen = {"error_class": _known_class(error_class), "source": source, "state": _known_state(state)}
+    """List a tenant's dead letters, oldest first, and how many there are of each class, source, type and so on."""
+    chosen = {"error_class": _known_class(error_class), "source": source, "type": type, "attempts": attempts,
+              "state": _known_state(state)}  # fmt: skip
     letters = session.control.dead_letters
     found = letters.list(tenant, **chosen, after=after, limit=limit)
     facets = letters.facets(tenant)
@@ -49,6 +53,10 @@ def list_letters(
     rows = [(str(x.sequence), x.id, x.source, x.error_class, x.reason, x.state, x.attempts, moment(x.first_seen))
             for x in found]  # fmt: skip
     columns = ("sequence", "id", "source", "class", "reason", "state", "attempts", "first seen")
+    counts = [(name, ", ".join(f"{value or '-'}: {number:,}" for value, number in sorted(of.items())))
+              for name, of in facets.items() if of]  # fmt: skip
+    if counts:
+        session.output.table(f"all dead letters of {tenant}", ("by", "how many"), counts)
     caption = f"more: --after {following}" if following is not None else ""
     session.output.table(f"dead letters of {tenant}", columns, rows, caption)
     if found:
@@ -99,6 +107,9 @@ def replay(
     every: Annotated[bool, typer.Option("--all", help="All that wait and fit the filters.")] = False,
     error_class: OfClass = None,
     source: OfSource = None,
+    type: OfType = None,
+    attempts: OfAttempts = None,
+    rate: Annotated[float, typer.Option(min=0.1, max=1e6, help="Letters a second, at most.")] = 1_000.0,
     mapping: MappingFile = None,
     pairs: MappingPairs = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
@@ -113,15 +124,16 @@ def replay(
 
     if bool(ids) == every:
         raise Misused("name the dead letters to replay, or say --all")
-    matching = LetterFilter(_known_class(error_class), source)
+    matching = LetterFilter(_known_class(error_class), source, type, attempts)
     if ids and matching != LetterFilter():
-        raise Misused("--class and --source choose among all: leave them out where ids are named")
+        raise Misused("--class, --source, --type and --attempts choose among all: leave them out where ids are named")
     columns = mapping_of(mapping, pairs)
     with session.output.waiting("replaying"):
         replays = Replay(session.control, session.log, session.settings)
         done = replays.replay(
-            tenant, actor, ids=ids or None, matching=matching, mapping=columns, dry_run=dry_run, limit=limit
-        )
+            tenant, actor, ids=ids or None, matching=matching, mapping=columns, dry_run=dry_run, rate_per_s=rate,
+            limit=limit,
+        )  # fmt: skip
     states = {state: done.count(state) for state in ("replayed", "waiting", "quarantined")}
     letters = [asdict(letter) for letter in done.letters]
     session.output.result({"dry_run": dry_run, **states, "skipped": done.skipped, "letters": letters})

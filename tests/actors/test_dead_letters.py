@@ -180,6 +180,7 @@ def test_filters_limits_and_rate(
     some = replay(sleep=slept.append).replay("acme", "ann", rate_per_s=2.0, limit=3)
     assert len(some.letters) == 3
     assert 1.0 < sum(slept) <= 1.5
+    assert replay().replay("acme", "ann", matching=LetterFilter(attempts=7)).letters == []
     rest = replay().replay("acme", "ann", matching=LetterFilter("constraint", "hr", "person"))
     assert len(rest.letters) == 2
     for wrong in ({"rate_per_s": 0.0}, {"limit": 0}):

@@ -65,6 +65,10 @@ def test_letters_are_found_by_filters_and_pages(store: ControlStore) -> None:
     assert facets["type"] == {"t0": 5, "t1": 5}
     assert facets["source"] == {S: 10}
     assert facets["state"] == {"waiting": 10}
+    assert facets["attempts"] == {"0": 10}
+    tried = store.dead_letters.begin_replay(T, [found.id for found in store.dead_letters.list(T, limit=3)], 5, 1.0)
+    assert store.dead_letters.list(T, attempts=1) == list(tried)
+    assert store.dead_letters.facets(T)["attempts"] == {"0": 7, "1": 3}
     for limit in (0, 1001):
         with pytest.raises(Rejected):
             store.dead_letters.list(T, limit=limit)
