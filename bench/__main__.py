@@ -28,7 +28,7 @@ QUICK = {
     "overlay_job": "--scale 14 --repeats 1",
     "graphx": "--scale 14",
     "ingest": "--entities 5000 --relationships 10000 --repeats 1",
-    "streams": "--entities 5000 --relationships 5000 --repeats 0 --partitions 1",
+    "streams": "--entities 5000 --relationships 5000 --repeats 1 --warm 0 --partitions 1",
     "latency": "--rate 1000 --seconds 3 --warm-s 1",
     "query": "--entities 5000 --relationships 10000 --count 20",
     "snapshot": "--relationships 20000 50000 --repeats 1",

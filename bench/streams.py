@@ -1,6 +1,6 @@
 """Kafka into one graph database, through the whole system, against the bare loop of `bare_kafka.py`, in one run.
 
-    python bench/streams.py [--stores neo4j falkordb] [--partitions 1 4] [--repeats 2] [--log redis|kafka]
+    python bench/streams.py [--stores neo4j falkordb] [--partitions 1 4] [--repeats 2] [--warm 2] [--log redis|kafka]
                             [--entities 200000] [--relationships 200000] [--baselines ../shared/baselines]
 
 Both sides read the same records (`bare_ingest.py gen`, as `bare_kafka.py fill` writes them: all entities, then all
@@ -8,8 +8,8 @@ relationships, keyed, lz4) of one topic from the same broker into the same kind 
 same server for both, emptied between runs), or one FalkorDB. Ours: `intelgraph up` in a fresh state directory with
 that one shard, and a stream, with versions, tombstones, provenance, validation, dead letters, counts and lake; its
 rates are those at which the shard's own counters grow, up to the number of entities and from there to the end, the
-start left out. The bare loop: one thread, no log, nothing of that. They take turns; the first turn of each only warms
-the server. Medians are compared.
+start left out. The bare loop: one thread, no log, nothing of that. They take turns; the first turns only warm the
+server, whose code is compiled while it runs. Medians are compared.
 
 It starts the servers it needs in a folder of its own, and wants Java for them. Last line: JSON.
 """
@@ -217,13 +217,13 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def both(bench: Bench, store: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A store's runs: medians of each side, by number of partitions."""
     found: dict[tuple[int, str], list[Rates]] = {}
-    for turn in range(options.repeats + 1):
+    for turn in range(-options.warm, options.repeats):
         for partitions in options.partitions:
             for side, run in (("bare", bench.bare), ("ours", bench.ours)):
                 rates = run(store, partitions)
                 print(store, f"{partitions} partitions", side, {k: round(v) for k, v in rates.items()},
-                      "" if turn else "(warms)", flush=True)  # fmt: skip
-                if turn or not options.repeats:
+                      "(warms)" if turn < 0 else "", flush=True)  # fmt: skip
+                if turn >= 0:
                     found.setdefault((partitions, side), []).append(rates)
     for (partitions, side), rows in found.items():
         medians = {kind: statistics.median(row[kind] for row in rows) for kind in KINDS}
@@ -252,7 +252,8 @@ def main() -> int:
     parser.add_argument("--partitions", type=int, nargs="+", default=[1, 4], help="of each topic")
     parser.add_argument("--entities", type=int, default=200_000)
     parser.add_argument("--relationships", type=int, default=200_000)
-    parser.add_argument("--repeats", type=int, default=2, help="turns that count; one more warms the servers")
+    parser.add_argument("--repeats", type=int, default=2, help="turns that count")
+    parser.add_argument("--warm", type=int, default=2, help="turns before those")
     parser.add_argument("--log", choices=("redis", "kafka"), default="redis", help="the system's own log")
     parser.add_argument("--baselines", type=Path, default=BASELINES)
     parser.add_argument("--data", type=Path, default=ROOT / "bench" / "data")
