@@ -220,8 +220,8 @@ def prepared(admission: Admission, tenant: str, letters: Sequence[DeadLetter], r
     done = PreparedLetters([], [])
     for letter in letters:  # each has an origin and an epoch of its own
         timeline = int(letter.headers.get(TIMELINE, letter.epoch))
-        origin = Origin(frozenset({tenant}), frozenset({letter.source}), epoch=timeline)
         try:
+            origin = Origin(rows.tenants(letter), frozenset({letter.source}), epoch=timeline)
             found = rows.records(letter)
         except BadRecord as error:
             done.failures.append(bad_of(error))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from actors.connectors.json_values import JsonValues
 from actors.connectors.schema_values import record_of, wire
+from actors.stream_schemas import told
 from cluster.config_registry import RegistrySettings
 from cluster.errors import BadRecord, NotFound, Rejected
 from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import DeadLetter
 from cluster.stores.schema_registry import SchemaRegistry
 from cluster.streams.model import StreamSpec
+from cluster.streams.schemas import Schema
 
 
 class EncodedLetters:
@@ -33,8 +35,22 @@ class EncodedLetters:
         except Rejected as error:
             return f"nothing says how it is to be read: {error.reason}"
         with suppress(Rejected):  # what the registry lacks is the letter's affair; whether it answers is not
-            if spec.schema == "registry":
-                registry.schema(wire(letter.payload)[0])
+            if spec.schema == "pinned":
+                self._pinned(spec)
+            else:
+                return self._refused(spec, registry.schema(wire(letter.payload)[0]))
+        return ""
+
+    def tenants(self, letter: DeadLetter) -> Sequence[str]:
+        """Whose record it may be: before it is read nobody knows, so the stream's first tenant has it."""
+        tenants = self._control.streams.get(letter.source).spec.tenants
+        return tenants if letter.tenant == tenants[0] else (letter.tenant,)
+
+    def _refused(self, spec: StreamSpec, schema: Schema) -> str:
+        """Why a schema at which the stream has stopped is not read; empty for any other."""
+        for one in self._control.stream_schemas.list(spec.name):
+            if one.key == schema.fingerprint and one.state == "refused":
+                return f"the stream has stopped at its schema: {told(spec.name, one)}"
         return ""
 
     def json(self, letter: DeadLetter) -> bytes:

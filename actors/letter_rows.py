@@ -46,7 +46,7 @@ class LetterRows:
         self._control, self._tenant, self._mapping = control, tenant, mapping
         self._encoded = EncodedLetters(control, registry)
         self._readers: dict[str, RowReader | str] = {}
-        self._sources: dict[str, str] = {}
+        self._sources: dict[tuple[str, str], str] = {}
 
     def close(self) -> None:
         """Close connections. Safe to call twice."""
@@ -56,9 +56,7 @@ class LetterRows:
         """Why the letter cannot be tried, whatever its bytes say; empty if it can."""
         if not letter.whole:
             return cut(letter)
-        if letter.source not in self._sources:
-            self._sources[letter.source] = self._control.sources.get(self._tenant, letter.source).state
-        if self._sources[letter.source] != "active":
+        if not self._accepts(self._tenant, letter.source):
             return f"source {letter.source!r} is killed: nothing of it is accepted"
         if letter.headers.get(HOLDS) == ROW:
             reader = self._reader(letter)
@@ -82,6 +80,17 @@ class LetterRows:
         if isinstance(reader, str):
             raise TypeError("a letter that is refused is not read")
         return reader(letter.position, letter.payload)
+
+    def tenants(self, letter: DeadLetter) -> frozenset[str]:
+        """Whose records it may make. Only for letters that are not refused."""
+        if letter.headers.get(HOLDS) != ENCODED:
+            return frozenset({self._tenant})
+        return frozenset(one for one in self._encoded.tenants(letter) if self._accepts(one, letter.source))
+
+    def _accepts(self, tenant: str, source: str) -> bool:
+        if (tenant, source) not in self._sources:
+            self._sources[tenant, source] = self._control.sources.get(tenant, source).state
+        return self._sources[tenant, source] == "active"
 
     def _reader(self, letter: DeadLetter) -> RowReader | str:
         load = str(letter.headers.get("load", ""))
