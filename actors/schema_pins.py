@@ -39,6 +39,6 @@ def accept(control: ControlStore, registry: SchemaRegistry, spec: StreamSpec, no
     accepted = list(control.stream_schemas.accept(spec.name))
     pinned = {one.key for one in control.stream_schemas.list(spec.name) if one.state == "pinned"}
     if latest is not None and latest.key not in pinned:
-        control.stream_schemas.pin(spec.name, latest)
+        control.stream_schemas.pin(spec.name, latest, alone=True)
         accepted.append(latest)
     return accepted

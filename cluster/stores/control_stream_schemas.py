@@ -49,10 +49,14 @@ class StreamSchemas:
         with self._database.write() as connection:
             connection.execute(update(stream_schemas).where(*mine).values(partition=partition, offset=offset, seen=now))
 
-    def pin(self, stream: str, seen: SeenSchema) -> None:
-        """Makes a schema the one that others of its name are held against. Safe to call twice."""
+    def pin(self, stream: str, seen: SeenSchema, alone: bool = False) -> None:
+        """Makes a schema the one that others of its name are held against. Safe to call twice.
+
+        Args:
+            alone: records name no schema: no other stays pinned, whatever its name.
+        """
         with self._database.write() as connection:
-            _unpin(connection, stream, seen.name)
+            _unpin(connection, stream, None if alone else seen.name)
             mine = (_COLUMN.stream == stream, _COLUMN.key == seen.key)
             connection.execute(delete(stream_schemas).where(*mine))
             connection.execute(insert(stream_schemas).values(stream=stream, **asdict(seen) | {"state": "pinned"}))
@@ -76,9 +80,10 @@ class StreamSchemas:
             connection.execute(delete(stream_schemas).where(*mine))
 
 
-def _unpin(connection: Connection, stream: str, name: str) -> None:
-    """What was pinned is read on; what came after it was held against it, and is let go with it."""
-    mine = (_COLUMN.stream == stream, _COLUMN.name == name, _COLUMN.schema_id != _BREACH)
+def _unpin(connection: Connection, stream: str, name: str | None) -> None:
+    """What was pinned is read on; what came after it was held against it, and is let go with it. None: any name."""
+    mine = [_COLUMN.stream == stream, _COLUMN.schema_id != _BREACH]
+    mine += [] if name is None else [_COLUMN.name == name]
     others = (*mine, _COLUMN.state.in_(("pinned", "seen")))
     connection.execute(update(stream_schemas).where(*others).values(state="former"))
 

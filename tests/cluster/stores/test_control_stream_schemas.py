@@ -66,6 +66,11 @@ def test_a_schema_is_pinned_whatever_it_was(feed: ControlStore) -> None:
     assert states(feed) == {"k1": "former", "k2": "former", "k3": "pinned", "k4": "pinned"}
 
 
+def test_where_records_name_no_schema_one_alone_is_pinned_whatever_its_name(feed: ControlStore) -> None:
+    feed.stream_schemas.pin("feed", replace(BREAKS, name="Renamed"), alone=True)
+    assert states(feed) == {"k1": "former", "k2": "former", "k3": "pinned", "k4": "former"}
+
+
 def test_where_its_first_record_was_is_said_once(feed: ControlStore) -> None:
     feed.stream_schemas.pin("feed", replace(BREAKS, partition=-1))
     for offset in (7, 9):
