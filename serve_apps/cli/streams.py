@@ -144,19 +144,23 @@ def resume(
     """Let a stream go on that was paused or has stopped; partitions that have stopped are tried again at once."""
     from cluster.streams.follow import follow
 
-    stream = session.control.streams.get(name)
-    accepted = _accepted(session, stream.spec) if accept_schema else []
-    session.control.stream_schemas.forget_refused(name)
-    if stream.state == "stopped" or skip_removed:
+    if skip_to and (skip_removed or accept_schema):
+        raise Misused("--skip-to is a decision of its own: say it alone, then `streams resume` with the others")
+    place = _place(skip_to) if skip_to else None
+    stream, look = session.control.streams.get(name), None
+    if stream.state == "stopped" or skip_removed:  # nothing is changed before it is known that the stream can go on
         with _topics(session) as topics:
             look = _look(topics.look(stream.spec.topic))
         parts = session.control.streams.partitions(name)
-        if skip_removed:
-            session.control.streams.skip_removed(name, look)
-        elif why := follow(stream.topic_id, parts, look, stream.spec.begin).stop:
+        why = follow(stream.topic_id, parts, look, stream.spec.begin).stop
+        if why and not skip_removed:
             raise Rejected(f"{why}; restore them, or say --skip-removed to go on without")
-    if skip_to:
-        session.control.streams.skip_to(name, *_place(skip_to))
+    accepted = _accepted(session, stream.spec) if accept_schema else []
+    if place is not None:
+        session.control.streams.skip_to(name, *place)
+    session.control.stream_schemas.forget_refused(name)
+    if look is not None and skip_removed:
+        session.control.streams.skip_removed(name, look)
     detail = {"skip_removed": skip_removed, "skip_to": skip_to, "accepted": [one.key for one in accepted],
               "was": stream.note}  # fmt: skip
     _set_state(session, name, actor, "active", detail)

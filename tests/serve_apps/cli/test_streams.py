@@ -15,7 +15,8 @@ from cluster.config_kafka import KafkaConnection
 from cluster.stores.control import open_control
 from cluster.stores.control_streams import Read, partition_lease
 from cluster.stores.kafka_stream import KafkaStream
-from cluster.streams.model import Look
+from cluster.streams.model import Look, StreamSpec
+from cluster.streams.schemas import SeenSchema
 from serve_apps.cli.exits import Exit
 from serve_apps.cli.main import app
 from services.spec import Running as Service
@@ -101,6 +102,27 @@ def test_a_partition_that_has_stopped_is_shown_and_is_tried_again_when_the_strea
     assert [part.note for part in control.streams.partitions("hr")] == ["", ""]
     control.streams.commit("hr", Read(0, token, epoch, 4, 5))
     assert told(folder, "show", "hr")["partitions"][0]["lag_s"] == 0
+    control.close()
+
+
+def test_what_cannot_be_resumed_accepts_no_schema(folder: Path, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTELGRAPH__STREAMS__REGISTRY__URL", "http://127.0.0.1:9")
+    control = open_control(f"sqlite:///{folder / 'control.db'}")
+    control.sources.register("acme", "hr", 0.0)
+    control.streams.add(StreamSpec("hr", ("acme",), topic.name, schema="registry", subject="hr"), 0.0)
+    kafka = KafkaStream(KafkaConnection(bootstrap=topic.bootstrap), 5.0, 1 << 20)
+    found = kafka.look(topic.name)
+    kafka.close()
+    control.streams.looked("hr", Look(found.id, found.first, found.end), 0.0)
+    control.stream_schemas.saw("hr", SeenSchema("k", "E", 7, "hr", 2, "refused", "breaks", 0, 0, 1.0))
+    control.streams.set_state("hr", "stopped", "a schema breaks")
+    topic.trim(0, 3)
+    assert run(folder, "resume", "hr", "--accept-schema") == Exit.FAILED
+    assert run(folder, "resume", "hr", "--accept-schema", "--skip-to", "0:4") == Exit.USAGE
+    assert [one.state for one in control.stream_schemas.list("hr")] == ["refused"]
+    assert run(folder, "resume", "hr", "--accept-schema", "--skip-removed") == Exit.DONE
+    assert [one.state for one in control.stream_schemas.list("hr")] == ["pinned"]
+    assert control.audit.list("acme", action="stream.active")[-1].detail["accepted"] == ["k"]
     control.close()
 
 
