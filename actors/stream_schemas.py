@@ -63,9 +63,12 @@ class StreamSchemas:
         self._readers: dict[int, Callable[[bytes], bytes]] = {}
         self._pinned: tuple[int, JsonValues] | None = None
         self._missing: dict[int, float] = {}
+        self._asked_again, self._away = 0.0, ""
 
     @property
     def _registry(self) -> SchemaRegistry:
+        if time.monotonic() < self._asked_again:
+            raise Unavailable(self._away)
         if self._opened is None:
             self._opened = SchemaRegistry(self._settings)
         return self._opened
@@ -82,6 +85,15 @@ class StreamSchemas:
         Raises:
             Unavailable: the registry does not answer, or does not have a schema yet. Rejected: none is configured.
         """
+        began = time.monotonic()
+        try:
+            return self._examined(stream, partition, records, upto)
+        except Unavailable as error:  # not asked again for as long as it took: other partitions and leases would wait
+            now = time.monotonic()
+            self._asked_again, self._away = max(self._asked_again, 2 * now - began), str(error)
+            raise
+
+    def _examined(self, stream: Stream, partition: int, records: Sequence[TimedRecord], upto: int) -> Examined:
         if stream.created != self._created:  # another stream of that name has met nothing
             self._created, self._pinned = stream.created, None
             self._readers.clear()
@@ -114,12 +126,12 @@ class StreamSchemas:
     def _by_number(self, stream: Stream, partition: int, records: Sequence[TimedRecord], upto: int) -> Examined:
         if len(self._readers) > self._settings.cached_schemas:
             self._readers.clear()
-        numbers = {record.offset: number for record in records if (number := _number(record.value)) is not None}
+        numbers = {record.offset: number for record in records if (number := _number(record)) is not None}
         schemas = self._schemas(stream, {n for n in numbers.values() if n not in self._readers})
         for at, record in enumerate(records):
             number = numbers.get(record.offset)
-            if record.value is None or number in self._readers:
-                continue
+            if record.bad or record.value is None or number in self._readers:
+                continue  # what is no record says nothing of a schema, whatever its bytes look like
             if number is None or number not in schemas:
                 seen = self._unread(stream, number, partition, record.offset)
             else:
@@ -218,6 +230,8 @@ class StreamSchemas:
             return value
 
         for at, record in enumerate(records):
+            if record.bad:
+                continue
             try:
                 breach, refused = values.examine(parsed(record.value or b""))
             except BadRecord:
@@ -255,9 +269,9 @@ def told(stream: str, drift: SeenSchema) -> str:
     return f"{where}: {what} {drift.note}; {todo}"
 
 
-def _number(value: bytes | None) -> int | None:
+def _number(record: TimedRecord) -> int | None:
     try:
-        return None if value is None else wire(value)[0]
+        return None if record.bad or record.value is None else wire(record.value)[0]
     except BadRecord:
         return None
 
