@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from actors.ingest import IngestWorker
 from actors.stages import Origin
 from actors.stream_progress import StreamProgress
+from cluster.errors import IntelGraphError, Retryable
 from cluster.streams.model import StreamPartition
 from cluster.telemetry import metrics
 
-_REST_FIRST_S, _REST_MOST_S = 1.0, 60.0
+_REST_FIRST_S, _WAIT_MOST_S, _REST_MOST_S = 1.0, 5.0, 60.0
 _GAUGES = (metrics.STREAM_LAG_RECORDS, metrics.STREAM_LAG_SECONDS, metrics.STREAM_STOPPED)
 
 
@@ -42,9 +43,10 @@ class Held:
         at_cut = self.part.cut is not None and self.progress.offset >= self.part.cut
         return not at_cut and time.monotonic() >= self.due
 
-    def rest(self) -> None:
-        """It cannot be read on: longer each time."""
-        self.due, self.rest_s = time.monotonic() + self.rest_s, min(2 * self.rest_s, _REST_MOST_S)
+    def rest(self, failed: IntelGraphError) -> None:
+        """It cannot be read on: longer each time, but not for long where that may pass by itself."""
+        most_s = _WAIT_MOST_S if isinstance(failed, Retryable) else _REST_MOST_S
+        self.due, self.rest_s = time.monotonic() + min(self.rest_s, most_s), min(2 * self.rest_s, most_s)
 
     def go_on(self) -> None:
         """It can be read, or is to be tried at once."""

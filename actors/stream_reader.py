@@ -146,14 +146,13 @@ class StreamReader:
             found = self._topic.read(
                 stream.topic_id, offsets, ingest.batch_records, most_bytes, streams.block_ms, epochs
             )
-            for partition, read in found.items():
-                self._take(self._held[partition], read)
+            against = {p: self._take(self._held[p], read) or read.failed for p, read in found.items()}
             for partition in asked.keys() & self._held.keys():
-                self._note(self._held[partition], found[partition].failed if partition in found else None)
+                self._note(self._held[partition], against.get(partition))
             self.status.state, self.status.reason = "running", "; ".join(self._notes())
 
     def _notes(self) -> list[str]:
-        return [held.part.note for held in self._held.values() if held.part.note]
+        return list(dict.fromkeys(held.part.note for held in self._held.values() if held.part.note))
 
     def _note(self, held: Held, failed: IntelGraphError | None) -> None:
         """Keeps why a partition cannot be read on, and lets it rest; or that nothing stands against it any more."""
@@ -161,7 +160,7 @@ class StreamReader:
         if failed is None:
             held.go_on()
         else:
-            held.rest()
+            held.rest(failed)
         if note == held.part.note:
             return
         partition = held.part.partition
@@ -249,25 +248,31 @@ class StreamReader:
         if self._stopping.is_set():
             raise _Stop
 
-    def _take(self, held: Held, read: PartitionRead) -> None:
+    def _take(self, held: Held, read: PartitionRead) -> IntelGraphError | None:
+        """Brings what was read into the log; or says why its schemas do not let it: that is this partition's affair."""
         cut, progress, stream = held.part.cut, held.progress, self._stream
         records = read.records if cut is None else [record for record in read.records if record.offset < cut]
         upto = read.next if cut is None else min(read.next, cut)
         if upto <= progress.offset or stream is None:
-            return
-        examined = self._schemas.examine(stream, held.part.partition, records, upto)
+            return None
+        try:
+            examined = self._schemas.examine(stream, held.part.partition, records, upto)
+        except IntelGraphError as error:
+            return error
         if examined.upto > progress.offset:
             self._take_examined(held, stream, examined, read)
         if examined.drift is not None and held.part.partition in self._held:
             self._schemas.stop(stream, examined.drift)
             self._due = 0.0
+        return None
 
     def _take_examined(self, held: Held, stream: Stream, examined: Examined, read: PartitionRead) -> None:
         progress, records, upto = held.progress, examined.records, examined.upto
         kept_bytes = self._settings.ingest.dead_letter_payload_bytes
         found = topic_batch(stream.spec, records, progress.carried, kept_bytes, examined.decode)
         record_ms = max((0, *(record.timestamp_ms for record in records)))
-        progress.reading(found, upto, record_ms, read.leader_epoch if upto == read.next else -1)
+        same = upto == read.next or read.leader_epoch == progress.leader_epoch  # they only grow along a partition
+        progress.reading(found, upto, record_ms, read.leader_epoch if same else -1)
         versions = [encode(held.origin.epoch, position) for position in found.floors]
         floors = [entry for v in versions for entry in floor_entries(stream.spec, v, self._partitions_of_log)]
         try:

@@ -137,4 +137,5 @@ class StreamWatch:
 
 def _notes(parts: Sequence[StreamPartition]) -> list[str]:
     """What stands against single partitions, and what is to be known of them."""
-    return [part.note for part in parts if part.note] + [PARTIAL for part in parts if part.partial][:1]
+    each = dict.fromkeys(part.note for part in parts if part.note)  # many may wait for the same
+    return [*each, *([PARTIAL] if any(part.partial for part in parts) else [])]

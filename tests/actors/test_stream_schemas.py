@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -23,6 +24,7 @@ from cluster.stores.redis_log import RedisEventLog
 from cluster.streams.model import StreamSpec
 from cluster.streams.schemas import SeenSchema
 from services.spec import Running as Service
+from tests.fault_proxy import Direction, FaultProxy, Faults
 from tests.faults.harness import wait_until
 from tests.kafka_topics import Topic
 from tests.registered import Registered, avro_event, json_event, opened, wired, with_field, without_field
@@ -271,6 +273,48 @@ def test_while_the_registry_is_away_or_is_another_one_the_partition_waits_and_sa
     feed.topic.send([wired(NOWHERE, b"x")])
     wait_until(lambda: "streams.registry.url right" in note())
     assert not feed.letters()
+
+
+def test_a_partition_that_needs_the_registry_while_it_is_away_waits_alone(
+    feed: SchemaFeed, logged: Logged, person: Person
+) -> None:
+    def notes() -> list[bool]:
+        feed.watch.turn()
+        return ["does not answer" in part.note for part in feed.parts()]
+
+    where = urlsplit(feed.registered.settings.url)
+    one = feed.registered.add(feed.subject, avro_event())
+    with FaultProxy.tcp((where.hostname or "", where.port or 0)) as proxy:
+        url = where._replace(netloc="{}:{}".format(*proxy.address)).geturl()
+        feed.use(RegistrySettings(url=url, timeout_s=1.0))
+        feed.topic.send([feed.registered.avro(one, person("a"))], 0)
+        feed.begin()
+        feed.wait()
+        two = feed.registered.add(feed.subject, with_field(avro_event(), "colour", OPTIONAL, default=None))
+        acquire = feed.control.leases.acquire
+        taken: list[str] = []
+        feed.control.leases.acquire = lambda name, *rest: taken.append(name) or acquire(name, *rest)  # type: ignore[method-assign]
+        proxy.set(Faults(refuse=True, to_client=Direction(cut_after_bytes=0)))
+        feed.topic.send([feed.registered.avro(two, person("b"))], 1)
+        wait_until(lambda: notes() == [False, True], 20.0)
+        feed.topic.send([feed.registered.avro(one, person("c"))], 0)
+        wait_until(lambda: ids(logged) == ["a", "c"], 20.0, "the other partition is read on")
+        assert notes() == [False, True]
+        assert not taken
+        proxy.set(Faults())
+        wait_until(lambda: ids(logged) == ["a", "b", "c"] and notes() == [False, False], 20.0)
+
+
+def test_a_stream_that_stops_at_a_schema_still_knows_which_leader_it_has_read(feed: SchemaFeed, person: Person) -> None:
+    one = feed.registered.add(feed.subject, avro_event())
+    feed.topic.send([feed.registered.avro(one, person("a"))])
+    feed.begin()
+    feed.wait()
+    two = feed.registered.add(feed.subject, without_field(avro_event(), "id"))
+    new = {name: value for name, value in person("x").items() if name != "id"}
+    feed.topic.send([feed.registered.avro(one, person("b")), feed.registered.avro(two, new)])
+    feed.stopped()
+    assert [(part.offset, part.leader_epoch >= 0) for part in feed.parts()] == [(2, True), (0, False)]
 
 
 def test_json_that_names_its_schema_is_held_against_it(feed: SchemaFeed, logged: Logged, person: Person) -> None:
