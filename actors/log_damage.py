@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import redis
@@ -19,16 +19,17 @@ _ANSWER_S = 5.0
 
 
 def damage_of(
-    stack: Stack, log_name: str | None, ends: Mapping[int, int], current: ShardMap, *, all_answer: bool
+    stack: Stack, log_name: str | None, ends: Callable[[], Mapping[int, int]], current: ShardMap, *, all_answer: bool
 ) -> Damage:
     """What a log lacks that ends so.
 
     Args:
         log_name: of the log; None: not known here, and not compared.
-        all_answer: whether a shard that does not answer is an error; else only what was reported of it counts.
+        ends: of the log; asked last, since what is appended, and read, meanwhile is no loss.
+        all_answer: whether a shard or a lake that does not answer is an error; else only what it has reported counts.
 
     Raises:
-        Unavailable: a shard does not answer.
+        Unavailable: a shard, or the lake, does not answer.
         Corrupt: the lake was filled from another log.
     """
     cursors: dict[str, dict[int, int]] = {}
@@ -40,17 +41,22 @@ def damage_of(
                 state = shard.state()
         except IntelGraphError as error:
             if all_answer:
-                raise Unavailable(
-                    f"the event log ends below what was read from it, and {shard_id}, which may hold what is lost, does"
-                    f" not answer: start it ({error})",
-                    5.0,
-                ) from error
+                raise _silent(shard_id, error) from error
             continue
         if state is not None and not state.lacking:
             whole.add(shard_id)
     owners = {p: current.shards_of_partition(p) for p in range(current.partitions)}
+    lake = _lake_numbers(stack, log_name, all_answer)
     reported = stack.control.positions.greatest()
-    return judge(Held(ends, _lake_numbers(stack, log_name), cursors, frozenset(whole), reported), owners)
+    return judge(Held(ends(), lake, cursors, frozenset(whole), reported), owners)
+
+
+def _silent(who: str, error: IntelGraphError) -> Unavailable:
+    return Unavailable(
+        f"the event log ends below what was read from it, and {who}, which may hold what is lost, does not answer:"
+        f" start it ({error})",
+        5.0,
+    )
 
 
 def lake_of(stack: Stack) -> Lake | None:
@@ -61,12 +67,17 @@ def lake_of(stack: Stack) -> Lake | None:
         return None
 
 
-def _lake_numbers(stack: Stack, log_name: str | None) -> dict[int, int]:
-    lake = lake_of(stack)
-    if lake is None:
-        return {}
-    with lake:
-        positions = lake.positions()
+def _lake_numbers(stack: Stack, log_name: str | None, all_answer: bool) -> dict[int, int]:
+    try:
+        lake = lake_of(stack)
+        if lake is None:
+            return {}
+        with lake:
+            positions = lake.positions()
+    except IntelGraphError as error:
+        if all_answer:
+            raise _silent("the lake", error) from error
+        return {}  # its files may lie elsewhere: whoever has a whole log does not wait for them
     if not positions.is_empty and log_name not in (None, positions.log):
         raise Corrupt("the lake was filled from another log: restore the log's files, or move the lake away")
     return {p: at.number for p, at in positions.partitions.items()}
@@ -82,7 +93,10 @@ def check_tail(stack: Stack, operator: redis.Redis) -> None:
     current = stack.control.shard_maps.current()
     if current is None:
         return
-    with translated("the event log"):
-        found = ranges(operator, LogKeys(), range(current.partitions))
-    ends = {partition: end for partition, (_, end) in found.items()}
+
+    def ends() -> dict[int, int]:
+        with translated("the event log"):
+            found = ranges(operator, LogKeys(), range(current.partitions))
+        return {partition: end for partition, (_, end) in found.items()}
+
     damage_of(stack, None, ends, current, all_answer=False).check_tails()

@@ -100,7 +100,7 @@ def mend(stack: Stack, failpoint: Failpoint = no_failpoint) -> Mended | None:
     Raises:
         Corrupt: this is another log than the one that is known.
         LostForGood: see there. Nothing has changed, unless a shard has come back older since a start that was cut off.
-        Unavailable: a shard, which may hold what is lost, does not answer. Nothing has changed.
+        Unavailable: a shard or the lake, which may hold what is lost, does not answer. Nothing has changed.
     """
     with closing(stack.open_log(mending=True)) as log:
         stack.control.positions.bind_log(log.identity)
@@ -124,7 +124,7 @@ def accept_loss(stack: Stack, lost: str, actor: str) -> None:
 def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
     """Whether one had to be opened."""
     current = stack.control.shard_maps.current()
-    if current is None or damage_of(stack, log.identity.name, log.ends(), current, all_answer=False).none:
+    if current is None or damage_of(stack, log.identity.name, log.ends, current, all_answer=False).none:
         return False
     for _ in range(_TRIES):
         try:
@@ -135,7 +135,7 @@ def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
 
 
 def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint) -> bool:
-    _accepted(stack, damage_of(stack, log.identity.name, log.ends(), current, all_answer=True).lost_text)
+    _accepted(stack, damage_of(stack, log.identity.name, log.ends, current, all_answer=True).lost_text)
     with ExitStack() as held:
         held.enter_context(alone(stack, "opening a generation of the log"))
         held.enter_context(paused(stack, current.shards))
@@ -145,7 +145,7 @@ def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint
                 number = max(number, lake.positions().generation + 1)
                 lake.begin_generation(number)
         failpoint("fenced")
-        damage = damage_of(stack, log.identity.name, log.ends(), current, all_answer=True)
+        damage = damage_of(stack, log.identity.name, log.ends, current, all_answer=True)
         if damage.none:
             return False
         _accepted(stack, damage.lost_text)

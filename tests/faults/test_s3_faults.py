@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from actors.mending import mend
+from cluster.embedded import ensure
 from cluster.errors import OutcomeUnknown, Unavailable
 from cluster.stores.places import open_place
+from serve_apps.node import check_before_serving_again
 from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
 from tests.faults.producer import Producer, events
@@ -44,6 +47,10 @@ def test_s3_goes_away_and_comes_back(server_root: Path, bucket: S3Bucket, seed: 
         assert all(begin <= kept.get(p, 0) + 1 for p, begin in system.begins().items()), "nothing is trimmed beyond it"
         with pytest.raises((Unavailable, OutcomeUnknown)):
             take_snapshot(system.stack.lake_address, snapshots, system.ends(), timeout_s=1.0)
+
+        assert mend(system.stack) is None, "a log that is whole waits for nobody"
+        system.kill("log")
+        system.running["log"] = ensure(system.spec("log"), check_before_serving_again(system.stack, system.spec("log")))
 
         bucket.start()
         wait_until(lambda: lake.records == len(records), 60.0, "the lake has everything")
