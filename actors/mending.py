@@ -71,6 +71,7 @@ class Mended:
         generation: that was opened.
         again: entries appended again from the lake. empty: entries that hold nothing.
         facts: `tenant/source` → facts that were in shards alone, appended anew; floors and priorities too.
+        pushes: answers that had promised lost entries, and are given no more.
     """
 
     generation: int
@@ -78,6 +79,7 @@ class Mended:
     again: int = 0
     empty: int = 0
     facts: dict[str, int] = field(default_factory=dict)
+    pushes: int = 0
 
     def as_plain(self) -> dict[str, object]:
         """Plain values, of partitions that lost something."""
@@ -85,6 +87,7 @@ class Mended:
         return {
             "generation": self.generation, "end_kept_resumed": changed, "entries_again": self.again,
             "entries_empty": self.empty, "facts_of_shards": self.facts,
+            "pushes_forgotten": self.pushes,
         }  # fmt: skip
 
 
@@ -108,6 +111,7 @@ def mend(stack: Stack, failpoint: Failpoint = no_failpoint) -> Mended | None:
             return None
         failpoint("opened")
         done = _Filling(stack, log, failpoint).fill()
+        done.pushes = stack.control.pushes.forget_beyond({p: seam.kept for p, seam in done.seams.items()})
         stack.control.audit.append(INSTALLATION, _NODE, MENDED, _SUBJECT, time.time(), done.as_plain())
         failpoint("audited")
         log.finish_generation()

@@ -15,6 +15,7 @@ could fill the disk of all.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, tuple_, update
@@ -108,6 +109,28 @@ class PushKeys:
         with self._database.write() as connection:
             mine = (*_is(tenant, key), pushes.c.holder == holder)
             connection.execute(update(pushes).where(*mine).values(held_until=0.0))
+
+    def forget_beyond(self, kept: Mapping[int, int]) -> int:
+        """Forgets answers that promise log entries which are lost: who comes with such a key works for it again.
+
+        Safe to call twice. Reads every answer.
+
+        Args:
+            kept: log partition → last entry that is not lost.
+
+        Returns:
+            how many were forgotten.
+        """
+        answered = select(pushes.c.tenant, pushes.c.key, pushes.c.answer).where(pushes.c.answer.is_not(None))
+        with self._database.write() as connection:
+            lost = [
+                (tenant, key)
+                for tenant, key, answer in connection.execute(answered)
+                if any(number > kept.get(int(p), number) for p, number in json.loads(answer)["positions"].items())
+            ]
+            for tenant, key in lost:
+                connection.execute(update(pushes).where(*_is(tenant, key)).values(answer=None, held_until=0.0))
+        return len(lost)
 
 
 def _seen(row: Row[Any] | None, body_hash: str, holder: str, seconds: float, now: float) -> PushClaim:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from actors.mending import ACCEPTED, MENDED, OPENED, LostForGood, Mended, accept_loss, mend
+from actors.push import Push, PushAnswer
 from actors.shard_writer import ShardWriter
 from actors.stages.route import entries_of
 from cluster import batch
@@ -23,7 +24,7 @@ from cluster.model import Kind, Record, floor_record, priority_record
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.graph import Fence
 from cluster.stores.lake import LakeEntry, Positions
-from cluster.stores.log import Append, LogLostTail
+from cluster.stores.log import Append, EventLog, LogLostTail
 from cluster.stores.shard_export import state_lines
 from serve_apps.node import check_before_serving_again
 from tests.faults.checks import check
@@ -251,6 +252,28 @@ def test_killed_at_every_step_and_said_again(server_root: Path, forked: Forked) 
             done.go_on(lake=False)
             assert system.hashes() == before, (step, nth)
             done.check()
+
+
+def test_a_push_that_was_promised_a_lost_entry_is_taken_again(server_root: Path) -> None:
+    with half_sent(server_root / "ltp", 12, lake=True) as done:
+        system, stack = done.system, done.system.stack
+        stack.control.sources.register("tenant-0", "feed", time.time())
+        body = b'[{"case": "c", "kind": "entity", "op": "upsert", "type": "person", "id": "late"}]'
+
+        def push(log: EventLog) -> PushAnswer:
+            found = Push(stack.control, log, stack.settings)
+            return found.push("tenant-0", ["feed"], body, "application/json", "key", "feed")
+
+        system.stop_loops()
+        first = push(system.log)  # read by nobody
+        assert (push(system.log).positions, push(system.log).replayed) == (first.positions, True)
+        done.set_back()
+        mended(done)
+        done.go_on()
+        again = push(system.log)
+        assert (again.accepted, again.replayed) == (1, False)
+        system.settle()
+        assert any('"late"' in line for line in lines_of(system))
 
 
 def test_what_nobody_holds_wants_a_word(server_root: Path) -> None:
