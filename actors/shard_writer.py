@@ -47,8 +47,8 @@ class Gulp:
 
     moves: list[CursorMove]
     cases: set[tuple[str, str]]
-    rows: list[tuple[int, Any]]
-    """By lane: records of things with one register in this batch, as the shard has encoded them."""
+    rows: list[tuple[Fence, Any]]
+    """Records of things with one register in this batch, as the shard has encoded them: a part for each lane."""
     several: list[Record]
     """Records of things that several sources of this batch speak of: they take the way of `resolve`."""
     settled: list[tuple[Record, Outcome]] = field(default_factory=list)
@@ -173,8 +173,7 @@ class ShardWriter:
     def _begin(self, gulp: Gulp) -> None:
         self._shard.see_cases(self._fence, gulp.cases)
         self._apply_system(gulp)
-        for lane, encoded in gulp.rows:
-            self._shard.begin(self._lanes[lane], encoded, lane)
+        self._shard.begin(gulp.rows)
         gulp.rows = []  # sent: the texts are not kept for the answers
 
     def _read(self, block_ms: int) -> Gulp | None:
@@ -214,17 +213,17 @@ class ShardWriter:
         single, several = split_by_register(kept)
         folded = pl.concat([facts.filter(lone), batch.frame_of(single)]) if single else facts.filter(lone)
         cases = set(facts.select("tenant", "case").unique().rows())  # a case whose records are all hidden was here too
-        encoded = [(lane, self._shard.encode(rows)) for lane, rows in self._by_lane(folded)]
+        encoded = [(fence, self._shard.encode(rows)) for fence, rows in self._by_lane(folded)]
         return Gulp(moves, cases, encoded, several, settled, conflicts, system=system)
 
-    def _by_lane(self, rows: Frame) -> Iterator[tuple[int, Frame]]:
+    def _by_lane(self, rows: Frame) -> Iterator[tuple[Fence, Frame]]:
         if len(self._lanes) == 1 or self._log_partitions is None:
-            yield 0, rows
+            yield self._fence, rows
             return
         partition = pl.col("bucket") % self._log_partitions  # as `shard_map.partition_of`
-        for lane, fence in enumerate(self._lanes):
+        for fence in self._lanes:
             if (own := rows.filter(partition.is_in(fence.partitions))).height:
-                yield lane, own
+                yield fence, own
 
     def _resolve(self, records: list[Record], counts: WriteCounts) -> None:
         stored = self._shard.fetch(records)

@@ -200,16 +200,15 @@ class GraphShard(Protocol):
     def lanes(self) -> int:
         """How many batches of partitions apart it works on beside each other."""
 
-    def begin(self, fence: Fence, encoded: Any, lane: int = 0) -> None:
-        """Send a batch. Does not wait.
+    def begin(self, parts: Sequence[tuple[Fence, Any]]) -> None:
+        """Send a batch. Does not wait for it to be written.
 
         Args:
-            lane: batches of one lane are written in their order; those of another may be written at the same time, so
-                their fences name other partitions.
+            parts: at most `lanes`; they may be written at the same time, so the fence of each names other partitions.
         """
 
     def finish(self) -> WriteCounts:
-        """Wait for the batches that were begun. Raises Fenced when one was refused."""
+        """Wait for the batch that was begun. Raises Fenced when a part was refused."""
 
     def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:
         """Move cursors by compare-and-set and add to the counts of each source's epoch. Raises Fenced."""

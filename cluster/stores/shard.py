@@ -133,10 +133,12 @@ class StoredShard(ABC):
     def lanes(self) -> int:
         return 1
 
-    def begin(self, fence: Fence, encoded: Sequence[Page], lane: int = 0) -> None:
-        self._index_types(name for kind, name in {page.group for page in encoded} if kind == Kind.RELATIONSHIP)
-        for page in encoded:
-            self._upserts.send(fenced(fence, page.rows["bucket"].unique()), page, lane)
+    def begin(self, parts: Sequence[tuple[Fence, Sequence[Page]]]) -> None:
+        groups = {page.group for _, encoded in parts for page in encoded}
+        self._index_types(name for kind, name in groups if kind == Kind.RELATIONSHIP)  # waits, so nothing is sent yet
+        for lane, (fence, encoded) in enumerate(parts):
+            for page in encoded:
+                self._upserts.send(fenced(fence, page.rows["bucket"].unique()), page, lane)
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
         unseen = set(cases) - self._known_cases

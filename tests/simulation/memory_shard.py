@@ -91,12 +91,14 @@ class MemoryShard:
     def lanes(self) -> int:
         return 1
 
-    def begin(self, fence: Fence, encoded: Sequence[Record], lane: int = 0) -> None:
-        groups: dict[tuple[int, str], list[Record]] = {}
-        for r in encoded:
-            key = (9, "") if r.is_overlay else (r.kind, r.type if r.kind == Kind.RELATIONSHIP else "")
-            groups.setdefault(key, []).append(r)
-        self._begun = [(fence, groups[key]) for key in sorted(groups)]
+    def begin(self, parts: Sequence[tuple[Fence, Sequence[Record]]]) -> None:
+        self._begun = []
+        for fence, encoded in parts:
+            groups: dict[tuple[int, str], list[Record]] = {}
+            for r in encoded:
+                key = (9, "") if r.is_overlay else (r.kind, r.type if r.kind == Kind.RELATIONSHIP else "")
+                groups.setdefault(key, []).append(r)
+            self._begun += [(fence, groups[key]) for key in sorted(groups)]
 
     def finish(self) -> WriteCounts:
         counts = WriteCounts()

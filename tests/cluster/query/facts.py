@@ -84,7 +84,7 @@ class Graph:
                 by_thing.setdefault(thing, {})[source] = r
         singles += [next(iter(by.values())) for by in by_thing.values() if len(by) == 1]
         self.shard.see_cases(FENCE, {(r.tenant, r.case) for r in folded.values()})
-        self.shard.begin(FENCE, self.shard.encode(frame_of(singles)))
+        self.shard.begin([(FENCE, self.shard.encode(frame_of(singles)))])
         counts = self.shard.finish()
         assert not counts.others
         several = [(t, by) for t, by in by_thing.items() if len(by) > 1]

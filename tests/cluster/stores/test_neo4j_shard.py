@@ -87,8 +87,20 @@ def meanwhile(call: Callable[[], object]) -> Callable[[], Exception | None]:
 
 def write(shard: Neo4jShard, record: Record, fence: Fence = FENCE) -> WriteCounts:
     shard.see_cases(fence, {(record.tenant, record.case)})
-    shard.begin(fence, shard.encode(frame_of([record])))
+    shard.begin([(fence, shard.encode(frame_of([record])))])
     return shard.finish()
+
+
+def test_each_part_of_a_batch_may_bring_types_that_the_shard_has_no_index_of(shard: Neo4jShard) -> None:
+    ends = ("person", "ann", "person", "bob")
+    parts = [
+        (Fence(1, 1, (lane,)), make("t", f"c{lane}", Kind.RELATIONSHIP, type_, "r", "crm", 1, ends=ends))
+        for lane, type_ in enumerate(("KNOWS", "OWNS"))
+    ]
+    shard.see_cases(FENCE, {(record.tenant, record.case) for _, record in parts})
+    shard.begin([(fence, shard.encode(frame_of([record]))) for fence, record in parts])
+    assert shard.finish().all.applied == 2
+    assert {thing.type for case in ("c0", "c1") for thing in shard.things("t", case)} == {"KNOWS", "OWNS"}
 
 
 def writing(record: Record) -> dict[str, Any]:

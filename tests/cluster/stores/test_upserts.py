@@ -60,7 +60,7 @@ def shards(graph_store: GraphStore) -> Iterator[Shards]:
 def write(shard: StoredShard, rows: Sequence[Record]) -> WriteCounts:
     """One folded batch, without what the writer does about things of several sources."""
     shard.see_cases(FENCE, {(r.tenant, r.case) for r in rows})
-    shard.begin(FENCE, shard.encode(frame_of(rows)))
+    shard.begin([(FENCE, shard.encode(frame_of(rows)))])
     return shard.finish()
 
 
