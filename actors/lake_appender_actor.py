@@ -44,6 +44,9 @@ class LakeAppenderLoop:
             except IntelGraphError as error:
                 self.state, self.reason, pause_s = "stopped", str(error), 5.0
                 LOG.error("lake_stopped", error)
+            except Exception as error:  # a thread that dies appends nothing ever after, and says nothing: begin anew
+                self.state, self.reason, pause_s = "stopped", repr(error), 5.0
+                LOG.error("lake_failed", error)
             self._stopping.wait(pause_s)
             pause_s = min(pause_s * 2, 5.0)
 

@@ -17,7 +17,7 @@ from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
 from actors.stack import Stack
 from cluster.config import Settings
-from cluster.errors import Corrupt, Fenced, IntelGraphError, Retryable
+from cluster.errors import Fenced, IntelGraphError, Retryable
 from cluster.stores.open_shard import is_neo4j
 from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
@@ -77,7 +77,11 @@ class ShardWriterLoop:
                 if self.status.state == "running":  # it did work since the last error: wait briefly again
                     pause_s = _PAUSE_FIRST_S
                 self._fail("waiting", error)
-            except (Corrupt, IntelGraphError) as error:
+            except IntelGraphError as error:
+                self._fail("stopped", error)
+                pause_s = _PAUSE_LONGEST_S
+            except Exception as error:  # a thread that dies writes nothing ever after, and says nothing: begin anew
+                LOG.error("writer_failed", error, shard=self._shard_id)
                 self._fail("stopped", error)
                 pause_s = _PAUSE_LONGEST_S
             self._stopping.wait(pause_s)
