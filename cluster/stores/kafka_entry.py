@@ -8,7 +8,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from cluster.errors import Corrupt
 from cluster.stores.kafka_unread import Unread
-from cluster.stores.log import Append, Entry
+from cluster.stores.log import Append, Entry, entry_as_read
 
 _RECORDS, _APPENDED_MS, _TOTAL = "n", "t", "c"
 
@@ -39,7 +39,7 @@ def decoded(partition: int, record: Any) -> Entry:
     """
     headers = dict(record.headers)
     try:
-        return Entry(record.offset + 1, record.value, int(headers[_RECORDS]), int(headers[_APPENDED_MS]))
+        return entry_as_read(record.offset + 1, record.value, int(headers[_RECORDS]), int(headers[_APPENDED_MS]))
     except (KeyError, ValueError, TypeError) as error:
         raise _foreign(partition, record.offset + 1) from error
 

@@ -44,6 +44,17 @@ class Entry(NamedTuple):
     appended_ms: int
 
 
+def entry_as_read(number: int, data: bytes, records: int, appended_ms: int) -> Entry:
+    """An entry, from what a store gave.
+
+    Raises:
+        Corrupt: it was appended with records and has no bytes. (One without records has none: it fills a number.)
+    """
+    if records and not data:
+        raise Corrupt(f"log entry {number} was appended with {records} records and is empty")
+    return Entry(number, data, records, appended_ms)
+
+
 class LogIdentity(NamedTuple):
     """Which log this is: a log that was lost and created again has another `name`.
 

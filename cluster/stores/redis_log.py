@@ -26,7 +26,16 @@ from cluster.config import LogSettings
 from cluster.errors import Corrupt, OutcomeUnknown, Overloaded, Rejected, Unavailable
 from cluster.stores import redis_log_generations
 from cluster.stores import redis_log_setup as setup
-from cluster.stores.log import Append, Entry, Generation, LogIdentity, check_continuity, check_range, generation_at
+from cluster.stores.log import (
+    Append,
+    Entry,
+    Generation,
+    LogIdentity,
+    check_continuity,
+    check_range,
+    entry_as_read,
+    generation_at,
+)
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_errors import command, translate, translated
 from cluster.stores.redis_log_setup import WHAT, LogKeys
@@ -228,7 +237,7 @@ class RedisEventLog:
 
     def _entry(self, partition: int, stream_id: bytes, fields: dict[bytes, bytes]) -> Entry:
         try:
-            return Entry(self._number(partition, stream_id), fields[b"d"], int(fields[b"n"]), int(fields[b"t"]))
+            return entry_as_read(self._number(partition, stream_id), fields[b"d"], int(fields[b"n"]), int(fields[b"t"]))
         except (KeyError, ValueError, TypeError) as error:
             raise Corrupt(
                 f"log partition {partition}: entry {stream_id!r} is not one of ours; restore its files"

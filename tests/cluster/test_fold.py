@@ -13,6 +13,7 @@ from cluster.config import RecordLimits
 from cluster.errors import BadRecord, Corrupt
 from cluster.fold import Floors, Fold, Outcome, fold_batch, hash_lines, thing_of
 from cluster.model import Op, Record, floor_record, priority_record
+from cluster.stores.log import entry_as_read
 from cluster.values import canonical_json, normal_value
 from tests.strategies import facts, histories, make
 
@@ -107,9 +108,15 @@ def _plain(value: object) -> object:
 
 def test_bytes_that_are_no_batch_are_corrupt() -> None:
     good = batch.encode([entity(1)])
-    for bad in (b"", b"junk", good[: len(good) // 2]):
+    for bad in (b"junk", good[: len(good) // 2]):
         with pytest.raises(Corrupt):
             batch.decode(bad)
+
+
+def test_an_entry_that_lost_its_bytes_is_corrupt() -> None:
+    assert entry_as_read(7, b"", 0, 1).data == b"", "it fills a number"
+    with pytest.raises(Corrupt, match="entry 7 was appended with 2 records"):
+        entry_as_read(7, b"", 2, 1)
 
 
 @pytest.mark.parametrize(
