@@ -253,7 +253,7 @@ def test_few_relationships_are_looked_up_as_many_are(shard: Neo4jShard, neo4j_st
     ends = [make("t", "c", Kind.ENTITY, "person", f"p{n}", "crm", n + 1) for n in range(2)]
     links = [make("t", "c", Kind.RELATIONSHIP, "KNOWS", f"r{n}", "crm", n + 9, ends=("person", "p0", "person", "p1"))
              for n in range(few)]  # fmt: skip
-    shard.begin(FENCE, shard.encode(frame_of([*ends, *links])))
+    shard.begin([(FENCE, shard.encode(frame_of([*ends, *links])))])
     shard.finish()
     parameters = {**fenced(FENCE, [ANN.bucket]), "rows": [], "keys": [], "named": False, "number": 0}
     with neo4j_store.driver() as driver, driver.session() as session:
