@@ -14,7 +14,6 @@ Threads may share an instance. A child process has to open its own.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -275,7 +274,7 @@ class KafkaEventLog:
             work.close()
             raise _closed()
         try:
-            return self._thread.run(asyncio.wait_for(work, self._settings.timeout_s * _CALL_TIMES))
+            return self._thread.run_within(work, self._settings.timeout_s * _CALL_TIMES)
         except CancelledError as error:
             raise _closed() from error
         except CAUGHT as error:

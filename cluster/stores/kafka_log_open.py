@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,7 +35,7 @@ def open_kafka_log(
     thread = LoopThread("kafka-log")
     try:
         opening = _opened(thread, options, settings, clock_ms, mending)
-        return thread.run(asyncio.wait_for(opening, settings.timeout_s * _OPEN_TIMES))
+        return thread.run_within(opening, settings.timeout_s * _OPEN_TIMES)
     except BaseException as error:
         thread.stop()
         if isinstance(error, CAUGHT):

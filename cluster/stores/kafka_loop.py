@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -34,6 +35,14 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def run_within(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """As `run`, for so long at most. Raises TimeoutError, after the coroutine was cancelled."""
+        try:
+            return self.run(asyncio.wait_for(work, timeout_s))
+        finally:
+            if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:  # cancelled, or refused, before it began
+                work.close()
 
     def soon(self, call: Callable[[], None]) -> None:
         """Calls it on the loop's thread; returns at once."""

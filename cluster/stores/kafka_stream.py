@@ -234,7 +234,7 @@ class KafkaStream:
             work.close()
             raise _closed()
         try:
-            return self._thread.run(asyncio.wait_for(work, self._timeout_s * _CALL_TIMES))
+            return self._thread.run_within(work, self._timeout_s * _CALL_TIMES)
         except CancelledError as error:
             raise _closed() from error
         except CAUGHT as error:

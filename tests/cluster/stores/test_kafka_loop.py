@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import warnings
 from concurrent.futures import CancelledError
 
 import pytest
@@ -58,3 +60,22 @@ def test_what_still_runs_is_cancelled_when_it_stops() -> None:
     waiting.join(5)
     assert sorted(seen) == ["cancelled", "told"]
     assert not waiting.is_alive()
+
+
+def test_a_bounded_one_gives_up_in_time() -> None:
+    thread = LoopThread("loop-test")
+    assert thread.run_within(answer(7), 5.0) == 7
+    with pytest.raises(TimeoutError):
+        thread.run_within(asyncio.sleep(5.0), 0.01)
+    thread.stop()
+
+
+def test_a_bounded_one_that_never_began_is_closed() -> None:
+    thread = LoopThread("loop-test")
+    thread.stop()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(RuntimeError):
+            thread.run_within(answer(7), 5.0)
+        gc.collect()
+    assert not [str(one.message) for one in told if "never awaited" in str(one.message)]
