@@ -278,6 +278,8 @@ class KafkaEventLog:
         except CancelledError as error:
             raise _closed() from error
         except CAUGHT as error:
+            if self._closed:
+                raise _closed() from error
             self._thread.soon(self._current.refresh_soon)
             raise translate(error, sent) from error
 

@@ -16,6 +16,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock, self._stopping = threading.Lock(), False
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -45,16 +46,21 @@ class LoopThread:
                 work.close()
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Calls it on the loop's thread; returns at once."""
-        self._loop.call_soon_threadsafe(call)
+        """Calls it on the loop's thread, unless that is stopped; returns at once."""
+        with self._lock:
+            if not self._stopping:
+                self._loop.call_soon_threadsafe(call)
 
     def stop(self) -> None:
         """Ends the loop, cancelling what it still runs. Safe to call twice."""
-        if self._loop.is_closed():
-            return
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
         self.run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.run_until_complete(_cancel_others())  # what was begun meanwhile
         self._loop.close()
 
 

@@ -79,3 +79,20 @@ def test_a_bounded_one_that_never_began_is_closed() -> None:
             thread.run_within(answer(7), 5.0)
         gc.collect()
     assert not [str(one.message) for one in told if "never awaited" in str(one.message)]
+
+
+def test_what_is_begun_while_it_stops_is_closed_too() -> None:
+    tasks = list[asyncio.Task[int]]()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(50):
+            thread = LoopThread("loop-test")
+            stopping = threading.Thread(target=thread.stop)
+            stopping.start()
+            for _ in range(20):
+                thread.soon(lambda: tasks.append(asyncio.get_running_loop().create_task(answer(7))))
+            stopping.join()
+        assert all(task.done() for task in tasks)
+        tasks.clear()
+        gc.collect()
+    assert not [str(one.message) for one in told if "never awaited" in str(one.message)]
