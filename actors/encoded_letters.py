@@ -64,10 +64,11 @@ class EncodedLetters:
             schema = self._asked().schema(number)
             met = [one for one in self._control.stream_schemas.list(spec.name) if one.key == schema.fingerprint]
             subject, version = (met[0].subject, met[0].version) if met else ("", 0)
-            read = record_of(spec, schema, subject, version)
+            return record_of(spec, schema, subject, version)(payload)
+        except BadRecord:
+            raise
         except Rejected as error:
             raise BadRecord("schema", f"schema {number}: {error.reason}") from error
-        return read(payload)
 
     def _pinned(self, spec: StreamSpec) -> Callable[[bytes], object]:
         pins = [one for one in self._control.stream_schemas.list(spec.name) if one.state == "pinned"]

@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from actors.admission import Admission, Clock, open_admission
-from actors.connectors.topic import topic_batch
+from actors.connectors.topic import TopicBatch, topic_batch
 from actors.ingest import IngestCounts, IngestWorker
 from actors.stages import Origin
 from actors.stream_held import Held
@@ -257,19 +257,24 @@ class StreamReader:
             return None
         try:
             examined = self._schemas.examine(stream, held.part.partition, records, upto)
+            found = self._read_by(stream, examined, progress.carried)
         except IntelGraphError as error:
             return error
         if examined.upto > progress.offset:
-            self._take_examined(held, stream, examined, read)
+            self._take_examined(held, stream, examined, found, read)
         if examined.drift is not None and held.part.partition in self._held:
             self._schemas.stop(stream, examined.drift)
             self._due = 0.0
         return None
 
-    def _take_examined(self, held: Held, stream: Stream, examined: Examined, read: PartitionRead) -> None:
-        progress, records, upto = held.progress, examined.records, examined.upto
+    def _read_by(self, stream: Stream, examined: Examined, carried: int) -> TopicBatch:
         kept_bytes = self._settings.ingest.dead_letter_payload_bytes
-        found = topic_batch(stream.spec, records, progress.carried, kept_bytes, examined.decode)
+        return topic_batch(stream.spec, examined.records, carried, kept_bytes, examined.decode)
+
+    def _take_examined(
+        self, held: Held, stream: Stream, examined: Examined, found: TopicBatch, read: PartitionRead
+    ) -> None:
+        progress, records, upto = held.progress, examined.records, examined.upto
         record_ms = max((0, *(record.timestamp_ms for record in records)))
         same = upto == read.next or read.leader_epoch == progress.leader_epoch  # they only grow along a partition
         progress.reading(found, upto, record_ms, read.leader_epoch if same else -1)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from actors.connectors.base import json_bytes
-from actors.connectors.schema_handlers import installed
+from actors.connectors.schema_handlers import Handler, installed
 from cluster.errors import BadRecord, Rejected
 from cluster.model import Event
 from cluster.streams.avro_changes import Changes, avro_changes
@@ -54,7 +54,8 @@ def values_of(schema: Schema) -> Values:
 
 
 def record_of(spec: StreamSpec, schema: Schema, subject: str, version: int) -> Callable[[bytes], bytes]:
-    """What makes of a payload the value that the stream's format has as JSON. It raises BadRecord.
+    """What makes of a payload the value that the stream's format has as JSON. It raises BadRecord, and Rejected where
+    a handler fails.
 
     Args:
         subject, version: of the schema: by them a handler is found.
@@ -68,7 +69,24 @@ def record_of(spec: StreamSpec, schema: Schema, subject: str, version: int) -> C
     handler = installed().of(subject, version)
     if handler is None:
         return lambda payload: json_bytes(event_of(values.read(payload)))
-    return lambda payload: json_bytes(handler(msgspec.json.decode(values.json(payload))))
+    return lambda payload: handled(handler, msgspec.json.decode(values.json(payload)), f"{subject} version {version}")
+
+
+def handled(handler: Handler, record: Any, read: str) -> bytes:
+    """The event that a handler makes of a record, as JSON.
+
+    Args:
+        read: what the handler is for.
+
+    Raises:
+        BadRecord: the handler refuses the record. Rejected: the handler has failed; nothing of the record is told.
+    """
+    try:
+        return json_bytes(handler(record))
+    except BadRecord:
+        raise
+    except Exception as error:
+        raise Rejected(f"the handler of {read} fails with {type(error).__name__}: put it right, and restart") from error
 
 
 def event_of(record: Any) -> Mapping[str, Any]:

@@ -382,6 +382,10 @@ def test_a_topic_of_which_nothing_could_be_read_yet_stops_instead_of_making_dead
     assert [position for position, _ in feed.letters()] == [(0,), (1,)]
 
 
+BROKEN: set[str] = set()
+"""People at whom the handler fails."""
+
+
 class Handling(NamedTuple):
     """A team's handler of its people."""
 
@@ -393,6 +397,8 @@ class Handling(NamedTuple):
     def __call__(self, record: Any) -> dict[str, Any]:
         if not record["mail"]:
             raise BadRecord("schema", "mail is empty")
+        if record["mail"] in BROKEN:
+            raise ZeroDivisionError(record["mail"])
         own = {"case": "c1", "kind": "entity", "op": "upsert", "type": "person", "id": record["mail"]}
         return own | {"props": {"name": record[self.field], "born": record["born"]}}
 
@@ -420,14 +426,31 @@ def test_a_team_s_own_schema_is_read_by_its_handlers_version_by_version(
     props = {"a@x": '{"born":"1970-01-02","name":"Ann"}', "b@x": '{"born":"1970-01-02","name":"Bo"}'}
     assert shown(folded()) == props
     assert feed.letters() == [((1,), "schema")]
+    _check_a_failing_handler(feed, numbers[0], person, folded)
     three = feed.registered.add(feed.subject, with_field(second, "more", OPTIONAL, default=None))
     feed.topic.send([feed.registered.avro(three, person), two])
     assert f"no handler reads version 3 of {feed.subject}" in feed.stopped()
     feed.go_on(accepting=True)
     feed.wait()
     assert shown(folded())["a@x"] == '{"born":"1970-01-02","name":"Ann B"}'
-    assert feed.letters() == [((1,), "schema"), ((3,), "schema")]
+    assert feed.letters() == [((1,), "schema"), ((4,), "schema")]
     schema_handlers.installed.cache_clear()
+
+
+def _check_a_failing_handler(feed: SchemaFeed, number: int, person: dict[str, Any], folded: Callable[[], Fold]) -> None:
+    """Its partition waits at the record, and the other one goes on; nothing is a dead letter."""
+    BROKEN.add("c@x")
+    feed.topic.send([feed.registered.avro(number, person | {"mail": "c@x"})], 1)
+    wait_until(lambda: bool(feed.watch.turn() or feed.parts()[1].note), 20.0)
+    note = feed.parts()[1].note
+    assert f"the handler of {feed.subject} version 1 fails with ZeroDivisionError" in note
+    assert "c@x" not in note
+    feed.topic.send([feed.registered.avro(number, person | {"mail": "d@x"})], 0)
+    wait_until(lambda: "d@x" in shown(folded()), 20.0, "the other partition is read on")
+    assert "c@x" not in shown(folded())
+    BROKEN.clear()
+    feed.wait()
+    assert "c@x" in shown(folded())
 
 
 def test_a_stream_that_is_removed_and_added_again_has_met_nothing(
