@@ -22,7 +22,7 @@ from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import verb
 
 if TYPE_CHECKING:
-    from serve_apps.node import NodeState
+    from serve_apps.node_state import NodeState
 
 _UP_S, _DOWN_S = 300.0, 180.0
 _ROOM_BYTES = 1 << 20
@@ -72,7 +72,7 @@ def start_node(session: Session, timeout_s: float = _UP_S) -> tuple[NodeState | 
         Unavailable: it takes longer than `timeout_s`.
     """
     from serve_apps.cli import node_process
-    from serve_apps.node import read_node
+    from serve_apps.node_state import read_node
 
     running = read_node(session.state_dir)
     if running is not None and running.phase == "ready":
@@ -110,7 +110,7 @@ def _require_room(state_dir: Path) -> None:
 
 def _wait_for_other(session: Session, timeout_s: float) -> NodeState:
     """Another command is starting the node: wait for that one. Raises NotUp."""
-    from serve_apps.node import read_node
+    from serve_apps.node_state import read_node
 
     end = time.monotonic() + timeout_s
     with session.output.waiting("somebody else is starting it"):
@@ -194,7 +194,7 @@ def down(session: Session, timeout_s: Wait = _DOWN_S) -> int:
 def status(session: Session) -> int:
     """Show node, servers, actors, shards, log, lake and snapshots. Exit code 3 when it is not up."""
     from serve_apps.cli import survey
-    from serve_apps.node import read_node
+    from serve_apps.node_state import read_node
 
     node = read_node(session.state_dir)
     if node is None:

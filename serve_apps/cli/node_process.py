@@ -16,7 +16,7 @@ from cluster.embedded.paths import private_folder
 from cluster.errors import Corrupt, Unavailable
 from cluster.telemetry.logfile import open_to_append
 from cluster.telemetry.logs import NODE_LOG
-from serve_apps.node import NodeState, node_file, read_node
+from serve_apps.node_state import NodeState, node_file, read_node
 
 LOCK_FILE = "node.lock"
 _POLL_S = 0.1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cluster.stores.control import ControlStore
     from cluster.stores.graph import GraphShard
     from cluster.stores.log import EventLog
-    from serve_apps.node import NodeState
+    from serve_apps.node_state import NodeState
 
 LOOPBACK_STAYS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Without it Ray takes 127.0.0.1 for this host's outer address, where an embedded cluster does not listen. Ray reads it
@@ -84,7 +84,7 @@ class Session:
     @cached_property
     def node(self) -> NodeState:
         """The running node; from then on this process may import Ray, whose environment is set. Raises NotUp."""
-        from serve_apps.node import ray_environment, read_node
+        from serve_apps.node_state import ray_environment, read_node
 
         found = read_node(self.state_dir)
         if found is None:

@@ -12,7 +12,7 @@ from cluster.errors import IntelGraphError
 
 if TYPE_CHECKING:
     from serve_apps.cli.session import Session
-    from serve_apps.node import NodeState
+    from serve_apps.node_state import NodeState
 
 Row = dict[str, Any]
 _DASHBOARD_S = 5.0

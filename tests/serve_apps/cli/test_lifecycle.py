@@ -16,7 +16,7 @@ import pytest
 from cluster.errors import Corrupt, Rejected
 from serve_apps.cli import lifecycle, node_process
 from serve_apps.cli.session import Session
-from serve_apps.node import NodeState
+from serve_apps.node_state import NodeState
 
 
 @pytest.fixture
