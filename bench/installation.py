@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -43,12 +44,10 @@ def installation(**settings: str) -> Iterator[Session]:
         _cli(environment, "up")
         from serve_apps.cli.session import Session
 
-        os.environ.update(named)  # passwords of stores are in no file of the installation
         session = Session(folder)
-        yield session
+        with patch.dict(os.environ, named):  # passwords of stores are in no file of the installation
+            yield session
     finally:
-        for name in named:
-            os.environ.pop(name, None)
         if session is not None:
             session.close()
         subprocess.run([*CLI, "down", "--json"], env=environment, check=False, stdout=subprocess.DEVNULL)

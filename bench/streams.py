@@ -40,7 +40,6 @@ from bench.graph import machine  # noqa: E402
 from bench.ingest import generate  # noqa: E402
 from bench.installation import BASELINES, CLI, installation  # noqa: E402
 from services import kafka, neo4j  # noqa: E402
-from services import machine as machine_of  # noqa: E402
 from services.launching import listens  # noqa: E402
 from services.ports import port_for  # noqa: E402
 from services.runner import Services  # noqa: E402
@@ -258,29 +257,25 @@ def main() -> int:
     parser.add_argument("--baselines", type=Path, default=BASELINES)
     parser.add_argument("--data", type=Path, default=ROOT / "bench" / "data")
     options = parser.parse_args()
-    reason = missing(options.baselines)
-    if reason:
-        print(f"skipped: {reason}")
-        print(json.dumps({"bench": "streams", "skipped": reason}))
+    try:
+        check_installed(options.baselines)
+        found = compare(options)
+    except NotInstallable as error:
+        print(f"skipped: {error}")
+        print(json.dumps({"bench": "streams", "skipped": str(error)}))
         return 0
-    found = compare(options)
     for name, ratio in found["ratios"].items():
         print(f"{name:64} {ratio:.2f}x")
     print(json.dumps(found))
     return 0
 
 
-def missing(baselines: Path) -> str:
-    """What keeps it from running here; empty where nothing does."""
+def check_installed(baselines: Path) -> None:
+    """Raises NotInstallable where the reference loop, or what it needs, is not here."""
     if not (baselines / "bare_kafka.py").is_file():
-        return f"no reference loop in {baselines}; name its folder with --baselines"
+        raise NotInstallable(f"no reference loop in {baselines}; name its folder with --baselines")
     if not PEER.is_file():
-        return "what the reference loop needs is not installed: run `make bare-kafka`"
-    try:
-        machine_of.java()
-    except NotInstallable as error:
-        return str(error)
-    return ""
+        raise NotInstallable("what the reference loop needs is not installed: run `make bare-kafka`")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,14 @@ def test_the_address_tells_the_database(uri: str, database: object) -> None:
     open_shard(client, settings).close()
 
 
+def test_a_neo4j_has_as_many_lanes_as_the_settings_say_and_falkordb_one() -> None:
+    settings = ShardSettings(neo4j_lanes=3)
+    lanes = {
+        uri: open_shard(open_client(uri, settings, OURS, 1.0), settings).lanes for uri in ("bolt://h", "unix:///s")
+    }
+    assert lanes == {"bolt://h": 3, "unix:///s": 1}
+
+
 def test_neo4j_has_a_password_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "password"
     path.write_text(" s p\n")
