@@ -21,7 +21,7 @@ def packed(first: int, sizes: list[int], codec: int = 0) -> bytes:
     """A batch as a broker stores it, of entries with the numbers from `first` on."""
     builder: Any = DefaultRecordBatchBuilder(2, codec, 0, 1, 0, 0, 64 * MB)
     for offset, size in enumerate(sizes):
-        message = encoded(Append(0, bytes([(first + offset) % 256]) * size, 2), 7, 2 * (first + offset))
+        message = encoded(Append(0, bytes([(first + offset) % 256]) * size, 2 if size else 0), 7, 2 * (first + offset))
         builder.append(offset, timestamp=0, key=None, value=message.value, headers=message.headers)
     batch = bytearray(builder.build())
     batch[:8] = (first - 1).to_bytes(8, "big")  # the broker sets the first offset, which no checksum covers
