@@ -23,6 +23,7 @@ import ray
 
 from actors.connectors import ColumnMapping
 from actors.loads import FileLoads, LoadFile, LoadProgress, LoadResult
+from actors.priority import step_aside
 from actors.retrying import Backoff
 from actors.stack import Stack
 from actors.supervisor import NAMESPACE, Wanted, plain
@@ -84,6 +85,7 @@ class IngestWorkerActor:
     """`ray.remote` is put around it by the supervisor. `load` may be called again; it goes on where it was."""
 
     def __init__(self, settings: dict[str, Any], number: int) -> None:
+        step_aside()
         gc.freeze()
         gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
         self._stack = Stack(Settings.model_validate(settings))

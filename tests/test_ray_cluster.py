@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cluster.config import load
+from serve_apps.node_state import ray_environment
 
 CLUSTER_FILE = Path(__file__).parents[1] / "ray-cluster.yaml"
 
@@ -57,6 +58,13 @@ def test_every_ray_process_asks_for_the_token(cluster: dict[str, Any]) -> None:
 def test_rays_workers_take_one_thread_each(cluster: dict[str, Any]) -> None:
     """As the node sets it where it starts Ray itself: Ray shares the cores out, by actors and tasks."""
     assert exported(cluster)["POLARS_MAX_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    "name", ["RAY_worker_niceness", "RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "RAY_USAGE_STATS_ENABLED"]
+)
+def test_ray_is_set_as_the_node_sets_it(cluster: dict[str, Any], tmp_path: Path, name: str) -> None:
+    assert exported(cluster)[name] == ray_environment(tmp_path)[name]
 
 
 def test_workers_of_the_local_provider_can_join(cluster: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from actors.priority import step_aside
 from cluster.config import OverlaySettings
 from cluster.errors import Corrupt, Unavailable
 from workloads.kernels.csr import Adjacency, Ints, check_adjacency
@@ -74,6 +75,7 @@ class Communities:
 
     def warm(self) -> int:
         """Compile the kernels; returns the process id."""
+        step_aside()
         one = np.zeros(1, np.int64)
         louvain(one, one, 1)
         return os.getpid()

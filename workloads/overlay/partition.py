@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.priority import step_aside
 from cluster.errors import Unavailable
 from cluster.stores.files import disk_errors, fsync_folder
 from workloads.kernels.csr import (
@@ -50,6 +51,7 @@ class Partition:
 
     def warm(self) -> int:
         """Compile the kernels, or load what was compiled before; returns the process id."""
+        step_aside()
         one = np.zeros(1, np.int64)
         csc = build_csc(one, one, 1)
         pagerank(csc, max_iter=1, threads=1)

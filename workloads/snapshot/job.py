@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 
+from actors.priority import step_aside
 from cluster.errors import Unavailable
 from cluster.stores.lake import Lake, LakeAddress
 from cluster.stores.places import FilePlace
@@ -26,9 +27,14 @@ def run_on_ray(step: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Re
     """Runs a step for every task as Ray tasks; one task alone runs here, which saves its start."""
     if len(tasks) < 2:
         return run_here(step, tasks)
-    remote = ray.remote(max_retries=TASK_RETRIES)(step)
-    found: list[Result] = ray.get([remote.remote(task) for task in tasks])
+    remote: Any = ray.remote(max_retries=TASK_RETRIES)(_aside)
+    found: list[Result] = ray.get([remote.remote(step, task) for task in tasks])
     return found
+
+
+def _aside(step: Callable[[Task], Result], task: Task) -> Result:
+    step_aside()
+    return step(task)
 
 
 def wait_for_lake(lake: Lake, ends: Mapping[int, int], timeout_s: float) -> None:
