@@ -90,14 +90,17 @@ class Feed:
         from aiokafka import AIOKafkaProducer
 
         asked = []
-        async with AIOKafkaProducer(bootstrap_servers=self._brokers, enable_idempotence=True) as producer:
+        async with AIOKafkaProducer(
+            bootstrap_servers=self._brokers, enable_idempotence=True, max_batch_size=1 << 20
+        ) as producer:
             start = time.perf_counter() + 0.1
             for number, (batch, lines) in enumerate(todo):
                 due = start + number * every_s
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 builder = producer.create_batch()
                 for line in lines:
-                    builder.append(key=None, value=line, timestamp=None)
+                    if builder.append(key=None, value=line, timestamp=None) is None:
+                        raise SystemExit("a batch of records is larger than the producer sends at once")
                 await producer.send_batch(builder, self.name, partition=0)
                 self.produced += len(lines)
                 asked.append(readers.submit(self._side.seen_s, batch, due))
