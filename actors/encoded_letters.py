@@ -14,7 +14,7 @@ from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import DeadLetter
 from cluster.stores.schema_registry import SchemaRegistry
 from cluster.streams.model import StreamSpec
-from cluster.streams.schemas import Schema
+from cluster.streams.schemas import Schema, SeenSchema
 
 
 class EncodedLetters:
@@ -53,6 +53,30 @@ class EncodedLetters:
                 return f"the stream has stopped at its schema: {told(spec.name, one)}"
         return ""
 
+    def described(self, letter: DeadLetter) -> tuple[str, Schema, bytes] | None:
+        """(what the stream has the schema for, the schema that describes the value, the value without what names it);
+        None where the stream has pinned none.
+
+        Raises:
+            BadRecord: it names no schema, or the registry does not have it. Rejected: no registry is configured, or
+            there is no such stream. Unavailable: the registry does not answer.
+        """
+        spec = self._control.streams.get(letter.source).spec
+        known = self._control.stream_schemas.list(spec.name)
+        if spec.schema == "pinned":
+            met = [one for one in known if one.state == "pinned"]
+            if not met:
+                return None
+            number, payload = met[0].schema_id, letter.payload
+        else:
+            number, payload = wire(letter.payload)
+        registry = self._asked()
+        try:
+            schema = registry.schema(number)
+        except NotFound as error:
+            raise BadRecord("schema", f"schema {number}: {error.reason}") from error
+        return _placed([one for one in known if one.key == schema.fingerprint]), schema, payload
+
     def json(self, letter: DeadLetter) -> bytes:
         """Its value as JSON. Raises BadRecord, Unavailable."""
         spec = self._control.streams.get(letter.source).spec
@@ -86,3 +110,10 @@ class EncodedLetters:
         if self._registry is None:
             self._registry = SchemaRegistry(self._settings)
         return self._registry
+
+
+def _placed(met: Sequence[SeenSchema]) -> str:
+    """How a schema stands with the stream."""
+    if not met:
+        return "not met by the stream"
+    return f"{met[0].state}, {met[0].subject} version {met[0].version}" if met[0].version else met[0].state

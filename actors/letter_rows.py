@@ -19,6 +19,7 @@ from cluster.config_registry import RegistrySettings
 from cluster.errors import BadRecord, NotFound, Rejected
 from cluster.stores.control import ControlStore
 from cluster.stores.control_dead_letters import DeadLetter
+from cluster.streams.schemas import Schema
 
 HOLDS, ROW, EVENT, ENVELOPE, ENCODED = "holds", "row", "event", "envelope", "encoded"
 """The header of a letter that says what its payload is; `encoded`: a value as the topic has it, read by a schema."""
@@ -80,6 +81,10 @@ class LetterRows:
         if isinstance(reader, str):
             raise TypeError("a letter that is refused is not read")
         return reader(letter.position, letter.payload)
+
+    def described(self, letter: DeadLetter) -> tuple[str, Schema, bytes] | None:
+        """See `EncodedLetters.described`. Only for letters that hold an encoded value."""
+        return self._encoded.described(letter)
 
     def tenants(self, letter: DeadLetter) -> frozenset[str]:
         """Whose records it may make. Only for letters that are not refused."""

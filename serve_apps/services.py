@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,11 @@ from typing import Any
 
 import ray
 
-from actors.dead_letters import Replay
 from actors.push import ALL_SOURCES, Push, PushAnswer
 from actors.stack import Stack
 from actors.supervisor import NAMESPACE
 from cluster.config import Settings
-from cluster.errors import IntelGraphError, Rejected
+from cluster.errors import IntelGraphError
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
 from cluster.query.lane import Reader
@@ -29,11 +27,11 @@ from overlays.reader import OverlayValues
 from serve_apps.api.services import Json, Services
 from serve_apps.secret import cursor_secret
 from serve_apps.stored_counters import StoredCounters
+from serve_apps.letters import Letters
 from serve_apps.tokens import TokenAuthority
 
 _REFRESH_S = 1.0
 _METRICS_S = 2.0
-_SEQUENCE = re.compile(r"[0-9]{1,18}")
 
 
 class ControlDirectory:
@@ -147,37 +145,6 @@ class Gateway:
         """See `actors.push.Push.push`; a token for one source need not repeat its name in every record."""
         only = sources[0] if len(sources) == 1 and sources[0] != ALL_SOURCES else None
         return self._push.push(tenant, sources, body, content_type, idempotency_key, only)
-
-
-class Letters:
-    """Dead letters of a tenant, for its operators."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-
-    def page(self, tenant: str, limit: int, after: str | None) -> tuple[list[Json], str | None]:
-        """Some dead letters, oldest first, and where the next page begins."""
-        if after is not None and not _SEQUENCE.fullmatch(after):
-            raise Rejected("after: give the `next` of the page before")
-        found = self._stack.control.dead_letters.list(tenant, after=int(after or 0), limit=limit)
-        letters = [
-            {
-                "id": f.id, "source": f.source, "epoch": f.epoch, "position": list(f.position), "type": f.type,
-                "errorClass": f.error_class, "reason": f.reason, "state": f.state, "attempts": f.attempts,
-                "payload": f.payload.decode("utf-8", "replace"), "payloadBytes": f.payload_bytes, "whole": f.whole,
-                "payloadSha256": f.payload_sha256, "headers": f.headers, "firstSeen": f.first_seen,
-            }
-            for f in found
-        ]  # fmt: skip
-        return letters, str(found[-1].sequence) if len(found) == limit else None
-
-    def replay(self, tenant: str, ids: Sequence[str] | None, dry_run: bool, limit: int) -> Json:
-        """Send some (or, with None, all that wait) through the stages again."""
-        with closing(self._stack.open_log()) as log:
-            replay = Replay(self._stack.control, log, self._stack.settings)
-            done = replay.replay(tenant, "api", ids=ids, dry_run=dry_run, limit=limit)
-        told = [{"id": r.id, "state": r.state, "errorClass": r.error_class, "reason": r.reason} for r in done.letters]
-        return {"dryRun": dry_run, "letters": told, "skipped": done.skipped, "positions": done.reached}
 
 
 class Books:

@@ -7,21 +7,23 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
 import msgspec
 
 from actors.connectors.base import json_bytes
+from actors.connectors.findings import ABSENT, FINDINGS_MOST, Finding, at, finding, shown
 from cluster.errors import BadRecord, Rejected
 from cluster.streams.avro_shape import loaded
 from cluster.streams.json_shape import check_json_shape, structure_of
 from cluster.streams.schemas import Schema
 
 _BASE = "json-schema:///"
-_SHOWN_CHARACTERS = 200
+_SHOWN_CHARACTERS, _BRANCHES_SHOWN = 200, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,18 @@ class JsonValues:
             return _breach(error), None
         error = _first(self._validator, value)
         return None, None if error is None else _refused(error)
+
+    def findings(self, value: Any, *, every: bool) -> list[Finding]:
+        """Where the value breaks which part of the schema.
+
+        Args:
+            every: up to a bound; else the first alone: each that there is costs time and memory, shown or not.
+        """
+        first = _first(self._validator, value)
+        errors: Iterable[jsonschema_rs.ValidationError] = () if first is None else (first,)
+        if errors and every:
+            errors = self._validator.iter_errors(value)
+        return list(islice((one for error in errors for one in _findings(error)), FINDINGS_MOST + 1))
 
 
 def _validator(schema: Any, parts: Mapping[str, Any]) -> jsonschema_rs.Validator:
@@ -115,3 +129,32 @@ def _breach(error: jsonschema_rs.ValidationError) -> Breach:
     return Breach(
         path, f"{path.rpartition('/')[0] or 'the value'} {told.get(name, 'is of none of its types')} ({path})"
     )
+
+
+def _findings(error: jsonschema_rs.ValidationError) -> Iterator[Finding]:
+    place, kind = error.instance_path, error.kind
+    match kind.name:
+        case "required":
+            yield finding((*place, kind.value), ABSENT, f"a value ({_part(error)})")
+        case "additionalProperties" | "unevaluatedProperties":
+            for name in kind.value[: FINDINGS_MOST + 1]:
+                yield finding((*place, name), at(error.instance, (name,)), f"no such property ({_part(error)})")
+        case _:
+            yield finding(place, shown(error.instance), _wanted(error))
+
+
+def _wanted(error: jsonschema_rs.ValidationError) -> str:
+    match error.kind.name:
+        case "anyOf" | "oneOf":
+            context: list[list[jsonschema_rs.ValidationError]] = getattr(error.kind, "context", [])
+            branches = [_wanted(branch[0]) for branch in context[:_BRANCHES_SHOWN] if branch]
+            return f"{error.kind.name} of {len(context)}: {' | '.join(branches)}"
+        case "propertyNames":
+            return f"names of properties: {_wanted(error.kind.value)}"
+        case name:
+            return f"{name} {shown(error.kind.value)} ({_part(error)})"
+
+
+def _part(error: jsonschema_rs.ValidationError) -> str:
+    """The part of the schema that is broken."""
+    return "/".join(map(str, error.schema_path))

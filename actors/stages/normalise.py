@@ -21,7 +21,7 @@ def normalise(slots: Sequence[Slot[Event]], limits: RecordLimits) -> list[Slot[E
                 if slot.props:
                     slot.props = normal_props(slot.props, limits)
                 if slot.value is not None or slot.confidence is not None:
-                    _normalise_claim(slot, limits)
+                    normalise_claim(slot, limits)
             except BadRecord as error:
                 cleaned.append(bad_of(error, slot.type))
                 continue
@@ -61,7 +61,8 @@ def normal_props(props: dict[str, Any], limits: RecordLimits) -> dict[str, Any]:
     return {name: value for name, value in {**props, **changed}.items() if value is not None}
 
 
-def _normalise_claim(event: Event, limits: RecordLimits) -> None:
+def normalise_claim(event: Event, limits: RecordLimits) -> None:
+    """Makes a claim's value and confidence canonical, in place. Raises BadRecord: one cannot be kept."""
     event.value = normal_value("value", event.value, limits)
     if event.confidence is not None:
         try:

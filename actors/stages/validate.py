@@ -52,21 +52,21 @@ Head = tuple[str | None, str | None, str, str]
 
 def _checked_head(event: Event, origin: Origin, limits: RecordLimits) -> Head:
     _check_owner(event, origin, limits)
-    _check_short("case", event.case, limits.case_chars)
-    _check_type("type", event.type)
+    check_short("case", event.case, limits.case_chars)
+    check_type("type", event.type)
     return event.tenant, event.source, event.case, event.type
 
 
 def _check(event: Event, limits: RecordLimits) -> None:
     id = event.id
     if not (0 < len(id) <= limits.id_chars and id.isascii() and "\x00" not in id):
-        _check_id("id", id, limits.id_chars)
+        check_id("id", id, limits.id_chars)
     if event.kind == "entity":
         if event.from_ is not None or event.to is not None:
-            raise _foreign("from, to", "relationships")
+            raise foreign("from, to", "relationships")
     elif event.kind == "relationship":
-        _check_end("from", event.from_, event.op, limits)
-        _check_end("to", event.to, event.op, limits)
+        check_end("from", event.from_, event.op, limits)
+        check_end("to", event.to, event.op, limits)
     if event.kind == "claim":
         _check_claim(event, limits)
     elif (
@@ -75,16 +75,16 @@ def _check(event: Event, limits: RecordLimits) -> None:
         or event.value is not None
         or event.confidence is not None
     ):
-        raise _foreign("subject, predicate, value, confidence", "claims")
+        raise foreign("subject, predicate, value, confidence", "claims")
     if event.props:
         check_names(event.props, limits.properties)
     if event.event_time is not None:
         event.event_time = utc_text(event.event_time)
     position = event.position
     if type(position) is not int or not 0 <= position <= POSITION_MAX or event.epoch is not None:
-        _check_position(event)
+        check_position(event)
     if event.partition is not None:
-        _check_partition(event)
+        check_partition(event)
 
 
 def _check_owner(event: Event, origin: Origin, limits: RecordLimits) -> None:
@@ -103,21 +103,24 @@ def _check_owner(event: Event, origin: Origin, limits: RecordLimits) -> None:
         raise BadRecord("policy", f"source {source[:80]!r}: not among those that may be written here")
     if from_outside(source) is origin.ours:
         raise BadRecord("policy", f"source {source[:80]!r}: names under overlay/ and system/ are the platform's")
-    _check_short("tenant", tenant, limits.tenant_chars)
+    check_short("tenant", tenant, limits.tenant_chars)
 
 
 @lru_cache(maxsize=16_384)
-def _check_short(field: str, text: str, chars: int) -> None:
-    _check_id(field, text, chars)
+def check_short(field: str, text: str, chars: int) -> None:
+    """Nothing for a short text, such as names are. Raises BadRecord; remembers what was good."""
+    check_id(field, text, chars)
 
 
 @lru_cache(maxsize=16_384)
-def _check_type(field: str, text: str) -> None:
+def check_type(field: str, text: str) -> None:
+    """Nothing for the name of a type. Raises BadRecord."""
     if _TYPE.fullmatch(text) is None:
         raise BadRecord("schema", f"{field} {text[:80]!r}: a letter, then up to 63 letters, digits, '_' and '-'")
 
 
-def _check_id(field: str, text: str, chars: int) -> None:
+def check_id(field: str, text: str, chars: int) -> None:
+    """Nothing for a text of 1 to so many characters. Raises BadRecord."""
     if not 1 <= len(text) <= chars:
         raise BadRecord("schema", f"{field}: {len(text):,} characters; 1 to {chars:,}")
     if "\x00" in text:
@@ -129,27 +132,29 @@ def _check_id(field: str, text: str, chars: int) -> None:
             raise BadRecord("schema", f"{field}: holds half a surrogate pair, which is no text") from error
 
 
-def _foreign(fields: str, kind: str) -> BadRecord:
+def foreign(fields: str, kind: str) -> BadRecord:
+    """What to say of fields that another kind of event has."""
     return BadRecord("schema", f"{fields}: only {kind} have these")
 
 
-def _check_end(field: str, end: Ref | None, op: str, limits: RecordLimits) -> None:
+def check_end(field: str, end: Ref | None, op: str, limits: RecordLimits) -> None:
+    """Nothing for an end of a relationship, or a claim's subject; a delete may have none. Raises BadRecord."""
     if end is None:
         if op == "upsert":
             raise BadRecord("schema", f"{field}: missing; give its type and id")
         return
     id = end.id
-    _check_type(f"{field}.type", end.type)
+    check_type(f"{field}.type", end.type)
     if not (0 < len(id) <= limits.id_chars and id.isascii() and "\x00" not in id):
-        _check_id(field, id, limits.id_chars)
+        check_id(field, id, limits.id_chars)
 
 
 def _check_claim(event: Event, limits: RecordLimits) -> None:
     if event.from_ is not None or event.to is not None:
-        raise _foreign("from, to", "relationships")
-    _check_end("subject", event.subject, event.op, limits)
+        raise foreign("from, to", "relationships")
+    check_end("subject", event.subject, event.op, limits)
     if event.predicate is not None:
-        _check_short("predicate", event.predicate, PREDICATE_CHARS)
+        check_short("predicate", event.predicate, PREDICATE_CHARS)
     if event.op == "upsert" and (event.predicate is None or event.value is None):
         raise BadRecord("schema", f"{'predicate' if event.predicate is None else 'value'}: missing; a claim has one")
 
@@ -178,7 +183,8 @@ def _check_name(name: str) -> None:
         raise BadRecord("schema", f"props: {shown!r}: a letter, then up to 127 letters, digits, '_', '.' and '-'")
 
 
-def _check_position(event: Event) -> None:
+def check_position(event: Event) -> None:
+    """Nothing for a position and its epoch, or none. Raises BadRecord."""
     position, epoch = event.position, event.epoch
     if epoch is not None and not 0 <= epoch <= MAX_INTEGER:
         raise BadRecord("schema", f"epoch: an integer from 0 to 2^64-1, not {_shown(epoch)}")
@@ -198,10 +204,11 @@ def _shown(number: int) -> str:
     return str(number) if number.bit_length() < 256 else f"a number of {number.bit_length():,} bits"
 
 
-def _check_partition(event: Event) -> None:
+def check_partition(event: Event) -> None:
+    """Nothing for a partition of the source, or none. Raises BadRecord."""
     partition = event.partition
     if isinstance(partition, str):
         if partition:
-            _check_short("partition", partition, PARTITION_CHARS)
+            check_short("partition", partition, PARTITION_CHARS)
     elif partition is not None and not -(2**63) <= partition <= MAX_INTEGER:
         raise BadRecord("schema", f"partition: {_shown(partition)} does not fit 64 bits; send it as text")

@@ -80,7 +80,10 @@ class DeadLetters(Protocol):
     def page(self, tenant: str, limit: int, after: str | None) -> tuple[list[Json], str | None]:
         """Some dead letters, oldest first, and what `after` of the next page is; None after the last."""
 
-    def replay(self, tenant: str, ids: Sequence[str] | None, dry_run: bool, limit: int) -> Json:
+    def letter(self, tenant: str, id: str) -> Json:
+        """One dead letter, with `held`: what of it breaks which part of its schema, or which rule. Raises NotFound."""
+
+    def replay(self, tenant: str, actor: str, ids: Sequence[str] | None, dry_run: bool, limit: int) -> Json:
         """Send some (or, with None, all) through the stages again. Safe to repeat: versions make it harmless."""
 
 

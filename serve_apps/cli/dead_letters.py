@@ -86,9 +86,16 @@ def plain(letter: DeadLetter) -> dict[str, Any]:
 
 
 def show(session: Session, id: Annotated[str, typer.Argument(help="Its id.")], tenant: TenantOption) -> None:
-    """Show one dead letter: what it was, why it could not be taken, its bytes."""
+    """Show one dead letter: why it could not be taken, what of it breaks which part of its schema, its bytes.
+
+    The schema is the one that it names, or that its stream has pinned; without one the rules of an event count. All
+    by what holds now, which may be another thing than when it came.
+    """
+    from actors.letter_findings import held_against
+
     found = session.control.dead_letters.get(tenant, id)
-    session.output.result(plain(found))
+    held = held_against(session.control, session.settings, found)
+    session.output.result({**plain(found), "held": held.as_plain()})
     session.output.facts({
         "id": found.id, "source": found.source, "epoch": str(found.epoch),
         "position": ", ".join(map(str, found.position)), "type": found.type or None, "class": found.error_class,
@@ -96,6 +103,13 @@ def show(session: Session, id: Annotated[str, typer.Argument(help="Its id.")], t
         "first seen": moment(found.first_seen), "last attempt": moment(found.last_attempt),
         "bytes": found.payload_bytes, "kept whole": found.whole, "sha256": found.payload_sha256, **found.headers,
     })  # fmt: skip
+    if held.findings:
+        rows = [(one.path or "(the whole)", one.found, one.wants) for one in held.findings]
+        more = "there are more" if held.more else ""
+        session.output.text()
+        session.output.table(f"held against {held.against}", ("where", "found", "wanted"), rows, more)
+    if held.note:
+        session.output.text(held.note)
     text = found.payload.decode("utf-8", "backslashreplace")
     session.output.text("\n" + text[:_PAYLOAD_CHARS] + ("…" if len(text) > _PAYLOAD_CHARS else ""))
 

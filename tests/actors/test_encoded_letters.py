@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from actors.dead_letters import Replay, ReplayedLetter
+from actors.letter_findings import HeldAgainst, held_against
 from cluster.config import Settings
 from cluster.config_registry import RegistrySettings
 from cluster.errors import Unavailable
@@ -18,7 +20,7 @@ from cluster.stores.redis_log import RedisEventLog
 from cluster.streams.model import StreamSpec
 from cluster.streams.schemas import SeenSchema
 from services.spec import Running as Service
-from tests.registered import Registered, avro_event, opened
+from tests.registered import Registered, avro_event, json_event, opened
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
 EVENT = {"tenant": "other", "case": "c1", "kind": "entity", "op": "upsert", "type": "person", "id": "a", "props": {}}
@@ -37,11 +39,17 @@ class Desk:
         letter = NewDeadLetter("feed", 1, (0,), "decode", "", payload, "0", headers={"holds": "encoded"})
         self.control.dead_letters.add("acme", [letter], 0.0)
 
-    def replay(self, registry: RegistrySettings) -> ReplayedLetter:
+    def with_registry(self, registry: RegistrySettings) -> Settings:
         streams = self._settings.streams.model_copy(update={"registry": registry})
-        settings = self._settings.model_copy(update={"streams": streams})
-        (told,) = Replay(self.control, self._log, settings).replay("acme", "ann").letters
+        return self._settings.model_copy(update={"streams": streams})
+
+    def replay(self, registry: RegistrySettings) -> ReplayedLetter:
+        (told,) = Replay(self.control, self._log, self.with_registry(registry)).replay("acme", "ann").letters
         return told
+
+    def held(self, registry: RegistrySettings) -> HeldAgainst:
+        (letter,) = self.control.dead_letters.list("acme")
+        return held_against(self.control, self.with_registry(registry), letter)
 
 
 @pytest.fixture
@@ -93,3 +101,33 @@ def test_a_registry_that_is_away_costs_no_attempt(desk: Desk, schema: str) -> No
     with pytest.raises(Unavailable):
         desk.replay(RegistrySettings(url="http://127.0.0.1:9"))
     assert [letter.attempts for letter in desk.control.dead_letters.list("acme")] == [0]
+
+
+def test_a_value_is_held_against_the_schema_that_it_names(desk: Desk, registered: Registered, unique: str) -> None:
+    number = registered.add(unique, avro_event())
+    broken = registered.avro(number, EVENT)[:-3]
+    desk.add("registry", broken)
+    held = desk.held(registered.settings)
+    assert held.against == f"Avro schema {number} org.intelgraph.Event (not met by the stream)"
+    assert [one.path for one in held.findings] == ["/partition"]
+
+
+def test_a_value_is_held_against_the_pinned_schema_and_every_breach_is_told(
+    desk: Desk, registered: Registered, unique: str
+) -> None:
+    number = registered.add(unique, json_event(), "JSON")
+    desk.add("pinned", json.dumps({**EVENT, "type": "a b", "id": 7, "colour": "\x1b[31m"}).encode())
+    key = registered.registry.schema(number).fingerprint
+    desk.control.stream_schemas.saw("feed", SeenSchema(key, "", number, "t", 2, "pinned", "", 0, 0, 1.0))
+    held = desk.held(registered.settings)
+    assert held.against == f"JSON schema {number} org.intelgraph.Event (pinned, t version 2)"
+    assert sorted(one.path for one in held.findings) == ["/colour", "/id", "/type"]
+    assert all(text.isprintable() for one in held.findings for text in one)
+
+
+def test_what_its_schema_takes_is_held_against_the_rules_of_an_event(
+    desk: Desk, registered: Registered, unique: str
+) -> None:
+    desk.add("registry", registered.avro(registered.add(unique, avro_event()), {**EVENT, "type": "a b"}))
+    held = desk.held(registered.settings)
+    assert (held.against, [one.path for one in held.findings]) == ("the rules of an event", ["/type"])

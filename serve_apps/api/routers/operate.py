@@ -111,11 +111,19 @@ def _dead_letters(router: APIRouter, letters: DeadLetters) -> None:
         items, following = await asyncio.to_thread(letters.page, caller.tenant, most, after)
         return reply(request, {"items": items, "next": following})
 
+    @router.get("/dlq/{letter}")
+    async def one(request: Request, caller: OperatorToken, letter: Segment) -> Response:
+        """One dead letter, and what of it breaks which part of its schema, or which rule."""
+        if len(letter) > ID_CHARS_MAX:
+            raise Rejected(f"letter: at most {ID_CHARS_MAX} characters")
+        return reply(request, await asyncio.to_thread(letters.letter, caller.tenant, letter))
+
     @router.post("/dlq/replay")
     async def replay(request: Request, caller: OperatorToken) -> Response:
         """Send dead letters through the stages again; safe to repeat."""
         asked = _replay(await read_body(request, REPLAY_BODY_BYTES))
-        return done(await asyncio.to_thread(letters.replay, caller.tenant, asked.ids, asked.dry_run, asked.limit))
+        who = (caller.tenant, caller.subject)
+        return done(await asyncio.to_thread(letters.replay, *who, asked.ids, asked.dry_run, asked.limit))
 
 
 def _replay(body: bytes) -> Replay:

@@ -71,8 +71,11 @@ class Parts:
     def page(self, tenant: str, limit: int, after: str | None) -> tuple[list[Json], str | None]:
         return [{"id": "1", "of": tenant, "after": after}][:limit], None
 
-    def replay(self, tenant: str, ids: Sequence[str] | None, dry_run: bool, limit: int) -> Json:
-        return {"of": tenant, "ids": ids, "dryRun": dry_run, "limit": limit}
+    def letter(self, tenant: str, id: str) -> Json:
+        return {"id": id, "of": tenant, "held": {"findings": []}}
+
+    def replay(self, tenant: str, actor: str, ids: Sequence[str] | None, dry_run: bool, limit: int) -> Json:
+        return {"of": tenant, "by": actor, "ids": ids, "dryRun": dry_run, "limit": limit}
 
     def audit(self, tenant: str) -> Json:
         return {"of": tenant, "balanced": True}

@@ -26,7 +26,7 @@ READ = [
     "/v1/snapshots",
     "/v1/sources",
 ]
-OPERATE = ["/v1/shards", "/v1/dlq", "/v1/audit"]
+OPERATE = ["/v1/shards", "/v1/dlq", "/v1/dlq/x", "/v1/audit"]
 
 
 def routes(stand: Stand) -> set[str]:
@@ -36,7 +36,11 @@ def routes(stand: Stand) -> set[str]:
 def test_every_route_is_in_the_lists_above(stand: Stand) -> None:
     concrete = {p.partition("?")[0] for p in READ + OPERATE} | {"/v1/events", "/v1/dlq/replay"}
     named = {
-        r.replace("{case}", "c").replace("{type}", "T").replace("{id}", "x").replace("{name}", "pagerank")
+        r.replace("{case}", "c")
+        .replace("{type}", "T")
+        .replace("{id}", "x")
+        .replace("{name}", "pagerank")
+        .replace("{letter}", "x")
         for r in routes(stand)
     }
     assert named == concrete

@@ -131,7 +131,7 @@ def replay(stand: Stand, body: bytes) -> httpx.Response:
 
 def test_replay_passes_on_what_was_asked(stand: Stand) -> None:
     answer = replay(stand, b'{"ids": ["1"], "dry_run": true, "limit": 5}')
-    assert answer.json() == {"of": "a", "ids": ["1"], "dryRun": True, "limit": 5}
+    assert answer.json() == {"of": "a", "by": "local", "ids": ["1"], "dryRun": True, "limit": 5}
 
 
 @pytest.mark.parametrize(

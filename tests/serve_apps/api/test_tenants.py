@@ -92,7 +92,7 @@ def requests(app: FastAPI, word: str, letters: list[str]) -> Iterator[Request]:
             at = path
             for p in parameters:
                 if p["in"] == "path":
-                    value = PATH[p["name"]]
+                    value = {**PATH, "letter": letters[0]}[p["name"]]
                     at = at.replace(f"{{{p['name']}}}", quote(of(word, value) if value in ("case", "id") else value))
             queries = {p["name"]: p["required"] for p in parameters if p["in"] == "query"}
             options = {name: [value.format(plain) for value in QUERY[name] if value] for name in queries}
@@ -207,7 +207,8 @@ def world(server_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     root.setLevel(level)
 
 
-MOMENTS = frozenset({"asOf", "ageSeconds", "lagRecords", "lagSeconds"})
+MOMENTS = frozenset({"asOf", "ageSeconds", "lagRecords", "lagSeconds", "actions"})
+"""What is another at each asking: times, and what the one who asks has done so far."""
 
 
 class Own:
@@ -252,7 +253,9 @@ def test_the_same_requests_find_everything_with_the_owners_token(world: World) -
     word = THEIRS.strip("!")
     found: dict[str, bool] = {}
     for asked, answer in zip(
-        reads := [r for r in requests(world.app, THEIRS, []) if r[0] == "GET"], world.send(THEIRS, *reads), strict=True
+        reads := [r for r in requests(world.app, THEIRS, world.letters[THEIRS]) if r[0] == "GET"],
+        world.send(THEIRS, *reads),
+        strict=True,
     ):
         route = asked[1].partition("?")[0]
         found[route] = found.get(route, False) or (answer.status_code == 200 and word in answer.text)

@@ -58,3 +58,17 @@ def test_how_many_there_are_is_told_of_all(folder: Path) -> None:
 def test_filters_choose_among_all_not_among_those_named(folder: Path, option: tuple[str, str]) -> None:
     words = ["dlq", "replay", "some-id", "-t", "acme", *option, "--state-dir", str(folder), "--json"]
     assert RUNNER.invoke(app, words).exit_code == Exit.USAGE
+
+
+def test_what_of_a_letter_breaks_which_rule_is_shown(folder: Path) -> None:
+    control = open_control(f"sqlite:///{folder / 'control.db'}")
+    control.sources.register("acme", "hr", 0.0)
+    control.close()
+    id = listed(folder)["dead_letters"][0]["id"]
+    words = ["dlq", "show", id, "-t", "acme", "--state-dir", str(folder)]
+    held = json.loads(RUNNER.invoke(app, [*words, "--json"]).stdout)["held"]
+    assert held["against"] == "the rules of an event"
+    assert [one["path"] for one in held["findings"]] == ["/case", "/kind", "/op", "/type", "/id"]
+    shown = RUNNER.invoke(app, words).output
+    assert "held against the rules of an event" in shown
+    assert "missing: every event has one" in shown
