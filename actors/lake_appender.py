@@ -55,6 +55,7 @@ class LakeAppender:
         read_entries: entries of one partition that one reading takes, at most.
         holds_lease: asked before each commit; false stops with Fenced.
         report: called with the durable positions after each commit; the log may be trimmed to them.
+        intend: called before each commit with how far it goes, by partition: a commit that was cut off may have landed.
         clock: seconds, monotonic. `wall_clock`: seconds since 1970, for maintenance only.
     """
 
@@ -66,12 +67,13 @@ class LakeAppender:
         read_entries: int,
         holds_lease: Callable[[], bool],
         report: Callable[[Positions], None],
+        intend: Callable[[Mapping[int, int]], None],
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._log, self._lake, self._settings = log, lake, settings
         self._read_entries = read_entries
-        self._holds_lease, self._report = holds_lease, report
+        self._holds_lease, self._report, self._intend = holds_lease, report, intend
         self._clock, self._wall_clock = clock, wall_clock
         self._durable: Positions | None = None
         self._taken: dict[int, int] = {}
@@ -122,7 +124,7 @@ class LakeAppender:
         identity = self._log.identity
         kept = self._lake.positions()
         if kept.is_empty:
-            kept = Positions(identity.name, identity.generation)
+            kept = Positions(kept.log or identity.name, max(kept.generation, identity.generation))
         if kept.log != identity.name:
             raise Corrupt(
                 f"the lake was filled from log {kept.log!r}; this log is {identity.name!r}."
@@ -168,6 +170,7 @@ class LakeAppender:
             return 0
         if not self._holds_lease():
             raise Fenced("lake appender: its lease is lost; another appender goes on", retry_after_s=0.0)
+        self._intend({entry.partition: entry.number for entry in self._buffer})
         reached = self._lake.append(self._buffer, durable)
         self._durable, self._buffer, self._buffered_bytes = reached, [], 0
         self._report(reached)

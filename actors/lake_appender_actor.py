@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from actors.lake_appender import LakeAppender
@@ -20,6 +21,9 @@ from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.lake")
 CONSUMER = "lake"
+INTENDED = "lake/intended"
+"""The consumer that has what the lake's next commit goes up to: never behind the lake, so it holds nothing of the log,
+and a lake that does not answer at a start is known to have no more."""
 _LEASE, _LEASE_S, _TRIM_S = "lake-appender", 30.0, 5.0
 
 
@@ -75,7 +79,10 @@ class LakeAppenderLoop:
             control.positions.report_durable(CONSUMER, numbers, time.time())
             self.records = positions.records
 
-        appender = LakeAppender(log, lake, settings.lake, settings.log.read_entries, holds_lease, report)
+        def intend(numbers: Mapping[int, int]) -> None:
+            control.positions.report_durable(INTENDED, numbers, time.time())
+
+        appender = LakeAppender(log, lake, settings.lake, settings.log.read_entries, holds_lease, report, intend)
         try:
             self._loop(log, lake, appender)
         finally:

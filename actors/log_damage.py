@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import redis
 
+from actors.away import note_away
 from actors.lost_tail import Damage, Held, judge
 from actors.stack import Stack
 from cluster.errors import Corrupt, IntelGraphError, NotFound, Unavailable
@@ -19,7 +21,13 @@ _ANSWER_S = 5.0
 
 
 def damage_of(
-    stack: Stack, log_name: str | None, ends: Callable[[], Mapping[int, int]], current: ShardMap, *, all_answer: bool
+    stack: Stack,
+    log_name: str | None,
+    ends: Callable[[], Mapping[int, int]],
+    current: ShardMap,
+    *,
+    all_answer: bool,
+    silent: set[str] | None = None,
 ) -> Damage:
     """What a log lacks that ends so.
 
@@ -27,6 +35,7 @@ def damage_of(
         log_name: of the log; None: not known here, and not compared.
         ends: of the log; asked last, since what is appended, and read, meanwhile is no loss.
         all_answer: whether a shard or a lake that does not answer is an error; else only what it has reported counts.
+        silent: gets the shards that do not answer.
 
     Raises:
         Unavailable: a shard, or the lake, does not answer.
@@ -42,6 +51,8 @@ def damage_of(
         except IntelGraphError as error:
             if all_answer:
                 raise _silent(shard_id, error) from error
+            if silent is not None:
+                silent.add(shard_id)
             continue
         if state is not None and not state.lacking:
             whole.add(shard_id)
@@ -99,4 +110,7 @@ def check_tail(stack: Stack, operator: redis.Redis) -> None:
             found = ranges(operator, LogKeys(), range(current.partitions))
         return {partition: end for partition, (_, end) in found.items()}
 
-    damage_of(stack, None, ends, current, all_answer=False).check_tails()
+    silent: set[str] = set()
+    damage = damage_of(stack, None, ends, current, all_answer=False, silent=silent)
+    damage.check_tails()
+    note_away(stack.control.audit, silent, {p: seam.end for p, seam in damage.seams.items()}, time.time())

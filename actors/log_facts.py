@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
 from cluster import batch
 from cluster.batch import Frame
 from cluster.ids import bucket_of
+from cluster.model import Kind, Op, Record, floor_record
 from cluster.shard_map import ShardMap
 from cluster.stores.graph import GraphShard
 from cluster.stores.lake import Lake, Wanted
@@ -17,7 +18,7 @@ from cluster.stores.log import EventLog
 KEY = ("tenant", "source", "kind", "case", "type", "id", "stamp")
 """What tells one record from another."""
 COLUMNS = (*KEY, "bucket")
-_READ_ENTRIES, _READ_BYTES = 256, 16 << 20
+_READ_ENTRIES, _READ_BYTES, _PAGE = 256, 16 << 20, 4_000
 
 
 def known_facts(log: EventLog, lake: Lake | None, partition: int, upto: int) -> Frame:
@@ -56,3 +57,29 @@ def cases_of_partition(
         bucket = bucket_of(tenant, case)
         if bucket % current.partitions == partition and current.owners[bucket] == shard_id:
             yield tenant, case
+
+
+def facts_of_shard(shard: GraphShard, current: ShardMap, shard_id: str, partition: int) -> Iterator[Record]:
+    """Every register of a shard's cases of a partition, and what hides and orders them."""
+    for tenant, case in cases_of_partition(shard, current, shard_id, partition):
+        for thing in shard.things(tenant, case):
+            yield from thing.registers.values()
+    for tenant, source, type_, version, _ in shard.floors():
+        yield floor_record(tenant, source, type_, version, partition)
+    for tenant, source, stamp, priority, _ in shard.priorities():
+        yield Record(
+            tenant, "", partition, Kind.PRIORITY, Op.UPSERT, "", "", "", "", "", "", source, stamp, "", "",
+            f'{{"priority":{priority}}}', "",
+        )  # fmt: skip
+
+
+def pages(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The records, some thousands at a time."""
+    page: list[Record] = []
+    for record in records:
+        page.append(record)
+        if len(page) >= _PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

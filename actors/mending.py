@@ -14,21 +14,22 @@ Whoever calls this may be killed at any moment: the same again goes on, since th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from actors.away import note_away
 from actors.log_damage import damage_of, lake_of
-from actors.log_facts import COLUMNS, KEY, cases_of_partition, known_facts
+from actors.log_facts import COLUMNS, KEY, facts_of_shard, known_facts, pages
 from actors.lost_tail import lost_since, ranges_text
 from actors.ownership import alone, paused
 from actors.stack import Stack
 from actors.stages.route import entries_of
 from cluster import batch
 from cluster.errors import Conflict, Corrupt
-from cluster.model import Kind, Op, Record, floor_record
+from cluster.model import Kind, Record
 from cluster.shard_map import ShardMap
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.files import Failpoint, no_failpoint
@@ -40,7 +41,7 @@ from cluster.telemetry.logs import Log
 LOG = Log("intelgraph.log")
 ACCEPTED, OPENED, MENDED = "log.loss_accepted", "log.generation_opened", "log.mended"
 _NODE, _SUBJECT = "intelgraph up", "log"
-_PAGE, _APPENDS, _TRIES = 4_000, 256, 5
+_APPENDS, _TRIES = 256, 5
 
 
 class LostForGood(Corrupt):
@@ -128,7 +129,11 @@ def accept_loss(stack: Stack, lost: str, actor: str) -> None:
 def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
     """Whether one had to be opened."""
     current = stack.control.shard_maps.current()
-    if current is None or damage_of(stack, log.identity.name, log.ends, current, all_answer=False).none:
+    if current is None:
+        return False
+    silent: set[str] = set()
+    if (damage := damage_of(stack, log.identity.name, log.ends, current, all_answer=False, silent=silent)).none:
+        note_away(stack.control.audit, silent, {p: seam.end for p, seam in damage.seams.items()}, time.time())
         return False
     for _ in range(_TRIES):
         try:
@@ -228,8 +233,8 @@ class _Filling:
         known = known_facts(self._log, lake, partition, self._log.ends()[partition])
         current = self._stack.current_map()
         for shard_id in current.shards_of_partition(partition):
-            held = _facts(shards[shard_id], current, shard_id, partition)
-            for page in _pages(held):
+            held = facts_of_shard(shards[shard_id], current, shard_id, partition)
+            for page in pages(held):
                 frame = batch.frame_of(page)
                 alone_there = frame.join(known, on=list(KEY), how="anti").unique()
                 if alone_there.height:
@@ -242,28 +247,3 @@ class _Filling:
         for record in records:
             name = f"{record.tenant}/{record.source}"
             self._done.facts[name] = self._done.facts.get(name, 0) + 1
-
-
-def _facts(shard: GraphShard, current: ShardMap, shard_id: str, partition: int) -> Iterator[Record]:
-    """Every register of a shard's cases of a partition, and what hides and orders them."""
-    for tenant, case in cases_of_partition(shard, current, shard_id, partition):
-        for thing in shard.things(tenant, case):
-            yield from thing.registers.values()
-    for tenant, source, type_, version, _ in shard.floors():
-        yield floor_record(tenant, source, type_, version, partition)
-    for tenant, source, stamp, priority, _ in shard.priorities():
-        yield Record(
-            tenant, "", partition, Kind.PRIORITY, Op.UPSERT, "", "", "", "", "", "", source, stamp, "", "",
-            f'{{"priority":{priority}}}', "",
-        )  # fmt: skip
-
-
-def _pages(records: Iterable[Record]) -> Iterator[list[Record]]:
-    page: list[Record] = []
-    for record in records:
-        page.append(record)
-        if len(page) >= _PAGE:
-            yield page
-            page = []
-    if page:
-        yield page

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
+from actors import away
 from actors.keeping import Kept
 from actors.noted_state import Difference, NotedState, forget, note
 from actors.ownership import alone, paused
@@ -143,6 +145,10 @@ class _Run:
     def rebuild(self, actor: str, verify: bool) -> Rebuilt:
         """See the module's function."""
         self._failpoint("paused")
+        audit = self._stack.control.audit
+        if away.ends_without(audit, self._shard_id) is not None:
+            again = partial(away.say_again_what_it_alone_holds, self._stack, self._log, self._shard_id)
+            self._kept.during(again, lambda: self._tell(Progress("noting")))
         with closing(self._stack.open_shard(self._shard_id)) as shard:
             noted = self._noted(shard) if verify else None
             ends = noted.at if noted else {p: n for p, n in self._log.ends().items() if p in self._partitions}
@@ -152,6 +158,7 @@ class _Run:
             shard.raise_epoch(epoch)
             self._failpoint("refused")
             self._kept.during(lambda: self._empty(shard, epoch), lambda: self._tell(Progress("emptying")))
+            away.came_back(audit, self._shard_id, time.time())
         records = self._heal(epoch, ends)
         self._not_saved()
         self._failpoint("healed")

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors import external_shards
+from actors import away, external_shards
 from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
 from actors.stack import Stack
@@ -108,6 +108,7 @@ class ShardWriterLoop:
         try:
             if is_neo4j(registered.uri):  # by now its database may be another's, or empty
                 external_shards.claim(self._stack, self._shard_id, registered.uri, log.identity.name)
+            away.meet(control.audit, self._shard_id, shard, start.partitions, time.time())
             writer = start_writer(start, settings.log.read_entries, settings.log.read_bytes, settings.log.block_ms)
             self._counted = (0, 0, 0)
             self.status.epoch, self.status.lease = registered.epoch, token

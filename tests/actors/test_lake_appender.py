@@ -68,7 +68,8 @@ def appender(log: MemoryLog, lake: Lake, clock: Clock, **changed: object) -> tup
     reported: list[Positions] = []
     settings = LakeSettings(commit_s=5.0, **{k: v for k, v in changed.items() if k == "commit_bytes"})  # type: ignore[arg-type]
     leased = changed.get("holds_lease", lambda: True)
-    made = LakeAppender(log, lake, settings, 4, leased, reported.append, clock, lambda: 0.0)  # type: ignore[arg-type]
+    intend = changed.get("intend", lambda numbers: None)
+    made = LakeAppender(log, lake, settings, 4, leased, reported.append, intend, clock, lambda: 0.0)  # type: ignore[arg-type]
     return made, reported
 
 
@@ -210,3 +211,28 @@ def test_a_damaged_entry_stops_it(lake: Lake) -> None:
     made, _ = appender(log, lake, clock)
     with pytest.raises(Corrupt, match="Arrow"):
         made.step()
+
+
+def test_how_far_a_commit_goes_is_said_before_it_lands(lake: Lake) -> None:
+    log, clock, intended = MemoryLog(), Clock(), list[Mapping[int, int]]()
+
+    def intend(numbers: Mapping[int, int]) -> None:
+        assert lake.positions().is_empty
+        intended.append(numbers)
+        if len(intended) == 1:
+            raise Unavailable("the control store does not answer")
+
+    made, reported = appender(log, lake, clock, intend=intend)
+    log.append(0, people(0, 1))
+    log.append(0, people(1, 1))
+    log.append(1, people(2, 1))
+    made.step()
+    clock.now += 5.0
+    with pytest.raises(Unavailable):
+        made.step()
+    assert lake.positions().is_empty
+    made.step()
+    clock.now += 5.0
+    made.step()
+    assert intended == [{0: 2, 1: 1}] * 2
+    assert {p: at.number for p, at in reported[-1].partitions.items()} == intended[-1]

@@ -221,7 +221,7 @@ class LakeActor:
                 lake: Any = world.lake
                 settings = LakeSettings(commit_s=3.0)
                 self.appender = LakeAppender(
-                    log, lake, settings, 4, self._holds, self._report, world.monotonic, world.clock
+                    log, lake, settings, 4, self._holds, self._report, lambda _: None, world.monotonic, world.clock
                 )
             self.appender.step()
         except (Retryable, LogGap):  # a gap: another appender was faster and the log is trimmed; begin anew
