@@ -75,7 +75,8 @@ class Undo:
         self._clock, self._failpoint, self._backoff = clock, failpoint, Backoff.of(settings.ingest)
 
     def undo(self, tenant: str, load_id: str, actor: str) -> Undone:
-        """Takes a load back, with all readings of the same content. Safe to repeat; after a crash, repeat it.
+        """Takes a load back, with all readings of the same content. Safe to repeat; after a crash, repeat it, and after
+        entries of the log were lost for good: what is lacking of it there is appended again.
 
         Raises:
             NotFound: the tenant has no such load.
@@ -90,19 +91,20 @@ class Undo:
         try:
             done = self._undo(load)
             self._control.leases.check(name, token)
-            self._mark(load, actor, done.said_again)
+            self._mark(load, actor, done)
         finally:
             self._control.leases.release(name, token)
         return done._replace(load=self._control.loads.get(tenant, load_id))
 
     def _undo(self, load: Load) -> Undone:
-        if load.state == "undone":
-            return Undone(load, 0, {})
         number = self._control.loads.epoch_of(load.tenant, load.source, f"undo/{load.id}", self._clock())
         taken_back = self._epochs_taken_back(load) | {load.epoch}
-        top = max(taken_back)
-        version = encode(top, [MAX_INTEGER, number])
-        remaining = remains(self._lake.events(load.tenant, load.source), taken_back, load.epoch if load.acked else None)
+        version = encode(max(taken_back), [MAX_INTEGER, number])
+        again = load.state == "undone"
+        if again and self._is_held(load, version):
+            return Undone(load, 0, {})
+        found = load.epoch if load.acked and not again else None
+        remaining = remains(self._lake.events(load.tenant, load.source), taken_back, found)
         reached: dict[int, int] = {}
         self._failpoint("before append")
         self._append([restamped(record, version) for record in remaining], reached)
@@ -111,6 +113,15 @@ class Undo:
         self._append([floor_record(load.tenant, load.source, "", version, at) for at in partitions], reached)
         self._failpoint("before mark")
         return Undone(load, len(remaining), reached)
+
+    def _is_held(self, load: Load, version: str) -> bool:
+        """Whether every partition has the floor, or that of a later undo. What it says again stands before it, and a
+        log loses its tail first."""
+        held = {
+            record.bucket for record in self._lake.events(load.tenant, load.source)
+            if record.kind == Kind.FLOOR and not record.type and record.version >= version
+        }  # fmt: skip
+        return held.issuperset(range(self._log.identity.partitions))
 
     def _epochs_taken_back(self, load: Load) -> set[int]:
         loads = self._control.loads.list(load.tenant, _LOADS_LOOKED_AT)
@@ -127,10 +138,10 @@ class Undo:
                 entries = entries_of(partition, part, limits.log.entry_bytes)
                 reached[partition] = self._backoff.call(_appending(self._log, entries))[-1]
 
-    def _mark(self, load: Load, actor: str, said_again: int) -> None:
-        if load.state == "undone":
+    def _mark(self, load: Load, actor: str, done: Undone) -> None:
+        if load.state == "undone" and not done.reached:
             return
-        now, detail = self._clock(), {"source": load.source, "epoch": load.epoch, "said_again": said_again}
+        now, detail = self._clock(), {"source": load.source, "epoch": load.epoch, "said_again": done.said_again}
         self._control.audit.append(load.tenant, actor, "load.undo", load.id, now, detail)
         same = [
             found for found in self._control.loads.list(load.tenant, _LOADS_LOOKED_AT)
@@ -144,7 +155,7 @@ def remains(events: Iterator[Record], taken_back: set[int], epoch: int | None) -
     """What a source's records up to the newest epoch taken back say without those: one record a register.
 
     Args:
-        epoch: of the load that is being taken back; None if it brought nothing.
+        epoch: of the load that is being taken back; None if it brought nothing, or what it brought may be lost.
 
     Raises:
         Rejected: the lake holds nothing of that epoch: the load's records bring epochs of their own.

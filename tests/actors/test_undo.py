@@ -159,3 +159,51 @@ def test_what_cannot_be_taken_back_says_so(bench: Bench, person: Person) -> None
     bench.control.leases.acquire("undo/acme/feed", "another", 60.0, 1e12)
     with pytest.raises(Conflict):
         bench.undo(own)
+
+
+class Lossy:
+    """A lake, and the log behind it, that have lost the first floor of some partitions."""
+
+    def __init__(self, logged: Callable[[], list[Record]], lost: set[int]) -> None:
+        self._logged, self._lost = logged, lost
+
+    def records(self) -> list[Record]:
+        kept, lost = list[Record](), set(self._lost)
+        for record in self._logged():
+            if record.kind == Kind.FLOOR and record.bucket in lost:
+                lost.remove(record.bucket)
+            else:
+                kept.append(record)
+        return kept
+
+    def events(self, tenant: str, source: str) -> Iterator[Record]:
+        return (r for r in self.records() if (r.tenant, r.source) == (tenant, source))
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_an_undo_whose_floor_was_lost_is_said_again(bench: Bench, person: Person, every: bool) -> None:
+    partitions = range(bench.log.identity.partitions)
+    lost = set(partitions if every else partitions[-1:])
+    bench.load(people(person, "abcdefgh", "one"))
+    load = bench.load(people(person, "cdefghij", "two"))
+    bench.undo(load)
+    wanted = bench.shown()
+    lake = Lossy(bench.logged, lost)
+    assert (Fold().apply_all(lake.records()).export_lines() != wanted) is every
+    undo = Undo(bench.control, bench.log, lake, bench.settings)
+    done = undo.undo("acme", load.id, "ann")
+    assert done.load.state == "undone"
+    assert set(done.reached) >= lost
+    assert Fold().apply_all(lake.records()).export_lines() == wanted
+    assert undo.undo("acme", load.id, "ann").reached == {}
+    assert len([one for one in bench.control.audit.every("acme") if one.action == "load.undo"]) == 2
+
+
+def test_an_undo_that_a_later_one_covers_is_not_said_again(bench: Bench, person: Person) -> None:
+    first, second = (bench.load(people(person, "abc", value)) for value in ("one", "two"))
+    for load in (first, second):
+        bench.undo(load)
+    before = len(bench.logged())
+    for load in (first, second):
+        assert bench.undo(load) == 0
+    assert len(bench.logged()) == before
