@@ -152,7 +152,7 @@ def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint
         if (lake := lake_of(stack)) is not None:
             with lake:
                 number = max(number, lake.positions().generation + 1)
-                lake.begin_generation(number)
+                lake.begin_generation(log.identity.name, number)
         failpoint("fenced")
         damage = damage_of(stack, log.identity.name, log.ends, current, all_answer=True)
         if damage.none:

@@ -12,6 +12,7 @@
     ├── Rejected(reason)              the request is wrong: the same again gets the same answer
     │   ├── BadRecord(error_class)    one record is wrong: a dead letter, or named in an HTTP answer
     │   ├── NotFound                  there is no such thing, or it is not the caller's
+    │   ├── LostPosition              a position that is waited for names what the log has lost
     │   ├── KeyReused                 an Idempotency-Key came again with another body
     │   ├── TooLarge                  the request is over a named limit
     │   ├── TooCostly                 a store gave a question up: it took more than it was given
@@ -103,6 +104,10 @@ ERROR_CLASSES = ("decode", "schema", "policy", "constraint", "too_large")
 
 class NotFound(Rejected):
     """No such thing for this caller (HTTP 404): the same answer whether it is absent or another tenant's."""
+
+
+class LostPosition(Rejected):
+    """A position that is waited for names an entry that the log has lost (HTTP 410)."""
 
 
 class KeyReused(Rejected):

@@ -23,6 +23,7 @@ from cluster.query.lane import Reader
 from cluster.query.types import TypeTotals
 from cluster.routing import ShardState
 from cluster.telemetry import exposition, merge_expositions, metrics
+from cluster.stores.log import Generation
 from overlays.reader import OverlayValues
 from serve_apps.api.services import Json, Services
 from serve_apps.secret import cursor_secret
@@ -137,7 +138,13 @@ class Gateway:
     """Pushes into the log of this installation."""
 
     def __init__(self, stack: Stack) -> None:
-        self._push = Push(stack.control, stack.open_log(), stack.settings)
+        self._log = stack.open_log()
+        self._push = Push(stack.control, self._log, stack.settings)
+
+    @property
+    def generations(self) -> Sequence[Generation]:
+        """Of the log that it appends to: those after the first."""
+        return self._log.generations
 
     def push(
         self, tenant: str, sources: Sequence[str], body: bytes, content_type: str, idempotency_key: str | None
@@ -243,7 +250,7 @@ def make_services(settings: Settings) -> Services:
     """What one replica holds. Called in its process."""
     stack = Stack(settings)
     stack.log_as("query-api")
-    directory, catalogs = ControlDirectory(stack), Catalogs(stack)
+    directory, catalogs, gateway = ControlDirectory(stack), Catalogs(stack), Gateway(stack)
 
     def connect(shard: str) -> Reader:
         return stack.open_client(shard, settings.shards.read_timeout_s)
@@ -260,8 +267,9 @@ def make_services(settings: Settings) -> Services:
         snapshots=catalogs,
         shards=catalogs,
         sources=catalogs,
-        push=Gateway(stack),
+        push=gateway,
         dead_letters=Letters(stack),
         conservation=Books(stack),
         types=TypeTotals(),
     )
+        generations=gateway.generations,

@@ -171,18 +171,22 @@ class Lake:
             self._land(files, parent, reached)
         return reached
 
-    def begin_generation(self, generation: int) -> Positions:
+    def begin_generation(self, log: str, generation: int) -> Positions:
         """Go on in another generation of the log, from the same numbers; returns the positions.
 
         An append that started from the positions before is refused from then on: what it has may be lost in the log.
+        An empty lake gets the mark, too.
+
+        Args:
+            log: the log's own name.
 
         Raises:
             Conflict: somebody else appended just now; nothing was written.
         """
         parent = positions_in(self._refreshed())
-        if not parent.is_empty and parent.generation != generation:
+        if parent.generation != generation:
             with library_errors("generation", self.folder):
-                self._commit([], replace(parent, generation=generation))
+                self._commit([], replace(parent, log=parent.log or log, generation=generation))
         return positions_in(self._refreshed())
 
     def _at(self, parent: Positions, *, refresh: bool = False) -> Snapshot | None:
@@ -332,4 +336,5 @@ class Lake:
 
 
 def _same(have: Positions, parent: Positions) -> bool:
-    return have == parent or (have.is_empty and parent.is_empty)
+    """Whether the lake stands where an append starts from; an empty one that no generation has marked takes any."""
+    return have == parent or (have.is_empty and parent.is_empty and have.generation in (0, parent.generation))

@@ -16,6 +16,7 @@ from cluster.config import Settings
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut
 from cluster.query.types import TypeTotals
+from cluster.stores.log import Generation
 from serve_apps.tokens import TokenAuthority
 
 Json = dict[str, Any]
@@ -115,6 +116,8 @@ class Services:
     Args:
         fanout: owned by the application, which closes it.
         types: how many relationship types graphs have; None: few.
+        generations: of the event log, those after the first: what positions are told and judged by. A replica that
+            serves is of the newest, since a start opens one.
         now: seconds since 1970, by which overlay values are stale.
     """
 
@@ -133,4 +136,5 @@ class Services:
     dead_letters: DeadLetters | None = None
     conservation: Conservation | None = None
     types: TypeTotals | None = None
+    generations: Sequence[Generation] = ()
     now: Callable[[], float] = time.time

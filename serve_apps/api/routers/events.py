@@ -12,7 +12,7 @@ from actors.push import PushAnswer
 from cluster.errors import Forbidden, Overloaded, Rejected
 from serve_apps.api.auth import Context, WriterToken
 from serve_apps.api.bodies import read_body
-from serve_apps.api.positions import token_of
+from serve_apps.api.positions import newest, token_of
 from serve_apps.api.problems import problem
 from serve_apps.api.replies import done
 from serve_apps.api.services import PushGateway
@@ -49,7 +49,7 @@ def routes(gateway: PushGateway) -> APIRouter:
         async with room:
             body = await read_body(request, services.settings.ingest.http_body_bytes)
             answer = await asyncio.to_thread(gateway.push, caller.tenant, caller.sources, body, content_type, key)
-        return _reply(answer)
+        return _reply(answer, newest(services.generations))
 
     return router
 
@@ -67,9 +67,11 @@ def _key(key: str | None) -> str | None:
     return key
 
 
-def _reply(answer: PushAnswer) -> Response:
+def _reply(answer: PushAnswer, generation: int) -> Response:
     rejected = [{"index": r.index, "errorClass": r.error_class, "reason": r.reason} for r in answer.rejected]
     if rejected and not answer.accepted:
         return problem(400, "Bad request", "no record was taken; `rejected` says why", rejected=rejected)
-    body = {"accepted": answer.accepted, "rejected": rejected, "position": token_of(answer.positions)}
+    # an answer that is given again is of this generation too: one of before that promised what is lost was forgotten
+    position = token_of(answer.positions, generation)
+    body = {"accepted": answer.accepted, "rejected": rejected, "position": position}
     return done({**body, "replayed": answer.replayed}, 207 if rejected else 200)

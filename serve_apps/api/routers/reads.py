@@ -21,7 +21,7 @@ from cluster.shard_map import partition_of
 from overlays.freshness import marked
 from serve_apps.api.auth import Context, ReaderToken
 from serve_apps.api.edge import Segment
-from serve_apps.api.positions import positions_of, wait_until_applied
+from serve_apps.api.positions import check_kept, newest, wait_until_applied, waited_for
 from serve_apps.api.replies import reply
 from serve_apps.api.services import Services
 
@@ -57,12 +57,14 @@ async def _begin(services: Services, wait_for: str | None, bucket: int | None = 
     if wait_for is not None:
         if services.applied is None:
             raise Rejected("wait_for: this installation takes no events")
-        positions = positions_of(wait_for)
-        if any(partition >= services.fanout.partitions for partition in positions):
+        waited = waited_for(wait_for)
+        positions, known = waited.positions, services.fanout.partitions
+        if waited.generation > newest(services.generations) or any(partition >= known for partition in positions):
             raise Rejected("wait_for: not a position of this installation's log; give one that a push has answered")
         if bucket is not None:
-            own = partition_of(bucket, services.fanout.partitions)
+            own = partition_of(bucket, known)
             positions = {partition: entry for partition, entry in positions.items() if partition == own}
+        check_kept(waited._replace(positions=positions), services.generations)
         await wait_until_applied(services.applied, positions, deadline)
     return deadline
 

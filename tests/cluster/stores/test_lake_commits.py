@@ -65,21 +65,36 @@ def test_a_zombie_lands_nowhere(lake: Lake, tmp_path: Path, first_commit: bool) 
 
 
 def test_another_generation_refuses_who_began_in_the_one_before(lake: Lake, tmp_path: Path) -> None:
-    assert lake.begin_generation(2).is_empty
     at = lake.append(entries(0, 1, [people(0, 2)]), LOG)
     with Lake.open(tmp_path / "lake") as zombie:
         assert zombie.positions() == at
-        reached = lake.begin_generation(3)
+        reached = lake.begin_generation(LOG.log, 3)
         assert (reached.generation, reached.partitions, reached.log) == (3, at.partitions, at.log)
         assert reached.covers(at) and at.covers(reached)
         with pytest.raises(Conflict):
             zombie.append(entries(0, 2, [people(5, 1)]), at)
-    assert lake.begin_generation(3) == reached
+    assert lake.begin_generation(LOG.log, 3) == reached
     lake.append([LakeEntry(0, 2, batch.to_arrow([]), 1), *entries(0, 3, [people(2, 1)])], reached)
     assert [entry.batch.num_rows for entry in lake.entries(0, 0)] == [2, 0, 1]
     assert sorted(rows_of(lake)) == sorted(people(0, 3))
     lake.maintain(0.0)
     assert lake.positions().generation == 3
+
+
+def test_an_empty_lake_is_marked_by_a_generation_too(lake: Lake, tmp_path: Path) -> None:
+    with Lake.open(tmp_path / "lake") as zombie:
+        assert zombie.positions().is_empty
+        marked = lake.begin_generation(LOG.log, 3)
+        assert (marked.is_empty, marked.log, marked.generation) == (True, LOG.log, 3)
+        assert lake.begin_generation(LOG.log, 3) == marked
+        for _ in range(2):
+            with pytest.raises(Conflict):
+                zombie.append(entries(0, 1, [people(5, 1)]), LOG)
+    assert rows_of(lake) == []
+    lake.maintain(0.0)
+    reached = lake.append(entries(0, 1, [people(0, 2)]), marked)
+    assert (reached.generation, lake.positions()) == (3, reached)
+    assert sorted(rows_of(lake)) == sorted(people(0, 2))
 
 
 def test_the_library_does_not_retry_by_itself(lake: Lake, tmp_path: Path) -> None:
