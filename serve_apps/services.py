@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -22,17 +23,18 @@ from cluster.query.fanout import FanOut, Topology
 from cluster.query.lane import Reader
 from cluster.query.types import TypeTotals
 from cluster.routing import ShardState
-from cluster.telemetry import exposition, merge_expositions, metrics
 from cluster.stores.log import Generation
+from cluster.telemetry import exposition, merge_expositions, metrics
 from overlays.reader import OverlayValues
 from serve_apps.api.services import Json, Services
+from serve_apps.letters import Letters
 from serve_apps.secret import cursor_secret
 from serve_apps.stored_counters import StoredCounters
-from serve_apps.letters import Letters
 from serve_apps.tokens import TokenAuthority
 
 _REFRESH_S = 1.0
 _METRICS_S = 2.0
+_ACTIONS_SHOWN = 100
 
 
 class ControlDirectory:
@@ -161,7 +163,7 @@ class Books:
         self._stack = stack
 
     def audit(self, tenant: str) -> Json:
-        """Whether everything balances, and the tenant's own loads and dead letters."""
+        """Whether everything balances, the tenant's own loads and dead letters, and the latest actions on its data."""
         from serve_apps.cli.conservation import audit
         from serve_apps.cli.session import Session
 
@@ -173,7 +175,14 @@ class Books:
         loads = [asdict(row) | {"holds": row.holds} for row in balance.loads if row.tenant == tenant]
         epochs = [asdict(row) | {"holds": row.holds} for row in balance.epochs if row.tenant == tenant]
         letters = dict(balance.dead_letters.get(tenant, {}))
-        return {"balanced": balance.holds, "epochs": epochs, "loads": loads, "deadLetters": letters, "asOf": _now()}
+        latest = deque(self._stack.control.audit.every(tenant), _ACTIONS_SHOWN)
+        actions = [
+            {"at": x.at, "actor": x.actor, "action": x.action, "subject": x.subject, "detail": x.detail} for x in latest
+        ]
+        return {
+            "balanced": balance.holds, "epochs": epochs, "loads": loads, "deadLetters": letters, "actions": actions,
+            "asOf": _now(),
+        }  # fmt: skip
 
 
 class NodeHealth:
@@ -270,6 +279,6 @@ def make_services(settings: Settings) -> Services:
         push=gateway,
         dead_letters=Letters(stack),
         conservation=Books(stack),
+        generations=gateway.generations,
         types=TypeTotals(),
     )
-        generations=gateway.generations,

@@ -92,7 +92,8 @@ class Conservation(Protocol):
     """Whether every accepted record has exactly one outcome."""
 
     def audit(self, tenant: str) -> Json:
-        """{"balanced", "epochs", "loads", "deadLetters"} and `asOf`; epochs and loads say each whether it holds."""
+        """{"balanced", "epochs", "loads", "deadLetters", "actions"} and `asOf`; epochs and loads say each whether it
+        holds; actions are the latest on the tenant's data, oldest first."""
 
 
 class Health(Protocol):
@@ -115,9 +116,9 @@ class Services:
 
     Args:
         fanout: owned by the application, which closes it.
-        types: how many relationship types graphs have; None: few.
         generations: of the event log, those after the first: what positions are told and judged by. A replica that
             serves is of the newest, since a start opens one.
+        types: how many relationship types graphs have; None: few.
         now: seconds since 1970, by which overlay values are stale.
     """
 
@@ -135,6 +136,6 @@ class Services:
     sources: SourceCatalog | None = None
     dead_letters: DeadLetters | None = None
     conservation: Conservation | None = None
-    types: TypeTotals | None = None
     generations: Sequence[Generation] = ()
+    types: TypeTotals | None = None
     now: Callable[[], float] = time.time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Annotated
 
 import typer
@@ -35,6 +36,9 @@ def token(
 
     seconds = seconds_of(ttl)
     made = TokenAuthority.open(session.state_dir).issue(tenant, scopes, sources, seconds, subject)
+    if (session.state_dir / "control.db").exists():  # before the first start there is no audit
+        detail = {"scopes": sorted(scopes), "sources": sorted(sources), "expires_in_s": seconds}
+        session.control.audit.append(tenant, "command line", "token.issue", subject, time.time(), detail)
     session.output.result({"tenant": tenant, "scopes": sorted(scopes), "expires_in_s": seconds, "token": made})
     session.output.lines_for_people([made])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +56,10 @@ def list_all(session: Session) -> None:
     session.output.table(title, list(rows[0]) if rows else ["id"], shown)
 
 
-def add(session: Session, uri: Address = None, shard_id: Name = None, timeout_s: Wait = 120.0) -> None:
+def add(
+    session: Session, uri: Address = None, shard_id: Name = None, actor: ActorOption = "command line",
+    timeout_s: Wait = 120.0,
+) -> None:  # fmt: skip
     """Add a shard; it takes its share of the buckets that hold no case. Goes on where an earlier one stopped."""
     from actors import ownership
 
@@ -67,6 +71,7 @@ def add(session: Session, uri: Address = None, shard_id: Name = None, timeout_s:
             shard_id, new = ownership.add_shard(session.stack, timeout_s, tell)
         else:
             shard_id, new = ownership.add_external(session.stack, uri, shard_id, tell)
+        _say(session, actor, "shard.add", shard_id, new.revision)
         tell("shards catch up with the log")
         behind = ownership.wait_serving(session.stack, new.shards, timeout_s)
     taken = len(new.buckets_of(shard_id))
@@ -75,7 +80,7 @@ def add(session: Session, uri: Address = None, shard_id: Name = None, timeout_s:
     _say_behind(session, behind)
 
 
-def drain(session: Session, shard_id: ShardId, timeout_s: Wait = 120.0) -> None:
+def drain(session: Session, shard_id: ShardId, actor: ActorOption = "command line", timeout_s: Wait = 120.0) -> None:
     """Take all buckets from a shard. Refused while it holds data, because cases cannot be moved yet."""
     from actors import ownership
     from cluster.stores.open_shard import is_neo4j
@@ -85,6 +90,7 @@ def drain(session: Session, shard_id: ShardId, timeout_s: Wait = 120.0) -> None:
     before = stack.current_map()
     with session.output.waiting(f"draining {shard_id}") as tell:
         new = ownership.take_out(stack, shard_id)
+        _say(session, actor, "shard.drain", shard_id, new.revision)
         tell("shards catch up with the log")
         behind = ownership.wait_serving(stack, new.shards, timeout_s) if new != before else []
     given = len(before.buckets_of(shard_id))
@@ -145,6 +151,12 @@ def _bar(bars: Progress, shard_id: str) -> Tell:
             bars.update(task, completed=now.entries, total=now.entries + now.left, detail=detail)
 
     return tell
+
+
+def _say(session: Session, actor: str, action: str, shard_id: str, revision: int) -> None:
+    from cluster.stores.control_audit import INSTALLATION
+
+    session.control.audit.append(INSTALLATION, actor, action, shard_id, time.time(), {"revision": revision})
 
 
 def _say_behind(session: Session, behind: list[str]) -> None:

@@ -43,11 +43,14 @@ def register_source(
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
     transport: Annotated[str, typer.Option(help="How its facts come: file, push, …")] = "file",
     licence: Annotated[str, typer.Option(help="Under which licence its facts are.")] = "",
+    actor: ActorOption = "command line",
 ) -> None:
     """Register a source. Safe to call twice: one that is there stays as it is."""
     made = session.control.sources.register(
         tenant, name, time.time(), owner=owner, transport=transport, licence=licence
     )
+    detail = {"owner": made.owner, "transport": made.transport, "licence": made.licence}
+    session.control.audit.append(tenant, actor, "source.register", name, time.time(), detail)
     session.output.result({"source": asdict(made)})
     session.output.text(f"source {made.name} of {tenant}: {made.state}")
 
