@@ -1,6 +1,6 @@
 """Looks at the topics of all streams, keeps what has changed, and shares the partitions out to the workers.
 
-    every look_s: topic.look → control store (`cluster.streams.follow`) → shares → worker.assign
+    every look_s: topic.look → control store (`cluster.streams.follow`) → who reads → shares → worker.assign
 
 One thread does it, beside the supervisor. Should two do it for a moment, they say the same: shares are a function of
 streams and workers, and a partition has one reader in effect, by its lease.
@@ -63,14 +63,14 @@ class StreamWatch:
 
     Args:
         look: at a topic by its name; with how far its partitions are read.
-        workers: names of those that partitions go to.
+        workers: (partitions of all active streams) → names of those that they go to; asked at each look.
     """
 
     def __init__(
         self,
         control: ControlStore,
         look: Callable[[str, Mapping[int, Reached]], LookedAt],
-        workers: Sequence[str],
+        workers: Callable[[Sequence[StreamPartition]], Collection[str]],
         assign: Assign,
         clock: Clock = time.time,
     ) -> None:
@@ -93,7 +93,8 @@ class StreamWatch:
         parts = {stream.spec.name: self._control.streams.partitions(stream.spec.name) for stream in streams}
         waiting: dict[str, str] = {}
         all_parts = [(name, part.partition) for name, mine in parts.items() for part in mine]
-        for worker, mine in shared_out(all_parts, self._workers).items():
+        workers = self._workers([part for mine in parts.values() for part in mine])
+        for worker, mine in shared_out(all_parts, workers).items():
             shares: dict[str, list[int]] = {}
             for name, partition in sorted(mine):
                 shares.setdefault(name, []).append(partition)

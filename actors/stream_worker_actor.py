@@ -1,6 +1,7 @@
 """The Ray shell of stream readers: an actor with a thread for each stream that it has partitions of.
 
-    supervisor's shares → assign({stream: partitions}) → StreamReader per stream → event log
+    watch's shares → assign({stream: partitions}) → StreamReader per stream → event log
+    one too many   → drain() → the batch at hand → nothing held: it may end
 
 Nothing that matters lives here: an actor that starts again is given its share again, and asks the control store where
 to go on.
@@ -17,11 +18,14 @@ from typing import Any
 
 import ray
 
+from actors.cpu_meter import CpuMeter
 from actors.priority import step_aside
 from actors.stack import Stack
 from actors.stream_reader import StreamReader
 from actors.stream_watch import StreamWatch
+from actors.stream_workers import Statuses, StreamWorkers, worker_name
 from actors.supervisor import NAMESPACE, Wanted, plain
+from actors.workers_told import forget_workers
 from cluster.config import Settings
 from cluster.stores.kafka_stream import KafkaStream
 from cluster.telemetry import metrics
@@ -32,30 +36,36 @@ _STOP_S, _ANSWER_S = 30.0, 2.0
 class StreamWorkerActor:
     """`ray.remote` is put around it by the supervisor. Every method is safe to call twice."""
 
-    def __init__(self, settings: dict[str, Any], number: int) -> None:
+    def __init__(self, settings: dict[str, Any], name: str) -> None:
         step_aside()
         gc.freeze()
         gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
-        self._stack, self._name = Stack(Settings.model_validate(settings)), worker_name(number)
+        self._stack, self._name = Stack(Settings.model_validate(settings)), name
         self._stack.log_as(self._name)
         streams = self._stack.settings.streams
         self._topic = KafkaStream(streams.kafka, streams.timeout_s, streams.read_ahead_bytes, streams.batch_bytes)
         self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
-        self._lock = threading.Lock()
+        self._leaving: dict[str, threading.Thread] = {}
+        self._lock, self._cpu, self._ended = threading.Lock(), CpuMeter(), False
 
     def status(self) -> dict[str, Any]:
-        """How it is doing: the worst of its readers, and each of them."""
+        """How it is doing: the worst of its readers, and each of them; `cpu` is a share of a core, `host_cpu` of all
+        of its host's, whoever computes there."""
         with self._lock:
             readers = [(asdict(reader.status), thread.is_alive()) for reader, thread in self._readers.values()]
+            otherwise = "running" if readers else "draining" if self._holds() else "idle"
         states = [found["state"] for found, _ in readers]
-        state = next((s for s in ("stopped", "waiting", "starting") if s in states), "running" if states else "idle")
+        state = next((s for s in ("stopped", "waiting", "starting") if s in states), otherwise)
         reason = next((found["reason"] for found, _ in readers if found["state"] == state and found["reason"]), "")
         alive = all(alive for _, alive in readers)
-        return {"state": state, "reason": reason, "pid": os.getpid(), "alive": alive,
+        cpu = self._cpu.read()
+        taken = {"cpu": cpu.process, "host": self._cpu.host_name, "host_cpu": cpu.host}
+        return {"state": state, "reason": reason, "pid": os.getpid(), "alive": alive, **taken,
                 "streams": [found for found, _ in readers]}  # fmt: skip
 
     def metrics(self) -> bytes:
         """This process's metrics in Prometheus's text format."""
+        metrics.STREAM_WORKER_CPU.set(self._cpu.read().process)
         return metrics.exposition()
 
     def assign(self, shares: Mapping[str, Collection[int]]) -> dict[str, str]:
@@ -65,14 +75,31 @@ class StreamWorkerActor:
             what readers wait for, by stream.
         """
         with self._lock:
-            for stream, partitions in shares.items():
-                if partitions and (stream not in self._readers or not self._readers[stream][1].is_alive()):
+            for stream, partitions in () if self._ended else shares.items():
+                if partitions and not self._reads(stream):
                     self._readers[stream] = self._started(stream)
             for stream, (reader, _) in self._readers.items():
                 reader.assign(shares.get(stream, ()))
             for stream in [name for name in self._readers if not shares.get(name)]:
-                self._readers.pop(stream)[0].stop()
+                reader, self._leaving[stream] = self._readers.pop(stream)
+                reader.stop()
             return {stream: why for stream, (reader, _) in self._readers.items() if (why := reader.waits_for)}
+
+    def _reads(self, stream: str) -> bool:
+        """Whether a reader of this stream is at work: also one that was stopped and has a batch in its hands."""
+        leaving = self._leaving.get(stream)
+        reading = self._readers[stream][1] if stream in self._readers else None
+        return any(thread is not None and thread.is_alive() for thread in (leaving, reading))
+
+    def _holds(self) -> bool:
+        self._leaving = {stream: thread for stream, thread in self._leaving.items() if thread.is_alive()}
+        return bool(self._leaving or self._readers)
+
+    def drain(self) -> bool:
+        """Give everything back, each reader after the batch at hand; whether nothing is held any more."""
+        self.assign({})
+        with self._lock:
+            return not self._holds()
 
     def _started(self, stream: str) -> tuple[StreamReader, threading.Thread]:
         stack = self._stack
@@ -82,42 +109,58 @@ class StreamWorkerActor:
         return reader, thread
 
     def stop(self) -> None:
-        """Bring the batches at hand to their end, and give the leases back."""
+        """Bring the batches at hand to their end, and give the leases back; read nothing ever after."""
+        self._ended = True
+        self.assign({})
         with self._lock:
-            readers = list(self._readers.values())
-            self._readers.clear()
-        for reader, _ in readers:
-            reader.stop()
-        for _, thread in readers:
+            leaving = list(self._leaving.values())
+        for thread in leaving:
             thread.join(_STOP_S)
         self._topic.close()
 
 
-def worker_name(number: int) -> str:
-    """The actor's name."""
-    return f"stream-worker:{number}"
+class ActorWorkers:
+    """`actors.stream_workers.Workers` as actors of the Ray that this process has joined."""
+
+    def there(self) -> list[int]:
+        """Numbers of those whose names Ray knows."""
+        before = worker_name(0).rstrip("0")
+        names = [a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == NAMESPACE]
+        return [int(name.removeprefix(before)) for name in names if name.startswith(before)]
+
+    def drain(self, name: str) -> bool:
+        """Whether it has said that it holds nothing."""
+        try:
+            actor: Any = ray.get_actor(name, namespace=NAMESPACE)
+            return bool(ray.get(actor.drain.remote(), timeout=_ANSWER_S))
+        except ValueError:
+            return True  # nobody has started it
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return False  # it starts again, or has much to do: it is asked again at the next look
 
 
-def wanted_stream_workers(stack: Stack) -> list[Wanted]:
+def stream_workers(stack: Stack, statuses: Statuses) -> StreamWorkers:
+    """The stream workers of this installation."""
+    return StreamWorkers(stack.settings, statuses, ActorWorkers())
+
+
+def wanted_stream_workers(stack: Stack, workers: StreamWorkers) -> list[Wanted]:
     """The stream workers that have to run: none before there is a stream."""
     if not stack.control.streams.list():
         return []
     config = plain(stack.settings)
-    return [Wanted(name, StreamWorkerActor, (config, n)) for n, name in enumerate(_workers(stack.settings))]
+    return [Wanted(name, StreamWorkerActor, (config, name)) for name in workers.wanted()]
 
 
-def watch_streams(stack: Stack, stopping: threading.Event) -> None:
+def watch_streams(stack: Stack, workers: StreamWorkers, stopping: threading.Event) -> None:
     """Look at the streams' topics and share the partitions out, until `stopping` is set. For a thread of its own."""
     settings = stack.settings.streams
     topics = KafkaStream(settings.kafka, settings.timeout_s, settings.read_ahead_bytes, settings.batch_bytes)
     try:
-        StreamWatch(stack.control, topics.look, _workers(stack.settings), _assign).run(settings.look_s, stopping)
+        StreamWatch(stack.control, topics.look, workers.look, _assign).run(settings.look_s, stopping)
     finally:
         topics.close()
-
-
-def _workers(settings: Settings) -> list[str]:
-    return [worker_name(n) for n in range(settings.streams.workers)]
+        forget_workers(stack.state_dir)
 
 
 def _assign(worker: str, shares: Mapping[str, Collection[int]]) -> Mapping[str, str]:

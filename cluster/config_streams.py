@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cluster.config_fields import Bytes, Few, Seconds, Section
 from cluster.config_kafka import KafkaConnection
 from cluster.config_registry import RegistrySettings
+from cluster.config_scaling import ScalingSettings
 
 
 class StreamSettings(Section):
@@ -16,7 +17,9 @@ class StreamSettings(Section):
 
     kafka: KafkaConnection = KafkaConnection()
     registry: RegistrySettings = RegistrySettings()
-    workers: Few = Field(default=1, description="actors that share out all partitions of all streams")
+    workers_min: Few = Field(default=1, description="actors that share out all partitions of all streams, at least")
+    workers_max: Few = Field(default=4, description="and at most; never more than there are partitions")
+    scaling: ScalingSettings = ScalingSettings()
     lease_s: Seconds = Field(default=10.0, description="so long a partition waits for a worker that says nothing more")
     look_s: Seconds = Field(default=1.0, description="how often topics are looked at and partitions shared out")
     block_ms: Annotated[int, Field(ge=1, le=10_000)] = Field(
@@ -30,6 +33,7 @@ class StreamSettings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        self._ordered("workers_min", "workers_max")
         if self.block_ms > self.timeout_s * 500:
             raise ValueError(f"block_ms is {self.block_ms}; it can be at most half of timeout_s, {self.timeout_s}")
         return self

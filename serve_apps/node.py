@@ -277,16 +277,17 @@ class Node:
 
     def _start_actors(self) -> None:
         from actors.ingest_actor import wanted_workers
-        from actors.stream_worker_actor import wanted_stream_workers, watch_streams
+        from actors.stream_worker_actor import stream_workers, wanted_stream_workers, watch_streams
         from actors.supervisor import Supervisor
 
+        workers = stream_workers(self._opened, lambda: supervisor.statuses)
         supervisor = Supervisor(
-            self._opened, lambda: wanted_workers(self.settings) + wanted_stream_workers(self._opened)
+            self._opened, lambda: wanted_workers(self.settings) + wanted_stream_workers(self._opened, workers)
         )
         supervisor.ensure()
         self._ending.callback(supervisor.stop)
         self._thread("supervisor", lambda: supervisor.run(self._stopping))
-        self._thread("streams", lambda: watch_streams(self._opened, self._stopping))
+        self._thread("streams", lambda: watch_streams(self._opened, workers, self._stopping))
 
     def _start_api(self) -> None:
         import ray

@@ -1,13 +1,17 @@
-"""The counters that the stores keep themselves, for `/metrics`: see cluster/telemetry/stored.py."""
+"""What `/metrics` tells of others than actors: what the stores count themselves (see cluster/telemetry/stored.py), and
+what the node has written down."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 from actors.stack import Stack
+from actors.workers_told import told_workers
 from cluster.errors import IntelGraphError
 from cluster.stores.log import EventLog
+from cluster.telemetry import metrics
 from cluster.telemetry.stored import letter_counters, log_counters
 
 LOG, CONTROL = "event-log", "control-store"
@@ -31,3 +35,12 @@ class StoredCounters:
                 self._log = self._stack.open_log()
             found[LOG] = log_counters(self._log.records())
         return found
+
+
+def set_stream_workers(state_dir: Path) -> None:
+    """Sets the gauges of this process that tell how many stream workers there are."""
+    told = told_workers(state_dir)
+    metrics.STREAM_WORKERS.set(told.ready if told else 0)
+    metrics.STREAM_WORKERS_WANTED.set(told.wanted if told else 0)
+    metrics.STREAM_WORKERS_DRAINING.set(len(told.draining) if told else 0)
+

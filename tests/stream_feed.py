@@ -51,7 +51,7 @@ class Feed:
         self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
         self.workers: list[str] = []
         self._dying: set[str] = set()
-        self.watch = StreamWatch(control, self._kafka.look, self.workers, self._assign)
+        self.watch = StreamWatch(control, self._kafka.look, lambda parts: self.workers, self._assign)
 
     def exists(self) -> bool:
         """Whether the topic is there."""

@@ -59,6 +59,10 @@ STREAM_STOPPED = _gauge(
 STREAM_PARTIAL = _counter(
     "stream_partial_updates", "Captured updates without the row before: no REPLICA IDENTITY FULL.", "stream"
 )
+STREAM_WORKERS = _gauge("stream_workers", "Stream workers that answer.")
+STREAM_WORKERS_WANTED = _gauge("stream_workers_wanted", "Stream workers that there should be.")
+STREAM_WORKERS_DRAINING = _gauge("stream_workers_draining", "Stream workers that bring to an end what they hold.")
+STREAM_WORKER_CPU = _gauge("stream_worker_cpu", "Share of a core that a stream worker takes.")
 SCHEMA_DRIFT = _counter(
     "schema_drift", "Schemas that a stream had not met before: `additive`, or `breaking`, which stops it.", "stream",
     "outcome",

@@ -10,6 +10,7 @@ import typer
 
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import verb
+from serve_apps.cli.workers import show_workers, stream_workers
 
 if TYPE_CHECKING:
     from cluster.stores.log import EventLog
@@ -48,7 +49,10 @@ def lag(
     """Show how far each shard is behind the log, in records and seconds."""
     found = measure(session)
     behind = [one for one in found if one.end > one.at]
-    session.output.result({"lag": [asdict(one) for one in found], "records": sum(one.records for one in behind)})
+    workers = stream_workers(session)
+    session.output.result({
+        "lag": [asdict(one) for one in found], "records": sum(one.records for one in behind), "stream_workers": workers,
+    })  # fmt: skip
     rows = [
         (one.shard, str(one.partition), one.at, one.end, f"{'≥ ' if one.at_least else ''}{one.records:,}", one.seconds)
         for one in (found if every else behind)
@@ -57,6 +61,7 @@ def lag(
         session.output.table("lag", ("shard", "partition", "applied to", "log's end", "records", "seconds"), rows)
     else:
         session.output.text(f"nothing is behind: {len(found)} partitions, {sum(one.at for one in found):,} log entries")
+    show_workers(session.output, workers)
 
 
 def measure(session: Session) -> list[PartitionLag]:

@@ -20,6 +20,7 @@ from serve_apps.cli.exits import Exit
 from serve_apps.cli.output import moment, size
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import verb
+from serve_apps.cli.workers import show_workers
 
 if TYPE_CHECKING:
     from serve_apps.node_state import NodeState
@@ -220,6 +221,7 @@ def _show(session: Session, node: NodeState, found: dict[str, list[dict[str, obj
         rows = found[title]
         columns = list(rows[0]) if rows else ["name"]
         output.table(title, columns, [list(row.values()) for row in rows])
+    show_workers(output, next(iter(found["stream_workers"]), None))
     for row in found["storage"]:
         bytes_used = row.get("log_bytes")
         output.facts({**row, "log_bytes": size(bytes_used) if isinstance(bytes_used, int) else None})

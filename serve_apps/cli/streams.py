@@ -16,6 +16,7 @@ from serve_apps.cli.exits import Misused
 from serve_apps.cli.output import moment
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import ActorOption, group, verb
+from serve_apps.cli.workers import show_workers, stream_workers
 
 if TYPE_CHECKING:
     from cluster.stores.kafka_stream import KafkaStream
@@ -89,13 +90,15 @@ def list_streams(session: Session) -> None:
     found = [
         (stream, session.control.streams.partitions(stream.spec.name)) for stream in session.control.streams.list()
     ]
-    session.output.result({"streams": [plain(stream, parts) for stream, parts in found]})
+    workers = stream_workers(session)
+    session.output.result({"streams": [plain(stream, parts) for stream, parts in found], "stream_workers": workers})
     columns = ("name", "state", "topic", "format", "tenants", "partitions", "accepted", "dead", "lag", "seen", "note")
     session.output.table("streams", columns, [
         (s.spec.name, s.state, s.spec.topic, _format(s), ", ".join(s.spec.tenants), len(parts),
          sum(p.acked for p in parts), sum(p.dead for p in parts), _lag(parts), moment(s.looked), s.note)
         for s, parts in found
     ])  # fmt: skip
+    show_workers(session.output, workers)
 
 
 def show(session: Session, name: Name) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import IntelGraphError
+from serve_apps.cli.workers import stream_workers
 
 if TYPE_CHECKING:
     from serve_apps.cli.session import Session
@@ -25,6 +26,7 @@ def survey(session: Session, node: NodeState) -> dict[str, list[Row]]:
         "servers": list(_servers(session)),
         "actors": actors(session, node),
         "shards": shards(session),
+        "stream_workers": [told] if (told := stream_workers(session)) else [],
         "storage": [_storage(session)],
     }
 

@@ -11,7 +11,7 @@ from cluster.streams.model import StreamSpec
 
 def test_what_many_partitions_wait_for_is_said_once(control: ControlStore) -> None:
     found = TopicLook("t", "1d", {0: 0, 1: 0, 2: 0}, {0: 5, 1: 5, 2: 5})
-    watch = StreamWatch(control, lambda *_: found, [], lambda *_: {})
+    watch = StreamWatch(control, lambda *_: found, lambda parts: [], lambda *_: {})
     control.sources.register("acme", "feed", 0.0)
     control.streams.add(StreamSpec("feed", ("acme",), "t"), 0.0)
     watch.turn()

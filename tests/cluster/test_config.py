@@ -18,6 +18,9 @@ from cluster.errors import Rejected
 ZERO_IS_FINE = {
     "ingest.push_wait_s",  # told to retry at once
     "overlays.tolerance",  # all iterations are done
+    "streams.scaling.up_cpu",  # whatever they take
+    "streams.scaling.down_cpu",  # only where nothing is done at all
+    "streams.scaling.host_cpu_most",  # never more where a host says how busy it is
     "shards.embedded",  # every shard is elsewhere
     "overlays.seed",
     "overlays.gate_overlap",  # each gate: it lets everything through
@@ -98,6 +101,12 @@ def test_a_default_is_within_its_bounds(name: str) -> None:
     [
         ("query.page_max", "50", "query: page_default is 100; it can be at most page_max, which is 50"),
         ("ingest.retry_most_s", "0.01", "ingest: retry_first_s is 0.05; it can be at most retry_most_s, which is 0.01"),
+        ("streams.workers_min", "9", "streams: workers_min is 9; it can be at most workers_max, which is 4"),
+        (
+            "streams.scaling.up_lag_records",
+            "9",
+            "streams.scaling: down_lag_records is 1000; it can be at most up_lag_records, which is 9",
+        ),
         ("log.timeout_s", "1", "log: block_ms is 500; it has to be below half of timeout_s, 1.0"),
         ("records.record_bytes", str(8 << 20), "records.record_bytes is 8388608; it can be at most half of log.entry"),
     ],

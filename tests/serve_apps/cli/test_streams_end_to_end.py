@@ -1,4 +1,5 @@
-"""An installation reads a topic: its workers and the broker are killed, records are removed unread; all is told."""
+"""An installation reads a topic: its workers and the broker are killed, records are removed unread; all is told.
+Workers come with lag, and go without it."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from actors.workers_told import WorkersTold, told_workers
+from cluster.stores.control import open_control
 from services.runner import Services
 from services.spec import Running
 from tests.faults.harness import wait_until
@@ -18,12 +21,21 @@ from tests.serve_apps.cli.installation import Installation, temporary
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
 PARTITIONS, RECORDS = 2, 2_000
+SCALING = {
+    "UP_LAG_RECORDS": "500", "UP_LOOKS": "1", "UP_PAUSE_S": "1", "UP_LAG_S": "1", "HOST_CPU_MOST": "1",
+    "DOWN_LAG_RECORDS": "100", "DOWN_CPU": "1", "DOWN_LOOKS": "3", "DOWN_PAUSE_S": "3",
+}  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def installation(service: Callable[[str], Running]) -> Iterator[Installation]:
-    """Two stream workers, and the run's Kafka."""
-    with temporary("STREAMS", KAFKA__BOOTSTRAP=service("kafka").address, WORKERS="2", LEASE_S="3") as made:
+    """One to three stream workers, and the run's Kafka."""
+    scaling = {f"SCALING__{name}": value for name, value in SCALING.items()}
+    address = service("kafka").address
+    with temporary("STREAMS", KAFKA__BOOTSTRAP=address, WORKERS_MAX="3", LEASE_S="3", **scaling) as made:
+        made.environment |= {
+            "INTELGRAPH__INGEST__BATCH_RECORDS": "100",  # lag lasts
+        }
         yield made
 
 
@@ -83,3 +95,63 @@ def test_it_is_read_whatever_is_killed(
     actions = [action["action"] for action in run("audit", "--actions", "-t", "acme")["actions"]]
     assert actions.count("stream.changed") == 1
     assert {"stream.add", "stream.paused", "stream.active"} <= set(actions)
+
+
+def workers(installation: Installation) -> dict[str, int]:
+    """Processes of the stream workers that there are, as the dashboard tells them."""
+    actors = installation.run("status")["actors"]
+    return {a["name"]: a["pid"] for a in actors if a["name"].startswith("stream-worker") and a["state"] == "ALIVE"}
+
+
+def told(installation: Installation) -> WorkersTold:
+    """What was decided last."""
+    found = told_workers(installation.state_dir)
+    assert found is not None
+    return found
+
+
+def test_workers_come_with_lag_and_go_without_it(
+    installation: Installation, service: Callable[[str], Running], unique: str
+) -> None:
+    """The last one stands still under load, and is killed while it is drained."""
+    run, topic, sent = installation.run, Topic(service("kafka"), unique, 4), 0
+
+    def send(each: int) -> int:
+        for partition in range(4):
+            mine = [{**person, "case": f"s{partition}"} for person in people(sent, each)]
+            topic.send(mine, partition)
+        return sent + each
+
+    run("up")
+    before = run("hash")["lines"]
+    sent = send(RECORDS)
+    run("streams", "add", "scaled", "--topic", unique, "-t", "acme")
+    control = open_control(f"sqlite:///{installation.state_dir / 'control.db'}")
+
+    def acked() -> int:
+        return sum(part.acked for part in control.streams.partitions("scaled"))
+
+    wait_until(lambda: told(installation).wanted == 3, 60.0, "there should be three")
+    assert "lag " in told(installation).change
+    end = time.monotonic() + 120.0
+    while told(installation).ready < 3:
+        assert time.monotonic() < end, "three answer"
+        sent = send(300)
+    found = workers(installation)
+    assert set(found) == {f"stream-worker:{n}" for n in range(3)}
+    last = "stream-worker:2"
+    os.kill(found[last], signal.SIGSTOP)
+    sent = send(300)
+    run("streams", "pause", "scaled")
+    wait_until(lambda: last in told(installation).draining, 60.0, "it is to be drained, and does not answer")
+    os.kill(found[last], signal.SIGKILL)
+    run("streams", "resume", "scaled")
+    wait_until(lambda: acked() == 4 * sent, 120.0, "all is read")
+    control.close()
+    wait_until(lambda: set(workers(installation)) == {"stream-worker:0"}, 120.0, "it has started again, and gone")
+    shown = run("streams", "list")["stream_workers"]
+    assert (shown["wanted"], shown["ready"], shown["least"], shown["most"]) == (1, 1, 1, 3)
+    assert "→ 1: " in shown["change"]
+    assert run("status")["stream_workers"] == [run("lag")["stream_workers"]]
+    assert run("audit")["holds"]
+    assert run("hash")["lines"] == before + 4 * sent
