@@ -276,6 +276,7 @@ class Node:
         self._say("Ray", dashboard=f"http://{dashboard}", ray_address=address, notes=notes)
 
     def _start_actors(self) -> None:
+        from actors.canary import Canaries
         from actors.ingest_actor import wanted_workers
         from actors.stream_worker_actor import stream_workers, wanted_stream_workers, watch_streams
         from actors.supervisor import Supervisor
@@ -288,6 +289,7 @@ class Node:
         self._ending.callback(supervisor.stop)
         self._thread("supervisor", lambda: supervisor.run(self._stopping))
         self._thread("streams", lambda: watch_streams(self._opened, workers, self._stopping))
+        self._thread("canaries", lambda: Canaries(self._opened).run(self._stopping))
 
     def _start_api(self) -> None:
         import ray

@@ -29,7 +29,7 @@ from overlays.reader import OverlayValues
 from serve_apps.api.services import Json, Services
 from serve_apps.letters import Letters
 from serve_apps.secret import cursor_secret
-from serve_apps.stored_counters import StoredCounters, set_stream_workers
+from serve_apps.stored_counters import StoredCounters, set_canaries, set_stream_workers
 from serve_apps.tokens import TokenAuthority
 
 _REFRESH_S = 1.0
@@ -223,6 +223,7 @@ class ActorMetrics:
         """Prometheus's text format, each sample with the name of its actor."""
         self._snapshot_age()
         set_stream_workers(self._stack.state_dir)
+        set_canaries(self._stack.state_dir, self._stack.settings.shards.canary_s)
         found = {"api": exposition(), **self._stored.expositions()}
         names = [a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == NAMESPACE]
         asked: dict[str, Any] = {}

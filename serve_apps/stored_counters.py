@@ -4,9 +4,11 @@ what the node has written down."""
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
+from actors.canary import told_canaries
 from actors.stack import Stack
 from actors.workers_told import told_workers
 from cluster.errors import IntelGraphError
@@ -44,3 +46,9 @@ def set_stream_workers(state_dir: Path) -> None:
     metrics.STREAM_WORKERS_WANTED.set(told.wanted if told else 0)
     metrics.STREAM_WORKERS_DRAINING.set(len(told.draining) if told else 0)
 
+
+def set_canaries(state_dir: Path, every_s: float) -> None:
+    """Sets the gauges of this process that tell how long canaries take."""
+    metrics.CANARY_SECONDS.clear()
+    for canary in told_canaries(state_dir):
+        metrics.CANARY_SECONDS.labels(canary.shard).set(canary.age_s(time.time(), every_s))

@@ -70,6 +70,9 @@ SCHEMA_DRIFT = _counter(
 SNAPSHOT_AGE_SECONDS = _gauge("snapshot_age_seconds", "Seconds since the newest snapshot's asOf.", "store")
 LOG_BYTES = _gauge("log_bytes", "Bytes held by the log.", "store")
 LOG_GENERATION = _gauge("log_generation", "Generation of the log; counts up when a lost tail was made good.")
+CANARY_SECONDS = _gauge(
+    "canary_seconds", "From the append of a shard's last canary until it was read back, or since then.", "shard"
+)
 SHARD_UP = _gauge("shard_up", "1 while the shard serves, else 0.", "shard")
 
 STAGE_SECONDS = _histogram("stage_seconds", "Time of one batch in a stage.", _STAGE_BUCKETS_S, "stage")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serve_apps.cli.canaries import canaries, show_canaries
 from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import verb
 from serve_apps.cli.workers import show_workers, stream_workers
@@ -46,12 +47,13 @@ def lag(
     session: Session,
     every: Annotated[bool, typer.Option("--all", help="Also partitions that are not behind.")] = False,
 ) -> None:
-    """Show how far each shard is behind the log, in records and seconds."""
+    """Show how far each shard is behind the log, in records and seconds, and how long its last canary took."""
     found = measure(session)
     behind = [one for one in found if one.end > one.at]
-    workers = stream_workers(session)
+    workers, sung = stream_workers(session), canaries(session)
     session.output.result({
         "lag": [asdict(one) for one in found], "records": sum(one.records for one in behind), "stream_workers": workers,
+        "canaries": sung,
     })  # fmt: skip
     rows = [
         (one.shard, str(one.partition), one.at, one.end, f"{'≥ ' if one.at_least else ''}{one.records:,}", one.seconds)
@@ -61,6 +63,7 @@ def lag(
         session.output.table("lag", ("shard", "partition", "applied to", "log's end", "records", "seconds"), rows)
     else:
         session.output.text(f"nothing is behind: {len(found)} partitions, {sum(one.at for one in found):,} log entries")
+    show_canaries(session.output, sung)
     show_workers(session.output, workers)
 
 

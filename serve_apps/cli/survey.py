@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import IntelGraphError
+from serve_apps.cli.canaries import canaries
 from serve_apps.cli.workers import stream_workers
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def actors(session: Session, node: NodeState) -> list[Row]:
 def shards(session: Session) -> list[Row]:
     """The shard registry beside what each shard says of itself."""
     current = session.control.shard_maps.current()
+    sung = {canary["shard"]: canary["age_s"] for canary in canaries(session)}
     rows = []
     for shard in session.control.shards.list():
         buckets = len(current.buckets_of(shard.id)) if current else 0
@@ -69,6 +71,7 @@ def shards(session: Session) -> list[Row]:
             "id": shard.id, "role": shard.role, "state": shard.state, "epoch": shard.epoch,
             "serving": "drained" if drained else _shard_state(session, shard.id), "buckets": buckets,
             "lag_records": shard.lag_records, "lag_seconds": shard.lag_seconds,
+            "canary_s": sung.get(shard.id),
         })  # fmt: skip
     return rows
 

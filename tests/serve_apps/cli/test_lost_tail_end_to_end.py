@@ -18,7 +18,7 @@ TENANT = "acme"
 
 @pytest.fixture
 def installation() -> Iterator[Installation]:
-    with temporary() as made:
+    with temporary("SHARDS", CANARY_S="0.5") as made:  # entries that hold nothing, among the others
         yield made
 
 

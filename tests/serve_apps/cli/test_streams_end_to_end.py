@@ -35,6 +35,7 @@ def installation(service: Callable[[str], Running]) -> Iterator[Installation]:
     with temporary("STREAMS", KAFKA__BOOTSTRAP=address, WORKERS_MAX="3", LEASE_S="3", **scaling) as made:
         made.environment |= {
             "INTELGRAPH__INGEST__BATCH_RECORDS": "100",  # lag lasts
+            "INTELGRAPH__SHARDS__CANARY_S": "0.5",
         }
         yield made
 
@@ -155,3 +156,5 @@ def test_workers_come_with_lag_and_go_without_it(
     assert run("status")["stream_workers"] == [run("lag")["stream_workers"]]
     assert run("audit")["holds"]
     assert run("hash")["lines"] == before + 4 * sent
+    assert {canary["shard"] for canary in run("lag")["canaries"]} == {"shard-0", "shard-1"}
+    assert all(shard["canary_s"] < 10.0 for shard in run("status")["shards"])
