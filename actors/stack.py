@@ -25,10 +25,11 @@ from cluster.embedded.spec import Role
 from cluster.errors import Rejected, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores.control import ControlStore, open_control
+from cluster.stores.control_journal import ControlJournal
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.lake import Lake, LakeAddress
 from cluster.stores.log import EventLog
-from cluster.stores.open_log import open_log
+from cluster.stores.open_log import open_control_log, open_log
 from cluster.stores.open_shard import is_neo4j, open_client, open_shard
 from cluster.stores.places import FilePlace, open_place
 from cluster.stores.redis_address import RedisAddress
@@ -57,8 +58,10 @@ class Stack:
 
     @cached_property
     def control(self) -> ControlStore:
-        """The control store."""
-        return open_control(f"sqlite:///{self.state_dir / 'control.db'}", self.settings.ingest.idempotency_hours)
+        """The control store. While the installation is up, its changes go to the log's control partition first."""
+        journal = ControlJournal(self.open_control_log, self.settings.log.entry_bytes)
+        url = f"sqlite:///{self.state_dir / 'control.db'}"
+        return open_control(url, self.settings.ingest.idempotency_hours, journal=journal)
 
     @cached_property
     def password(self) -> SecretStr:
@@ -71,6 +74,11 @@ class Stack:
         return open_log(
             self.settings.log, RedisAddress(socket=str(spec.socket), password=self.password), mending=mending
         )
+
+    def open_control_log(self) -> EventLog:
+        """A connection to the log's control partition: a log of its own, on the same servers."""
+        spec = server_spec(self.state_dir, Role.LOG, "log", 0)
+        return open_control_log(self.settings.log, RedisAddress(socket=str(spec.socket), password=self.password))
 
     def open_client(self, shard_id: str, timeout_s: float | None = None) -> FalkorClient | Neo4jClient:
         """A connection to a registered shard."""

@@ -88,6 +88,10 @@ class LogSettings(Section):
     partitions: Few = 8
     max_bytes: Bytes = Field(default=2 << 30, description="over this, push gets 429 and sources are paused")
     entry_bytes: Bytes = Field(default=8 << 20, description="largest entry of the log")
+    control_bytes: Bytes = Field(
+        default=64 << 20,
+        description="what the control partition keeps, about; older copies of the control store need a checkpoint",
+    )
     read_entries: Many = Field(default=64, description="entries of one partition in one reading")
     read_bytes: Bytes = Field(default=256 << 10, description="bytes of one partition in one reading")
     block_ms: Annotated[int, Field(ge=1, le=60_000)] = 500

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from actors import external_shards
+from actors.control_recovery import keep, make_whole, seal
 from actors.log_damage import check_tail
 from actors.mending import mend
 from actors.stack import Stack
@@ -164,12 +165,19 @@ class Node:
                 return
 
     def _start_servers(self) -> None:
+        self._ending.callback(self._stop_servers)
+        if self.settings.log.kind == "redis":
+            log_spec = stack(self.state_dir, 0)["log"]
+            self._servers["log"] = Watched(log_spec, ensure(log_spec))
+        if note := make_whole(self._opened).note:
+            self._say("servers", notes=(*self._state.notes, note))
+        self._ending.callback(seal, self._opened)
+        self._thread("control-log", lambda: keep(self._opened, self._stopping))
         embedded = self._opened.register_embedded()
         specs = self._specs()
-        for name, spec in specs.items():
-            running = ensure(spec, raise_epoch_before_serving(self._opened, spec))
-            self._servers[name] = Watched(spec, running)
-        self._ending.callback(self._stop_servers)
+        for name in [name for name in specs if name not in self._servers]:
+            running = ensure(specs[name], raise_epoch_before_serving(self._opened, specs[name]))
+            self._servers[name] = Watched(specs[name], running)
         if (mended := mend(self._opened)) is not None:
             note = f"the event log had lost its tail: generation {mended.generation} of it was opened (audit --actions)"
             self._say("servers", notes=(*self._state.notes, note))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cluster.stores.control_acceptance import Acceptance
 from cluster.stores.control_audit import Audit
-from cluster.stores.control_database import ControlDatabase
+from cluster.stores.control_database import ControlDatabase, Journal
 from cluster.stores.control_dead_letters import DeadLetters
 from cluster.stores.control_leases import Leases
 from cluster.stores.control_loads import Loads
@@ -54,19 +54,22 @@ class ControlStore:
         self.database.close()
 
 
-def open_control(url: str, idempotency_hours: float = 24.0, busy_timeout_s: float = 10.0) -> ControlStore:
+def open_control(
+    url: str, idempotency_hours: float = 24.0, busy_timeout_s: float = 10.0, journal: Journal | None = None
+) -> ControlStore:
     """Opens the control store and brings its schema up to date; safe from several processes at once.
 
     Args:
         url: `sqlite:////absolute/path` or `postgresql+driver://…`.
         idempotency_hours: how long an Idempotency-Key is remembered at least.
         busy_timeout_s: how long a writer waits for others.
+        journal: takes every change before it is committed: the log's control partition.
 
     Raises:
         Unavailable: the database does not answer.
         Rejected: a newer version made its schema.
     """
-    database = ControlDatabase(url, busy_timeout_s)
+    database = ControlDatabase(url, busy_timeout_s, journal)
     database.migrate()
     return ControlStore(
         database=database,

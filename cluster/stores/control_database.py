@@ -10,11 +10,12 @@ the same end. Threads may share an instance; a child process has to open its own
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 from alembic import command
 from alembic.config import Config
@@ -26,6 +27,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cluster.errors import Conflict, Corrupt, IntelGraphError, Rejected, Unavailable
+from cluster.stores.control_changes import note_changes
+from cluster.stores.control_journal import LogIsAhead
 
 _BEGIN = "intelgraph_begin"
 _SERIALIZATION_FAILURES = ("40001", "40P01")
@@ -34,15 +37,27 @@ _MIGRATION_LOCK = 0x17E16
 _MIGRATING = Lock()  # Alembic keeps its context in a global of the process
 
 
+class Journal(Protocol):
+    """Where changes go before they are committed; see `control_journal.ControlJournal`."""
+
+    def record(self, connection: Connection) -> None: ...
+
+    def catch_up(self, connection: Connection) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class ControlDatabase:
     """The engine and its transactions.
 
     Args:
         url: of SQLAlchemy: `sqlite:////path/control.db`, `postgresql+psycopg://…`.
         busy_timeout_s: how long a writer waits for others.
+        journal: takes every change before it is committed.
     """
 
-    def __init__(self, url: str, busy_timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, busy_timeout_s: float = 10.0, journal: Journal | None = None) -> None:
+        self._journal, self._may_lack = journal, False
         self._sqlite = make_url(url).get_backend_name() == "sqlite"
         if self._sqlite:
             self._engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
@@ -51,21 +66,55 @@ class ControlDatabase:
             self._engine = create_engine(url, isolation_level="SERIALIZABLE", pool_pre_ping=True)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, later: bool = False) -> Iterator[Connection]:
         """One transaction that no other writer's interleaves with; committed at the end, rolled back if it raises.
 
+        Args:
+            later: it may be lost with the database's newest second: it is in the log with the next one that may not.
+                For what is done again, or said again, harmlessly: how far a file is read, that a lease goes on.
+
         Raises:
-            Conflict: a constraint, or (PostgreSQL) another transaction, stood against it: read again, try again.
-            Unavailable: the database is locked, full or gone.
+            Conflict: a constraint, or another transaction, stood against it: read again, try again.
+            Unavailable: the database is locked, full or gone; or the log does not take the change.
+            OutcomeUnknown: the log may have taken it: then it is done by whoever writes next.
         """
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+        if later or self._journal is None:
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                yield connection
+            return
+        if self._may_lack:
+            self.catch_up()
+        recording = False
+        try:
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                yield connection
+                recording = True
+                self._journal.record(connection)
+        except LogIsAhead:
+            self._may_lack = True
+            self.catch_up()
+            raise
+        except BaseException:
+            self._may_lack = self._may_lack or recording
+            raise
+
+    def catch_up(self) -> None:
+        """Puts into the store what the log has of it and it lacks. Safe to call twice."""
+        if self._journal is not None:
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                self._journal.catch_up(connection)
+            self._may_lack = False
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view. Raises Unavailable as `write` does."""
         with self._transaction("BEGIN") as connection:
             yield connection
+
+    def flush(self) -> None:
+        """Has the journal take what was written for later. Safe to call twice. Raises as `write` does."""
+        with self.write():
+            pass
 
     def migrate(self) -> None:
         """Brings the schema to this version's. Safe to call twice, and from several processes at once.
@@ -75,7 +124,7 @@ class ControlDatabase:
         """
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        with _MIGRATING, self.write() as connection:
+        with _MIGRATING, self.write(later=True) as connection:
             if not self._sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             config.attributes["connection"] = connection
@@ -83,10 +132,36 @@ class ControlDatabase:
                 command.upgrade(config, "head")
             except CommandError as error:
                 raise Rejected(f"control store: its schema is not one this version knows ({error}); upgrade") from error
+            if self._sqlite:
+                note_changes(connection)
+
+    def copy_to(self, path: Path) -> None:
+        """Writes a copy of the database, of one moment, to a new file. Blocks neither readers nor writers."""
+        with self._driver() as driver:
+            driver.execute("VACUUM INTO ?", (str(path),))
+
+    def copy_from(self, path: Path) -> None:
+        """Makes the database what a copy of it was, in one transaction: its schema, too, so `migrate` afterwards."""
+        with self._driver() as driver, closing(sqlite3.connect(path)) as copy:
+            copy.backup(driver)
 
     def close(self) -> None:
         """Closes the connections. Safe to call twice."""
+        if self._journal is not None:
+            self._journal.close()
         self._engine.dispose()
+
+    @contextmanager
+    def _driver(self) -> Iterator[sqlite3.Connection]:
+        if not self._sqlite:
+            raise Rejected("control store: only one in SQLite is copied by us; use its database's own tools")
+        connection = self._engine.raw_connection()
+        try:
+            yield connection.driver_connection  # type: ignore[misc]
+        except sqlite3.Error as error:
+            raise Unavailable(f"control store: it was not copied ({error}); see its disk", 2.0) from error
+        finally:
+            connection.close()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:

@@ -49,7 +49,7 @@ class Leases:
         Raises:
             Fenced: another has taken over, or it was released: stop working.
         """
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             row = require(connection, name, token)
             connection.execute(
                 update(leases).where(leases.c.name == name).values(expires=max(row.expires, now + ttl_s))
@@ -58,7 +58,7 @@ class Leases:
     def release(self, name: str, token: int) -> None:
         """Gives the lease back; does nothing if it is another's by now. Safe to call twice."""
         mine = (leases.c.name == name, leases.c.token == token)
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             connection.execute(update(leases).where(*mine).values(holder="", expires=0.0))
 
     def check(self, name: str, token: int) -> None:

@@ -141,7 +141,7 @@ class Loads:
         """
         if position <= expected:
             raise Rejected(f"load {load}: position {position} is not after {expected}")
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             if _get(connection, tenant, load).state != "running":
                 raise Rejected(f"load {load} has ended; start it again")
             _move(connection, load, range, expected, position)
@@ -151,7 +151,7 @@ class Loads:
     def record_outcomes(self, tenant: str, load: str, *, applied: int, duplicate: int, stale: int) -> None:
         """Sets what the shards did with the load's records, counted from the start. Safe to call twice."""
         counts = {"applied": applied, "duplicate": duplicate, "stale": stale}
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             _get(connection, tenant, load)
             connection.execute(update(loads).where(loads.c.id == load).values(**counts))
 

@@ -29,7 +29,7 @@ class ConsumerPositions:
 
         A lesser number than before is taken too: a copy that came back older needs the log from there.
         """
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             for partition, number in numbers.items():
                 row = {"consumer": consumer, "partition": partition, "number": number, "at": now}
                 upsert(connection, consumer_positions, row)

@@ -78,7 +78,7 @@ class PushKeys:
             found = _seen(row, body_hash, holder, seconds, now)
             if found != PushClaim():
                 return found
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             old = select(pushes.c.tenant, pushes.c.key).where(pushes.c.created < oldest).limit(_FORGET_ROWS)
             connection.execute(delete(pushes).where(*_is(tenant, key), pushes.c.created < oldest))
             connection.execute(delete(pushes).where(tuple_(pushes.c.tenant, pushes.c.key).in_(old)))
@@ -97,7 +97,7 @@ class PushKeys:
             most_bytes: a longer answer is not kept: who comes with the key works for it again.
         """
         text = json.dumps(answer, separators=(",", ":"), sort_keys=True)  # ASCII
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             row = _get(connection, tenant, key)
             if row is not None and row.answer is None:
                 kept = {"answer": text} if len(text) <= most_bytes else {"held_until": 0.0}
@@ -106,7 +106,7 @@ class PushKeys:
 
     def release(self, tenant: str, key: str, holder: str) -> None:
         """Gives a key back, if it is the holder's still: the next one who asks has it at once. Safe to call twice."""
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             mine = (*_is(tenant, key), pushes.c.holder == holder)
             connection.execute(update(pushes).where(*mine).values(held_until=0.0))
 
@@ -122,7 +122,7 @@ class PushKeys:
             how many were forgotten.
         """
         answered = select(pushes.c.tenant, pushes.c.key, pushes.c.answer).where(pushes.c.answer.is_not(None))
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             lost = [
                 (tenant, key)
                 for tenant, key, answer in connection.execute(answered)

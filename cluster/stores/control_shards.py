@@ -99,7 +99,7 @@ class Shards:
 
     def report_lag(self, id: str, lag_records: int, lag_seconds: float, now: float) -> None:
         """Notes how far behind a shard is. Safe to call twice. Raises NotFound."""
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             _get(connection, id)
             values = {"lag_records": lag_records, "lag_seconds": lag_seconds, "updated": now}
             connection.execute(update(shards).where(shards.c.id == id).values(**values))

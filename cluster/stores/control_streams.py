@@ -112,13 +112,13 @@ class Streams:
     def tell(self, name: str, note: str) -> None:
         """Says what an active stream waits for; empty: nothing. One that is not active keeps its own note."""
         mine = (streams.c.name == name, streams.c.state == "active")
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             connection.execute(update(streams).where(*mine).values(note=note))
 
     def tell_partition(self, name: str, partition: int, token: int, note: str) -> None:
         """Says why a partition is not read on, under its lease; empty: it is. Raises Fenced."""
         column = stream_partitions.c
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             require(connection, partition_lease(name, partition), token)
             here = (column.stream == name, column.partition == partition)
             connection.execute(update(stream_partitions).where(*here).values(note=note))
@@ -206,7 +206,7 @@ class Streams:
             Forbidden: the source is killed in one of its tenants.
             NotFound: the stream was removed.
         """
-        with self._database.write() as connection:
+        with self._database.write(later=True) as connection:
             require(connection, partition_lease(name, read.partition), read.token)
             stream = _get(connection, name)
             for tenant in stream.spec.tenants:

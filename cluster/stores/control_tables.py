@@ -176,3 +176,14 @@ logs = Table(
     "logs", metadata,
     Column("generation", BigInteger, primary_key=True, autoincrement=False), _text("name"), _whole("partitions"),
 )  # fmt: skip
+
+control_log = Table(
+    "control_log", metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    _text("name"), _whole("number"), _whole("serving"), _whole("bytes"),
+)  # fmt: skip
+
+control_touched = Table(
+    "control_touched", metadata,
+    Column("of", Text, primary_key=True), Column("key", Text, primary_key=True),
+)  # fmt: skip

@@ -8,6 +8,9 @@ from cluster.stores.log import EventLog
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log
 
+_CONTROL_TIMEOUT_S = 5.0
+"""The control store is locked for so long at most while the log does not answer: less than others wait for the lock."""
+
 
 def open_log(settings: LogSettings, redis: RedisAddress, namespace: str = "log", *, mending: bool = False) -> EventLog:
     """A connection of its own to the log of `settings.kind`; creates the log where there is none.
@@ -25,3 +28,23 @@ def open_log(settings: LogSettings, redis: RedisAddress, namespace: str = "log",
     if settings.kind == "kafka":
         return open_kafka_log(settings, mending=mending)
     return open_redis_log(redis, settings, namespace, mending=mending)
+
+
+def open_control_log(settings: LogSettings, redis: RedisAddress, namespace: str = "log") -> EventLog:
+    """A connection of its own to the control partition of a log; creates it where there is none.
+
+    It is a log with one partition, beside the other: `<namespace>-control`, on Kafka `<topic_prefix>.control`. It takes
+    entries when the log is full, too: what empties the log writes to the control store.
+
+    Args:
+        settings, redis, namespace: of the log that it belongs to.
+
+    Raises:
+        as `open_log`.
+    """
+    kafka = settings.kafka.model_copy(update={"topic_prefix": f"{settings.kafka.topic_prefix}.control"})
+    changes = {
+        "partitions": 1, "kafka": kafka, "max_bytes": settings.control_bytes,
+        "timeout_s": min(settings.timeout_s, _CONTROL_TIMEOUT_S),
+    }  # fmt: skip
+    return open_log(settings.model_copy(update=changes), redis, f"{namespace}-control", mending=True)

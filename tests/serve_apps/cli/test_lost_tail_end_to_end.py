@@ -1,4 +1,5 @@
-"""The log's files are set back between `down` and `up`: made good by the start, said, and the books balance."""
+"""The log's files, then the control store's, are set back between `down` and `up`: made good by the start, said, and the
+books balance."""
 
 from __future__ import annotations
 
@@ -46,6 +47,7 @@ def test_made_good_at_the_start(installation: Installation, tmp_path: Path) -> N
     run("ingest", people(tmp_path / "b.jsonl", 200, 400), "-t", TENANT, "--source", "b")
     run("down")
     copied(folder, aside, "lake")
+    shutil.copy(folder / "control.db", aside / "control.db")
     run("up")
     run("ingest", people(tmp_path / "c.jsonl", 400, 600), "-t", TENANT, "--source", "c")
     before = [run("hash", "-t", TENANT), run("hash", "--state")]
@@ -63,3 +65,19 @@ def test_made_good_at_the_start(installation: Installation, tmp_path: Path) -> N
     assert said["log.generation_opened"]["lost"] == ""
     assert said["log.mended"]["facts_of_shards"] == {f"{TENANT}/c": 200}
     assert said["log.mended"]["entries_again"] > 0
+
+    listed = [run("ingest", "list", "-t", TENANT), run("shards", "list"), run("audit", "--actions")]
+    run("down")
+    shutil.copy(aside / "control.db", folder / "control.db")  # from before the log was set back: the rest is gone there
+    for name in ("control.db-wal", "control.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    assert any("older than the log" in note for note in run("up")["notes"])
+    assert run("ingest", "list", "-t", TENANT) == listed[0]
+    assert run("audit", "--actions") == listed[2]
+    assert all(
+        now["epoch"] > then["epoch"]
+        for now, then in zip(run("shards", "list")["shards"], listed[1]["shards"], strict=True)
+    )
+    assert run("hash", "--state") == before[1]
+    run("ingest", people(tmp_path / "e.jsonl", 700, 750), "-t", TENANT, "--source", "e")
+    assert run("audit")["holds"]

@@ -1,0 +1,199 @@
+"""What changes in the control store, as rows: noted by triggers, taken as one change set, put into another copy.
+
+    a statement ─► trigger: control_touched (table, key) ─► take: the rows as they are now ─► put: the same rows there
+
+So whatever statement changed a row, from whichever process, it is known that it did; and what a change set says is the
+state of its rows, so to put one twice is harmless. SQLite only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Table, delete, func, insert, select, tuple_
+from sqlalchemy.dialects import sqlite
+
+from cluster.errors import Corrupt, Rejected
+from cluster.stores.control_tables import control_log, control_touched, metadata
+
+LEFT_OUT = {
+    "pushes": "answers of pushes may be forgotten: the same push again gets the same positions, which are not left out",
+    "control_log": "says up to where this very copy is complete",
+    "control_touched": "says what this very copy has to say still",
+}
+"""Tables whose rows are not noted, and why."""
+
+_TRIGGER = "noted"
+_CHUNK = 200
+
+
+class TableChanges(msgspec.Struct, array_like=True):
+    """Rows of one table.
+
+    Args:
+        columns: of each of `rows`.
+        gone: primary keys of rows that are there no more.
+    """
+
+    columns: list[str]
+    rows: list[list[Any]]
+    gone: list[list[Any]]
+
+
+class ChangeSet(msgspec.Struct, array_like=True):
+    """What one transaction, and those before it that are not in the log, left behind.
+
+    Args:
+        schema: revision of the store's schema that the rows are of.
+        tables: by name.
+    """
+
+    schema: str
+    tables: dict[str, TableChanges]
+
+
+def covered() -> list[Table]:
+    """The tables whose rows are noted; those that others refer to come first."""
+    return [table for table in metadata.sorted_tables if table.name not in LEFT_OUT]
+
+
+def note_changes(connection: Connection) -> None:
+    """Sees that there is a trigger for every change of a covered table. Safe to call twice."""
+    wanted = dict(_triggers())
+    found = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+    there = {str(name): str(sql) for name, sql in found if name.startswith(f"{_TRIGGER}~")}
+    for name in there.keys() - wanted.keys():
+        connection.exec_driver_sql(f'DROP TRIGGER "{name}"')
+    for name, sql in wanted.items():
+        if there.get(name) != sql:
+            connection.exec_driver_sql(f'DROP TRIGGER IF EXISTS "{name}"')
+            connection.exec_driver_sql(sql)
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether no covered table has a row."""
+    return not any(connection.execute(select(table).limit(1)).first() for table in covered())
+
+
+def pending(connection: Connection) -> int:
+    """How many rows have changed since a change set was taken last."""
+    return int(connection.execute(select(func.count()).select_from(control_touched)).scalar_one())
+
+
+def take(connection: Connection) -> ChangeSet | None:
+    """What has changed since this was called last; None: nothing. To be committed with what keeps the change set."""
+    touched: dict[str, list[list[Any]]] = {}
+    for of, key in connection.execute(select(control_touched).order_by(control_touched.c.of, control_touched.c.key)):
+        touched.setdefault(of, []).append(json.loads(key))
+    if not touched:
+        return None
+    tables = {
+        str(table.name): _rows(connection, table, touched[table.name]) for table in covered() if table.name in touched
+    }
+    connection.execute(delete(control_touched))
+    return ChangeSet(schema_of(connection), tables)
+
+
+def put(connection: Connection, changes: ChangeSet) -> None:
+    """Makes the rows of a change set what it says. They count as taken; other rows that wait for it wait on.
+
+    A column that the change set does not know keeps its default, and one that is there no more is left out.
+
+    Raises:
+        Rejected: a newer version wrote it.
+    """
+    if changes.schema > schema_of(connection):
+        raise Rejected(
+            f"the log's control partition has entries of schema {changes.schema}, which this version does not know;"
+            " upgrade"
+        )
+    connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+    for table in reversed(covered()):
+        for key in changes.tables[table.name].gone if table.name in changes.tables else ():
+            connection.execute(delete(table).where(_is(table, key)))
+            _taken(connection, table, key)
+    for table in covered():
+        if table.name in changes.tables:
+            _put_rows(connection, table, changes.tables[table.name])
+
+
+def schema_of(connection: Connection) -> str:
+    """The revision of the store's schema."""
+    return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+
+
+def number_of(connection: Connection) -> Any:
+    """The row that binds the store to the log's control partition; None where none does."""
+    return connection.execute(select(control_log)).one_or_none()
+
+
+def bind(connection: Connection, name: str, number: int, *, serving: bool, size: int = 0) -> None:
+    """Binds the store to a control partition, up to one of its entries.
+
+    Args:
+        name: of the log that the partition is.
+        serving: whether changes have to be in the log before they are committed.
+        size: bytes appended since the last checkpoint.
+    """
+    connection.execute(delete(control_log))
+    row = {"id": 1, "name": name, "number": number, "serving": int(serving), "bytes": size}
+    connection.execute(insert(control_log).values(**row))
+
+
+def _put_rows(connection: Connection, table: Table, changes: TableChanges) -> None:
+    known = [name for name in changes.columns if name in table.c]
+    key = [column.name for column in table.primary_key]
+    if not set(key) <= set(known):
+        raise Corrupt(f"the log's control partition says rows of {table.name} without their keys; restore it")
+    rest = [name for name in known if name not in key]
+    statement = sqlite.insert(table)
+    new = statement.excluded
+    done = statement.on_conflict_do_update(index_elements=key, set_={name: new[name] for name in rest}) if rest else (
+        statement.on_conflict_do_nothing()
+    )  # fmt: skip
+    for values in changes.rows:
+        row = {name: value for name, value in zip(changes.columns, values, strict=True) if name in table.c}
+        connection.execute(done, row)
+        _taken(connection, table, [row[name] for name in key])
+
+
+def _taken(connection: Connection, table: Table, key: Sequence[Any]) -> None:
+    # As the triggers write it: a database's own JSON is not ours to imitate.
+    marks = ", ".join("?" * len(key))
+    statement = f"DELETE FROM control_touched WHERE of = ? AND key = json_array({marks})"  # noqa: S608
+    connection.exec_driver_sql(statement, (table.name, *key))
+
+
+def _rows(connection: Connection, table: Table, keys: Sequence[list[Any]]) -> TableChanges:
+    columns = [str(column.name) for column in table.c]
+    at = [columns.index(column.name) for column in table.primary_key]
+    rows: list[list[Any]] = []
+    for start in range(0, len(keys), _CHUNK):
+        chunk = [tuple(key) for key in keys[start : start + _CHUNK]]
+        query = select(table).where(tuple_(*table.primary_key).in_(chunk))
+        rows += [list(row) for row in connection.execute(query)]
+    there = {tuple(row[index] for index in at) for row in rows}
+    return TableChanges(columns, rows, [key for key in keys if tuple(key) not in there])
+
+
+def _is(table: Table, key: Sequence[Any]) -> Any:
+    return tuple_(*table.primary_key).in_([tuple(key)])
+
+
+def _triggers() -> Iterator[tuple[str, str]]:
+    for table in covered():
+        for change, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
+            name = f"{_TRIGGER}~{table.name}~{change.lower()}"
+            notes = " ".join(_note(table, row) for row in rows)
+            yield name, f'CREATE TRIGGER "{name}" AFTER {change} ON "{table.name}" BEGIN {notes} END'
+
+
+def _note(table: Table, row: str) -> str:
+    """One of a row's key, unless it is noted: an outer statement's own way with conflicts would hold for OR IGNORE."""
+    names = ", ".join(f'{row}."{column.name}"' for column in table.primary_key)
+    key = f"json_array({names})"
+    there = f"SELECT 1 FROM control_touched WHERE of = '{table.name}' AND key = {key}"  # noqa: S608
+    return f"INSERT INTO control_touched (of, key) SELECT '{table.name}', {key} WHERE NOT EXISTS ({there});"
