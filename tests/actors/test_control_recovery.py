@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -168,6 +169,25 @@ def test_a_store_restored_from_an_older_copy_becomes_what_it_was(place: Place) -
     assert again.control.acceptance.accept(T, S, "key-3", "hash", 10, 9_000.0).replayed
     assert again.control.runs.start(T, "louvain", "s", 9_000.0).run == 5
     assert again.control.leases.acquire("lease", "me", 1.0, 9_000.0) == 5
+
+
+GIVEN: dict[str, Callable[[Stack], Any]] = {
+    "positions": lambda stack: stack.control.acceptance.accept(T, S, None, "hash", 10, 1.0).first_position,
+    "epochs": lambda stack: stack.control.loads.epoch_of(T, S, uuid.uuid4().hex, 1.0),
+    "runs": lambda stack: stack.control.runs.start(T, "louvain", "snapshot", 1.0).run,
+    "tokens": lambda stack: stack.control.leases.acquire("lease", "me", 1.0, 1.0),
+    "shards' epochs": lambda stack: stack.control.shards.raise_epoch("shard-0"),
+}
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_what_is_given_once_is_in_the_log_at_once(place: Place, what: str) -> None:
+    stack = place.up()
+    stack.control.sources.register(T, S, 1.0)
+    stack.control.shards.register("shard-0", "unix:///shard-0", 1.0)
+    first = GIVEN[what](stack)
+    place.restore(None)
+    assert GIVEN[what](place.up()) > first
 
 
 def newest(rows: dict[str, list[Any]]) -> tuple[int, int]:
