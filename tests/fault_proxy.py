@@ -14,7 +14,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,14 @@ class Faults:
     reset: bool = False
     lose_answer_to: bytes = b""
 
+    @property
+    def said(self) -> str:
+        """What is wrong, for people."""
+        wrong = [name for name in ("refuse", "reset", "lose_answer_to") if getattr(self, name)]
+        ways = (("to server", self.to_server), ("to client", self.to_client))
+        wrong += [f"{name} at fault" for name, way in ways if way != Direction()]
+        return ", ".join(wrong).replace("_", " ") or "healed"
+
 
 ANSWER_LOST = Faults(to_client=Direction(cut_after_bytes=0))
 """The request is carried out and its answer never arrives: the connection ends when the answer comes."""
@@ -106,6 +114,8 @@ class FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._bytes = [0, 0]
+        self.told: Callable[[Faults], None] = lambda faults: None
+        """Called with each `set`."""
         self.answers_lost = 0
         """Answers that `lose_answer_to` has lost since the start."""
 
@@ -136,6 +146,7 @@ class FaultProxy:
 
     def set(self, faults: Faults) -> None:
         """From now on do this wrong; returns when it holds."""
+        self.told(faults)
         self._call(self._set(faults))
 
     def heal(self) -> None:

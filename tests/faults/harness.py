@@ -7,129 +7,52 @@
         system.settle()                                 # until every cursor is at the log's end
         check(system, history)
 
-The loops are those that the actors run. A server that a test kills is started again by the test, with the same step
-before serving that the node takes.
+The loops are those that the actors run. `servers.py` has the servers.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from actors.checkpoints import ShardCheckpoints
 from actors.lake_appender_actor import LakeAppenderLoop
 from actors.shard_writer_actor import ShardWriterLoop
-from actors.stack import Stack
 from cluster import batch
-from cluster.config import LakeSettings, LogSettings, Settings, ShardSettings
-from cluster.embedded import Role, Running, ServerSpec, ensure, kill, kill_server, server_spec
-from cluster.errors import IntelGraphError
 from cluster.fold import hash_lines
 from cluster.model import Record
-from cluster.stores.falkor_shard import FalkorShard
-from cluster.stores.log import EventLog
+from cluster.stores.shard import StoredShard
 from cluster.stores.shard_export import export_lines, state_lines
-from serve_apps.node import raise_epoch_before_serving
-from tests.fault_proxy import FaultProxy
+from tests.faults.servers import DEADLINE_S, Servers, wait_until
 
-MEMORY_BYTES = 512 << 20
-DEADLINE_S = 30.0
+__all__ = ["DEADLINE_S", "Installation", "wait_until"]
 
-
-def wait_until(what: Callable[[], bool], deadline_s: float = DEADLINE_S, message: str = "") -> None:
-    """Polls until it is true. Raises AssertionError after the deadline; an operating error counts as not yet."""
-    end = time.monotonic() + deadline_s
-    while True:
-        with suppress(IntelGraphError):
-            if what():
-                return
-        assert time.monotonic() < end, f"not within {deadline_s:.0f} s: {message or what}"
-        time.sleep(0.02)
+Fault = Callable[[random.Random], None]
 
 
-class Installation:
-    """See the module. `folder` is the state directory; it has to be short, for the sockets in it."""
+class Installation(Servers):
+    """See the module, and `Servers`."""
 
     def __init__(
         self, folder: Path, shards: int = 2, partitions: int = 4, lease_s: float = 10.0, **sections: Any
     ) -> None:
-        self.partitions = partitions
-        sections = {
-            "log": LogSettings(partitions=partitions, block_ms=50, timeout_s=5.0, read_entries=8),
-            "shards": ShardSettings(embedded=shards, write_rows=200, timeout_s=5.0, lease_s=lease_s),
-            "lake": LakeSettings(commit_s=0.3),
-            **sections,
-        }
-        self.settings = Settings(state_dir=folder, **sections)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.stack = Stack(self.settings)
-        self.shard_ids = [f"shard-{n}" for n in range(shards)]
-        self.running: dict[str, Running] = {}
+        super().__init__(folder, shards, partitions, lease_s, **sections)
         self._loops: list[tuple[Any, threading.Thread]] = []
         self.writers: dict[str, ShardWriterLoop] = {}
         self.lake: LakeAppenderLoop | None = None
-        self._checkpoints: dict[str, ShardCheckpoints] = {}
 
     def __enter__(self) -> Installation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.recording.stop()
         self.stop_loops()
-        for saves in self._checkpoints.values():
-            saves.close()
-        if "log" in self.__dict__:
-            self.log.close()
-        for name in ("log", *self.shard_ids):
-            kill_server(self.spec(name))
-        self.stack.control.close()
-
-    # --- servers
-
-    def spec(self, name: str) -> ServerSpec:
-        """Where a server lives."""
-        return server_spec(self.stack.state_dir, Role.LOG if name == "log" else Role.SHARD, name, MEMORY_BYTES)
-
-    def start_servers(self) -> None:
-        """Log and shards, as the node starts them."""
-        self.stack.publish_first_map(self.stack.register_embedded())
-        for name in ("log", *self.shard_ids):
-            self.restart(name)
-        self.stack.control.positions.bind_log(self.log.identity)
-        now = time.time()
-        current = self.stack.current_map()
-        for shard in self.shard_ids:
-            self.stack.control.positions.register(shard, current.partitions_of(shard), now)
-
-    def restart(self, name: str) -> None:
-        """Start a server that is down, or adopt it."""
-        spec = self.spec(name)
-        self.running[name] = ensure(spec, raise_epoch_before_serving(self.stack, spec))
-
-    def kill(self, name: str) -> None:
-        """SIGKILL a server."""
-        kill(self.running[name])
-
-    def saves(self, shard: str) -> ShardCheckpoints:
-        """What the node's checkpoint thread of a shard has."""
-        if shard not in self._checkpoints:
-            positions, mine = self.stack.control.positions, self.stack.current_map().partitions_of(shard)
-            self._checkpoints[shard] = ShardCheckpoints(shard, lambda: self.stack.open_shard(shard), positions, mine)
-        return self._checkpoints[shard]
-
-    def checkpoint(self, shard: str) -> None:
-        """Save a shard; again where the connection is of the server before."""
-
-        def saved() -> bool:
-            self.saves(shard).save(self.running[shard])
-            return True
-
-        wait_until(saved, message=f"{shard} saved")
+        self.end_servers()
 
     # --- loops
 
@@ -185,9 +108,40 @@ class Installation:
         self.writers.clear()
         self.lake = None
 
+    def faults(self) -> dict[str, Fault]:
+        """What may happen to it by chance, by name; each returns when it is over."""
+
+        def away(rnd: random.Random, name: str) -> None:
+            self.kill(name)
+            time.sleep(rnd.uniform(0.2, 2.0))
+            self.restart(name)
+
+        def still(rnd: random.Random, name: str) -> None:
+            self.pause(name)
+            time.sleep(rnd.uniform(1.0, 4.0))
+            self.resume(name)
+
+        found: dict[str, Fault] = {}
+        for name in ("log", *self.shard_ids):
+            found[f"{name} killed"] = partial(away, name=name)
+            found[f"{name} stopped for a while"] = partial(still, name=name)
+        return found | self.loop_faults()
+
+    def loop_faults(self) -> dict[str, Fault]:
+        """Those of its loops."""
+
+        def writer(rnd: random.Random, shard: str) -> None:
+            self.recording.mark(f"writer of {shard} ended")
+            self.stop_writer(shard)
+            time.sleep(rnd.uniform(0.2, 2.0))
+            self.start_writer(shard)
+            self.recording.mark(f"writer of {shard} started", fault=False)
+
+        return {f"writer of {shard} ended": partial(writer, shard=shard) for shard in self.shard_ids}
+
     # --- what can be asked
 
-    def opened(self) -> list[FalkorShard]:
+    def opened(self) -> list[StoredShard]:
         """A connection of its own to each shard; close them."""
         return [self.stack.open_shard(shard) for shard in self.shard_ids]
 
@@ -198,22 +152,6 @@ class Installation:
             return {p: c.at for p, c in opened.cursors().items()}
         finally:
             opened.close()
-
-    @contextmanager
-    def behind_proxy(self, name: str) -> Iterator[FaultProxy]:
-        """A proxy where everybody looks for a running server; who connected before is not behind it."""
-        socket = self.running[name].socket
-        far = socket.rename(socket.with_suffix(".far"))
-        try:
-            with FaultProxy.unix(far, socket) as proxy:
-                yield proxy
-        finally:
-            far.rename(socket)
-
-    @cached_property
-    def log(self) -> EventLog:
-        """A connection to the log for what the tests do themselves; opened before the load begins."""
-        return self.stack.open_log()
 
     def ends(self) -> dict[int, int]:
         """The log's ends."""
@@ -232,13 +170,13 @@ class Installation:
         finally:
             opened.close()
 
-    def settle(self, *shards: str, deadline_s: float = DEADLINE_S) -> None:
-        """Waits until shards (all) have applied the log and serve."""
+    def settle(self, *shards: str, deadline_s: float = 0.0) -> None:
+        """Waits until shards (all) have applied the log and serve; no less than the stack's own deadline."""
         for shard in shards or self.shard_ids:
             writer = self.writers.get(shard)
             wait_until(
                 lambda shard=shard: self.is_current(shard),  # type: ignore[misc]
-                deadline_s,
+                max(deadline_s, self.deadline_s),
                 f"{shard} current; its writer: {writer.status if writer else None}",
             )
 
@@ -254,19 +192,21 @@ class Installation:
 
     def log_records(self) -> list[tuple[int, int, list[Record]]]:
         """(partition, number, records) of every entry that log and lake have, in order."""
-        found = []
+        return list(self.entries())
+
+    def entries(self) -> Iterator[tuple[int, int, list[Record]]]:
+        """The same, one after the other; nothing may be trimmed meanwhile."""
         begins, ends = self.log.begins(), self.log.ends()
         for partition, begin in begins.items():
             if begin > 1:
                 with self.stack.open_lake() as lake:
                     for entry in lake.entries(partition, 0, begin - 1):
-                        found.append((partition, entry.number, batch.from_arrow(entry.batch)))
+                        yield partition, entry.number, batch.from_arrow(entry.batch)
             after = begin - 1
             while after < ends[partition]:
                 for one in self.log.read(partition, after, 64, 8 << 20):
-                    found.append((partition, one.number, batch.decode(one.data)))
+                    yield partition, one.number, batch.decode(one.data)
                     after = one.number
-        return found
 
     def hashes(self) -> tuple[str, str]:
         """Hashes of export and state, over all shards."""

@@ -13,6 +13,7 @@ from cluster.errors import OutcomeUnknown, Retryable
 from cluster.model import Kind, Op, Record
 from cluster.stores.log import Append
 from tests.faults.harness import DEADLINE_S, Installation
+from tests.faults.operations import Ended, Operation, Operations, without_time
 from tests.strategies import make
 
 
@@ -22,10 +23,11 @@ def events(seed: int, count: int, tenants: int = 3, start: int = 1) -> list[Reco
     Entities of two sources, relationships whose ends change, claims, deletes; few enough things that they collide.
     """
     rnd = random.Random(seed)
-    return [_event(rnd, number, tenants, max(20, count // 8)) for number in range(start, start + count)]
+    return [event(rnd, number, tenants, max(20, count // 8)) for number in range(start, start + count)]
 
 
-def _event(rnd: random.Random, number: int, tenants: int, things: int) -> Record:
+def event(rnd: random.Random, number: int, tenants: int, things: int) -> Record:
+    """One of them: its number, and of how many things it may speak in a case."""
     tenant, case = f"tenant-{rnd.randrange(tenants)}", f"case-{rnd.randrange(4)}"
     op = Op.DELETE if rnd.random() < 0.1 else Op.UPSERT
     source = rnd.choice(("crm", "crm", "feed"))
@@ -45,11 +47,36 @@ def _event(rnd: random.Random, number: int, tenants: int, things: int) -> Record
 
 @dataclass
 class History:
-    """What a producer knows: every event invoked, acknowledged (ok) or of unknown outcome (info)."""
+    """What a producer knows: every event invoked, acknowledged (ok) or of unknown outcome (info), and in which calls.
+
+    A test may add to the sets by itself: then `operations` has a call for that, too.
+    """
 
     invoked: set[Record] = field(default_factory=set)
     ok: set[Record] = field(default_factory=set)
     info: set[Record] = field(default_factory=set)
+    calls: Operations[Record] = field(default_factory=Operations)
+
+    def invoke(self, rows: Sequence[Record], process: str = "producer") -> Operation[Record]:
+        """A call begins."""
+        self.invoked.update(rows)
+        return self.calls.invoke(process, rows)
+
+    def complete(self, call: Operation[Record], ended: Ended) -> None:
+        """It ended."""
+        self.calls.complete(call, ended)
+        if ended is Ended.OK:
+            self.ok.update(call.elements)
+        elif ended is Ended.INFO:
+            self.info.update(call.elements)
+
+    @property
+    def operations(self) -> list[Operation[Record]]:
+        """All calls."""
+        known = {ended: {r for one in self.calls.made if one.ended is ended for r in one.elements} for ended in Ended}
+        by_hand = {Ended.OK: self.ok, Ended.INFO: self.info | (self.invoked - self.ok - known[Ended.FAIL])}
+        added = [(ended, sorted(rows - known[ended] - known[Ended.OK])) for ended, rows in by_hand.items()]
+        return self.calls.made + [without_time("the test", rows, ended) for ended, rows in added if rows]
 
 
 class Producer:
@@ -68,7 +95,8 @@ class Producer:
         self.invoked_at = time.time()
         """When the batch that is not acknowledged yet was sent first."""
         self.sent = self.refused = 0
-        self.stopping = False
+        self.stopping = self.begun = False
+        system.producers.append(self)
         self._thread = threading.Thread(target=self.send, name="producer", daemon=True)
 
     @property
@@ -89,13 +117,12 @@ class Producer:
 
     def send(self) -> History:
         """Send everything; blocks."""
+        self.begun = True
         while self.sent < len(self._records) and not self.stopping:
             rows = self._records[self.sent : self.sent + self._batch_records]
-            self.history.invoked.update(rows)
             self.invoked_at = time.time()
             if not self._sent(rows):
                 break
-            self.history.ok.update(rows)
             self.sent += len(rows)
             time.sleep(max(0.0, self.invoked_at + self._batch_s - time.time()))
         return self.history
@@ -103,14 +130,15 @@ class Producer:
     def _sent(self, rows: Sequence[Record]) -> bool:
         """Sends a batch until it is acknowledged; false where the producer is stopped before."""
         while not self.stopping:
+            call = self.history.invoke(rows)
             try:
                 self._system.log.append(entries_of(rows, self._system.partitions))
             except Retryable as error:
                 self.refused += 1
-                if isinstance(error, OutcomeUnknown):
-                    self.history.info.update(rows)
+                self.history.complete(call, Ended.INFO if isinstance(error, OutcomeUnknown) else Ended.FAIL)
                 time.sleep(0.05)
                 continue
+            self.history.complete(call, Ended.OK)
             return True
         return False
 

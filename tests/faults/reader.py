@@ -50,7 +50,8 @@ class Reader:
         floor = dict(self.floor)
         epoch = self._system.stack.control.shards.get(self._shard).epoch
         rows = shard.read(
-            "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch MATCH (c:_Cursor) RETURN c._k, c.at",
+            "MATCH (m:_Shard {_k: 'shard'}) WHERE m.epoch = $epoch AND (m.until IS NULL OR m.until > timestamp()) "
+            "MATCH (c:_Cursor) RETURN c._k, c.at",
             {"epoch": epoch},
         )
         if not rows:
