@@ -37,6 +37,7 @@ from tests.graph_stores import FalkorStore, GraphStore, Neo4jStore
 from tests.kafka_broker import KafkaBroker
 from tests.s3_bucket import S3Bucket
 
+pytest_plugins = ["tests.faults.reporting"]
 TEST_MEMORY_BYTES = 512 << 20
 
 StartServer = Callable[..., Running]
