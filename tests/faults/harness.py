@@ -24,6 +24,7 @@ from typing import Any
 from actors.lake_appender_actor import LakeAppenderLoop
 from actors.shard_writer_actor import ShardWriterLoop
 from cluster import batch
+from cluster.config import LakeSettings, LogSettings, Settings, ShardSettings
 from cluster.fold import hash_lines
 from cluster.model import Record
 from cluster.stores.shard import StoredShard
@@ -36,12 +37,21 @@ Fault = Callable[[random.Random], None]
 
 
 class Installation(Servers):
-    """See the module, and `Servers`."""
+    """See the module, and `Servers`. `folder` is the state directory; it has to be short, for the sockets in it."""
 
     def __init__(
         self, folder: Path, shards: int = 2, partitions: int = 4, lease_s: float = 10.0, **sections: Any
     ) -> None:
-        super().__init__(folder, shards, partitions, lease_s, **sections)
+        sections = {
+            "log": LogSettings(partitions=partitions, block_ms=50, timeout_s=5.0, read_entries=8),
+            "shards": ShardSettings(embedded=shards, write_rows=200, timeout_s=5.0, lease_s=lease_s),
+            "lake": LakeSettings(commit_s=0.3),
+            **sections,
+        }
+        self._set_up(Settings(state_dir=folder, **sections), [f"shard-{n}" for n in range(shards)])
+
+    def _set_up(self, settings: Settings, shard_ids: list[str]) -> None:
+        super().__init__(settings, shard_ids)
         self._loops: list[tuple[Any, threading.Thread]] = []
         self.writers: dict[str, ShardWriterLoop] = {}
         self.lake: LakeAppenderLoop | None = None

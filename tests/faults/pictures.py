@@ -52,21 +52,24 @@ def picture(points: Sequence[Point], marks: Sequence[Mark], limit_s: float) -> s
     def x(at_s: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * min(1.0, max(0.0, at_s / end_s))
 
-    drawn = [_panel(panel, TOP + number * (PANEL + GAP), x) for number, panel in enumerate(panels)]
+    tops = [TOP + number * (PANEL + GAP) for number in range(len(panels))]
+    grounds = [
+        f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - RIGHT}" height="{PANEL}" class="panel"/>' for top in tops
+    ]
+    drawn = [_panel(panel, top, x) for panel, top in zip(panels, tops, strict=True)]
     bottom = TOP + len(panels) * (PANEL + GAP) - GAP
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     head = f'<svg {size} role="img" aria-label="events a second and lag over time">'
-    return "".join([head, *_marks(marks, x, bottom), *drawn, *_times(end_s, x, bottom), "</svg>"])
+    return "".join([head, *grounds, *_marks(marks, x, bottom), *drawn, *_times(end_s, x, bottom), "</svg>"])
 
 
 def _panel(panel: Panel, top: float, x: Callable[[float], float]) -> str:
     known = [value for _, value in panel.values if value is not None]
-    most = nice(max([*known, panel.limit or 0.0], default=1.0) or 1.0)
+    most = nice(max([*known, (panel.limit or 0.0) * 1.2], default=1.0) or 1.0)
 
     def y(value: float) -> float:
         return top + PANEL * (1 - min(1.0, value / most))
 
-    base = f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - RIGHT}" height="{PANEL}" class="panel"/>'
     words = (
         f'<text x="{LEFT - 6}" y="{top + 9}" class="number">{most:g}</text>'
         f'<text x="{LEFT - 6}" y="{top + PANEL}" class="number">0</text>'
@@ -76,7 +79,7 @@ def _panel(panel: Panel, top: float, x: Callable[[float], float]) -> str:
     limit = f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="limit"/>' if at else ""
     curves = [" ".join(f"{x(at_s):.1f},{y(value):.1f}" for at_s, value in piece) for piece in _pieces(panel.values)]
     lines = "".join(f'<polyline points="{curve}" class="curve" stroke="{panel.colour}"/>' for curve in curves)
-    return base + limit + lines + words
+    return limit + lines + words
 
 
 def _pieces(values: Sequence[tuple[float, float | None]]) -> list[list[tuple[float, float]]]:
@@ -98,8 +101,8 @@ def _marks(marks: Sequence[Mark], x: Callable[[float], float], bottom: float) ->
         drawn.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{bottom}" class="{kind}">{title}</line>')
         if len(marks) <= _MARKS_NAMED and mark.fault:
             word = escape(mark.what[:_MARK_CHARS])
-            side = ' text-anchor="end"' if at > WIDTH * 0.75 else ""
-            drawn.append(f'<text x="{at + (-3 if side else 3):.1f}" y="{bottom - 4}" class="mark"{side}>{word}</text>')
+            side, beside = (' text-anchor="end"', at - 3) if at > WIDTH * 0.75 else ("", at + 3)
+            drawn.append(f'<text x="{beside:.1f}" y="{TOP + PANEL + 14}" class="mark"{side}>{word}</text>')
     return drawn
 
 

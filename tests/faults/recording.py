@@ -93,9 +93,10 @@ class Recording:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Time counts from now, and looking begins. Safe to call twice."""
+        """Time counts from now, what was marked before is forgotten, and looking begins. Safe to call twice."""
         if self.looks and self._thread is None:
             self._began = time.monotonic()
+            self.marks.clear()
             self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
             self._thread.start()
 

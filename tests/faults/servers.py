@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from actors.checkpoints import ShardCheckpoints
 from actors.stack import Stack
-from cluster.config import LakeSettings, LogSettings, Settings, ShardSettings
+from cluster.config import Settings
 from cluster.embedded import Role, Running, ServerSpec, ensure, kill, kill_server, server_spec
 from cluster.errors import IntelGraphError
 from cluster.stores.falkor import FalkorClient
@@ -46,27 +45,17 @@ def wait_until(what: Callable[[], bool], deadline_s: float = DEADLINE_S, message
 
 
 class Servers:
-    """See the module. `folder` is the state directory; it has to be short, for the sockets in it."""
+    """See the module. The settings' state directory has to be short, for the sockets in it."""
 
     stack_name = "embedded"
     """What a report calls the parts that this runs on."""
     deadline_s = DEADLINE_S
     """How long to wait for what has to come at last."""
 
-    def __init__(
-        self, folder: Path, shards: int = 2, partitions: int = 4, lease_s: float = 10.0, **sections: Any
-    ) -> None:
-        self.partitions = partitions
-        sections = {
-            "log": LogSettings(partitions=partitions, block_ms=50, timeout_s=5.0, read_entries=8),
-            "shards": ShardSettings(embedded=shards, write_rows=200, timeout_s=5.0, lease_s=lease_s),
-            "lake": LakeSettings(commit_s=0.3),
-            **sections,
-        }
-        self.settings = Settings(state_dir=folder, **sections)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.stack = Stack(self.settings)
-        self.shard_ids = [f"shard-{n}" for n in range(shards)]
+    def __init__(self, settings: Settings, shard_ids: list[str]) -> None:
+        self.settings, self.partitions, self.shard_ids = settings, settings.log.partitions, shard_ids
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.stack = Stack(settings)
         self.running: dict[str, Running] = {}
         self._checkpoints: dict[str, ShardCheckpoints] = {}
         self.producers: list[Any] = []

@@ -23,10 +23,11 @@ from cluster.stores.control_dead_letters import DeadLetter
 from cluster.versions import decode
 from tests.faults import dying
 from tests.faults.checks import check
+from tests.faults.conftest import Install
 from tests.faults.dying import QUICK, SOURCE
 from tests.faults.harness import Installation
 from tests.faults.measures import Waiting, longest_between_appends_s
-from tests.faults.seeds import is_long, seeds
+from tests.faults.seeds import is_long, on_stacks, seeds
 from tests.forked import Forked
 
 pytestmark = [pytest.mark.services]
@@ -91,19 +92,21 @@ def die(
     python: Forked, what: str, system: Installation, tenant: str, step: str, nth: int, path: Path | str = ""
 ) -> None:
     """Has a child do something and die at a step; at the step `none` it comes to its end."""
+    system.recording.mark(f"{what}: killed {step}" if step != "none" else what, fault=step != "none")
     script = f"import sys; from {dying.__name__} import child; child(*sys.argv[1:])"
     settings = json.dumps(plain(system.settings))
     died = python.run(script, what, settings, tenant, str(path), step, str(nth))
     assert died.returncode == (0 if step == "none" else -9), died.stderr[-2000:]
 
 
-@pytest.mark.parametrize("seed", seeds(1, 10))
-def test_ingest_worker_dies_at_every_step(server_root: Path, tmp_path: Path, python: Forked, seed: int) -> None:
-    """Row 1: before the append, after it, before the commit and after; then it goes on to the end."""
+@pytest.mark.parametrize(("stack", "seed"), on_stacks(1, 10))
+def test_ingest_worker_dies_at_every_step(install: Install, tmp_path: Path, python: Forked, seed: int) -> None:
+    """Row 1: an ingest worker dies before the append, after it, before the commit and after. Then it goes on to the
+    end."""
     rnd, tenant = random.Random(seed), "acme"
     events = numbered(seed, 20_000 if is_long(seed) else 2_000, tenant)
     path = write_lines(tmp_path / "events.jsonl", [json.dumps(e).encode() for e in events])
-    with Installation(server_root / f"iw{seed}") as system:
+    with install(f"iw{seed}") as system:
         system.start()
         for step in ("before append", "after append", "before commit", "committed", "none"):
             die(python, "load", system, tenant, step, rnd.randint(1, 4), path)
