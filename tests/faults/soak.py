@@ -22,81 +22,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-from cluster.errors import IntelGraphError, OutcomeUnknown, Retryable
+from cluster.errors import IntelGraphError
 from cluster.fold import Fold, hash_lines
-from cluster.model import Record
 from serve_apps.cli.conservation import audit
 from tests.faults.harness import Installation, wait_until
 from tests.faults.memory import slope_per_minute
-from tests.faults.producer import entries_of, event
 from tests.faults.recording import HEALED_S, as_lines, counted
 from tests.faults.report import Row, keep, write
+from tests.faults.sender import Sender
 from tests.faults.stacks import opened
 
-THINGS, TENANTS, BATCH = 1_000, 3, 200
 EVERY_S, WARM_S, PEAK_S = 30.0, 10.0, 10.0
 FLAT_SHARE = 0.10
 """So much more memory than before is flat: pages that allocators keep come and go."""
-
-
-class Sender:
-    """Sends events that are made on the way, on a schedule that a fault does not move: what was due is sent later.
-
-    It has what `recording.Gauge` asks of a producer: `invoked_at` is when the oldest unsent event was due.
-    """
-
-    total = 1 << 62
-
-    def __init__(self, system: Installation, seed: int, rate_per_s: float | None, start: int = 1) -> None:
-        self._system, self._rnd, self._rate, self._number = system, random.Random(seed), rate_per_s, start
-        self.sent = self.unknown = self.refused = 0
-        self.stopping = self.begun = False
-        self._began = time.time()
-        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
-
-    @property
-    def invoked_at(self) -> float:
-        """When the oldest event that is not sent was due."""
-        return self._began + self.sent / self._rate if self._rate else time.time()
-
-    @property
-    def next_number(self) -> int:
-        """Where another sender goes on."""
-        return self._number
-
-    def start(self) -> Sender:
-        """Send in the background."""
-        self._began, self.begun = time.time(), True
-        self._system.producers[:] = [self]
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """The batch on its way is the last one."""
-        self.stopping = True
-        self._thread.join(60.0)
-        assert not self._thread.is_alive(), "a batch is not acknowledged"
-
-    def _run(self) -> None:
-        while not self.stopping:
-            rows = [event(self._rnd, self._number + n, TENANTS, THINGS) for n in range(BATCH)]
-            self._number += BATCH
-            self._send(rows)
-            self.sent += BATCH
-            time.sleep(max(0.0, self.invoked_at - time.time()))
-
-    def _send(self, rows: list[Record]) -> None:
-        while True:
-            try:
-                self._system.log.append(entries_of(rows, self._system.partitions))
-            except Retryable as error:
-                self.refused += 1
-                self.unknown += BATCH * isinstance(error, OutcomeUnknown)
-                time.sleep(0.05)
-            else:
-                return
 
 
 @dataclass
@@ -133,43 +73,49 @@ def soak(
     peak_s: float = PEAK_S, tell: Callable[[str], None] = print,
 ) -> Soaked:  # fmt: skip
     """Runs one on an installation that was started, with its lake."""
-    rnd = random.Random(seed)
     system.recording.memory, system.recording.looks = system.memory_bytes, True
     system.recording.start()
-    warm = _peak(system, seed, WARM_S, 1)
-    peak = _peak(system, seed, peak_s, warm[1])
-    found = Soaked(peak[0], peak[0] * share)
-    tell(f"peak {peak[0]:,.0f} events/s; sending {found.rate_per_s:,.0f}/s for {minutes:g} minutes")
-    began, keeping = time.monotonic(), _Keeping(system)
-    since = system.recording.points[-1].at_s if system.recording.points else 0.0
-    sender = Sender(system, seed + 1, found.rate_per_s, peak[1]).start()
-    faults = _shuffled(rnd, system.faults())
-    try:
-        while time.monotonic() + every_s <= began + 60 * minutes:
-            next_at = time.monotonic() + every_s
-            what, hurt = next(faults)
-            hurt(rnd)
-            hurt_at, looks = time.monotonic(), len(system.recording.points)
-            with suppress(AssertionError):
-                wait_until(lambda looks=looks: _lag_s(system, looks) < HEALED_S, max(1.0, next_at - hurt_at))
-            lag_s = _lag_s(system, looks)
-            found.faults.append((what, time.monotonic() - hurt_at))
-            tell(f"{time.monotonic() - began:5.0f} s  {what}: lag {lag_s:.1f} s after {found.faults[-1][1]:.1f} s")
-            if lag_s >= HEALED_S:
-                found.wrong.append(f"{what}: lag was still {lag_s:.1f} s when the next fault was due")
-            time.sleep(max(0.0, next_at - time.monotonic()))
-    finally:
-        sender.stop()
-        keeping.stop()
+    with _Keeping(system):
+        warm = _peak(system, seed, WARM_S, 1)
+        peak = _peak(system, seed, peak_s, warm.next_number)
+        found = Soaked(peak.per_s, peak.per_s * share)
+        tell(f"peak {peak.per_s:,.0f} events/s; sending {found.rate_per_s:,.0f}/s for {minutes:g} minutes")
+        since = system.recording.points[-1].at_s if system.recording.points else 0.0
+        sender = Sender(system, seed + 1, found.rate_per_s, peak.next_number).start()
+        try:
+            _hurt(system, found, random.Random(seed), 60 * minutes, every_s, tell)
+        finally:
+            sender.stop()
     found.sent, found.unknown = sender.sent, sender.unknown
     _weigh(system, found, since)
     try:
         system.settle(deadline_s=300.0)
     except AssertionError as error:
         found.wrong.append(f"what was sent is not applied: {error}")
-        return found
-    _balance(system, found, warm[2] + peak[2] + sender.sent, warm[3] + peak[3] + sender.unknown)
+    else:
+        _balance(system, found, warm.sent + peak.sent + sender.sent, warm.unknown + peak.unknown + sender.unknown)
     return found
+
+
+def _hurt(
+    system: Installation, found: Soaked, rnd: random.Random, seconds: float, every_s: float,
+    tell: Callable[[str], None],
+) -> None:  # fmt: skip
+    """One fault after the other, and how long lag took to be below the bound again after each."""
+    began, faults = time.monotonic(), _shuffled(rnd, system.faults())
+    while time.monotonic() + every_s <= began + seconds:
+        next_at = time.monotonic() + every_s
+        what, hurt = next(faults)
+        hurt(rnd)
+        hurt_at, looks = time.monotonic(), len(system.recording.points)
+        with suppress(AssertionError):
+            wait_until(lambda looks=looks: _lag_s(system, looks) < HEALED_S, max(1.0, next_at - hurt_at))
+        lag_s = _lag_s(system, looks)
+        found.faults.append((what, time.monotonic() - hurt_at))
+        tell(f"{time.monotonic() - began:5.0f} s  {what}: lag {lag_s:.1f} s after {found.faults[-1][1]:.1f} s")
+        if lag_s >= HEALED_S:
+            found.wrong.append(f"{what}: lag was still {lag_s:.1f} s when the next fault was due")
+        time.sleep(max(0.0, next_at - time.monotonic()))
 
 
 def _lag_s(system: Installation, looks: int) -> float:
@@ -178,14 +124,23 @@ def _lag_s(system: Installation, looks: int) -> float:
     return points[-1].lag_s if points and points[-1].lag_s is not None else float("inf")
 
 
-def _peak(system: Installation, seed: int, seconds: float, start: int) -> tuple[float, int, int, int]:
-    """As fast as it goes for some seconds, until all is applied: events a second, the next number, sent, unknown."""
+class Peak(NamedTuple):
+    """Events a second from the first sent to all applied, where the next sender goes on, and what was sent."""
+
+    per_s: float
+    next_number: int
+    sent: int
+    unknown: int
+
+
+def _peak(system: Installation, seed: int, seconds: float, start: int) -> Peak:
+    """As fast as it goes for some seconds."""
     began = time.monotonic()
     sender = Sender(system, seed, None, start).start()
     time.sleep(seconds)
     sender.stop()
     system.settle(deadline_s=120.0)
-    return sender.sent / (time.monotonic() - began), sender.next_number, sender.sent, sender.unknown
+    return Peak(sender.sent / (time.monotonic() - began), sender.next_number, sender.sent, sender.unknown)
 
 
 def _shuffled(rnd: random.Random, faults: dict[str, Callable[[random.Random], None]]) -> Iterator[Any]:
@@ -200,17 +155,19 @@ class _Keeping:
     def __init__(self, system: Installation) -> None:
         self._system, self._stopping = system, threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+
+    def __enter__(self) -> None:
         self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(60.0)
 
     def _run(self) -> None:
         while not self._stopping.wait(5.0):
             for shard in self._system.shard_ids:
                 with suppress(IntelGraphError, AssertionError):
                     self._system.checkpoint(shard, deadline_s=1.0)
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(60.0)
 
 
 def _weigh(system: Installation, found: Soaked, since: float) -> None:
