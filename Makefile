@@ -14,7 +14,7 @@ LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
 # Ray's default depends on a token file in the home folder: say it.
 test test-services bench chaos: export RAY_AUTH_MODE := disabled
 
-.PHONY: help setup demo up down test services services-down test-services lint format bench graphx bare-kafka chaos lock clean python-as-asked
+.PHONY: help setup demo up down test services services-down test-services cluster cluster-down lint format bench graphx bare-kafka chaos lock clean python-as-asked
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-21s %s\n' "$$target" "$$what"; done
@@ -41,6 +41,12 @@ services-down: $(VENV)/.dev ## stop them, and remove their data
 
 test-services: $(VENV)/.dev ## run the tests that want such servers; it starts its own
 	@$(BIN)/python -m pytest -m "production and not chaos"
+
+cluster: $(VENV)/.dev ## make hosts on this machine (network namespaces, as root) and start the system on them with `ray up`
+	@$(BIN)/python -m hosts up
+
+cluster-down: $(VENV)/.dev ## stop it, and remove hosts and data
+	@$(BIN)/python -m hosts down
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .

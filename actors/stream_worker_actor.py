@@ -148,8 +148,8 @@ def wanted_stream_workers(stack: Stack, workers: StreamWorkers) -> list[Wanted]:
     """The stream workers that have to run: none before there is a stream."""
     if not stack.control.streams.list():
         return []
-    config = plain(stack.settings)
-    return [Wanted(name, StreamWorkerActor, (config, name)) for name in workers.wanted()]
+    config, roam = plain(stack.settings), stack.settings.ray.actors == "spread"
+    return [Wanted(name, StreamWorkerActor, (config, name), roam) for name in workers.wanted()]
 
 
 def watch_streams(stack: Stack, workers: StreamWorkers, stopping: threading.Event) -> None:

@@ -35,11 +35,13 @@ class Wanted:
     Args:
         name: unique; what it does and for whom. Shown in the Ray dashboard.
         make: the class, undecorated, and its arguments.
+        roams: it may run on any host: what it works with is reached over the network.
     """
 
     name: str
     make: type
     arguments: tuple[Any, ...]
+    roams: bool = False
 
 
 def plain(settings: Settings) -> dict[str, Any]:
@@ -50,18 +52,22 @@ def plain(settings: Settings) -> dict[str, Any]:
 def wanted(settings: Settings, shard_ids: list[str]) -> list[Wanted]:
     """Every actor that has to run for these shards."""
     config = plain(settings)
-    writers = [Wanted(f"shard-writer:{shard}", ShardWriterActor, (config, shard)) for shard in shard_ids]
+    roam = settings.ray.actors == "spread"
+    writers = [Wanted(f"shard-writer:{shard}", ShardWriterActor, (config, shard), roam) for shard in shard_ids]
     lake = [Wanted("lake-appender", LakeAppenderActor, (config,))] if settings.lake.enabled else []
     return [*lake, *writers]
 
 
 def start_actor(actor: Wanted) -> Any:
     """The actor of this name, started if it is not there. Safe to call twice."""
-    options = {
+    options: dict[str, Any] = {
         "name": actor.name, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached",
         "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 4, "num_cpus": 0,
-        "resources": {"node:__internal_head__": 0.001},  # embedded stores are reached through sockets of that host
     }  # fmt: skip
+    if actor.roams:
+        options["scheduling_strategy"] = "SPREAD"
+    else:  # embedded stores are reached through sockets of that host, the lake's catalog and files to load lie there
+        options["resources"] = {"node:__internal_head__": 0.001}
     return ray.remote(actor.make).options(**options).remote(*actor.arguments)
 
 

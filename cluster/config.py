@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cluster.config_fields import Bytes, Few, Hours, Many, Port, Seconds, Section, Share
 from cluster.config_kafka import KafkaSettings
-from cluster.config_s3 import S3Settings, SnapshotSettings
+from cluster.config_s3 import LOOPBACK, S3Settings, SnapshotSettings
 from cluster.config_streams import StreamSettings
 from cluster.errors import Rejected
 
@@ -166,10 +166,13 @@ class QuerySettings(Section):
     token_hours: Hours = 24
     ongoing_requests: Many = 64
     queued_requests: Many = 256
+    hosts: Few = Field(default=1, description="hosts that answer: each has a replica and a proxy of its own")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         self._ordered("page_default", "page_max")
+        if self.hosts > 1 and self.host in LOOPBACK:
+            raise ValueError(f"hosts is {self.hosts}, but no other reaches host {self.host}: set it to 0.0.0.0")
         return self
 
 
@@ -205,6 +208,9 @@ class RaySettings(Section):
 
     address: str = Field(default="", description="cluster to join, `auto` for this machine's; empty: start one here")
     dashboard_port: Port = 8265
+    actors: Literal["head", "spread"] = Field(
+        default="head", description="where shard writers and stream workers run: beside the node, or over all hosts"
+    )
 
 
 class NodeSettings(Section):
@@ -235,6 +241,9 @@ class Settings(Section):
         largest, entry = self.records.record_bytes, self.log.entry_bytes
         if largest > entry // 2:  # an entry holds a record whole, and says some things of it beside
             raise ValueError(f"records.record_bytes is {largest}; it can be at most half of log.entry_bytes, {entry}")
+        if self.ray.actors == "spread" and (self.log.kind == "redis" or self.shards.embedded):
+            raise ValueError("ray.actors is spread, and embedded parts are reached from their own host alone:"
+                             " set log.kind to kafka and shards.embedded to 0")  # fmt: skip
         return self
 
 

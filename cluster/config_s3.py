@@ -12,7 +12,7 @@ from pydantic import Field, FieldSerializationInfo, SecretStr, field_serializer,
 from cluster.config_fields import WITH_SECRETS, Seconds, Section
 
 _URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class S3Settings(Section):
@@ -57,7 +57,7 @@ class S3Settings(Section):
         server = urlsplit(self.endpoint)
         if "@" in self.endpoint or server.scheme not in ("http", "https") or not server.hostname:
             raise ValueError("endpoint: give https://host:port, without user and password")
-        if server.scheme == "http" and server.hostname not in _LOOPBACK:
+        if server.scheme == "http" and server.hostname not in LOOPBACK:
             raise ValueError("endpoint: http:// would show everything to the network; give https://")
         return self
 

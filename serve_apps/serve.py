@@ -9,12 +9,16 @@ Everything a replica needs it makes itself, from the settings: it can be killed 
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
+from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 from ray.serve._private import replica
+from ray.serve._private.common import ReplicaState
 from ray.serve.config import BackpressureConfig, HTTPOptions
 
 from cluster.config import Settings
@@ -28,7 +32,8 @@ DEPLOYMENT = "query-api"
 MakeServices = Callable[[Settings], Services]
 """Makes what a replica holds; called once in each replica's process, so it has to be one that can be pickled."""
 
-_GRACE_S = 5.0
+_GRACE_S, _POLL_S = 5.0, 0.2
+_FIRST_REPLICA_S = 120.0
 _COME_BACK_S = 1.0
 
 
@@ -56,15 +61,20 @@ def _keep_to_host(host: str) -> None:
 
 
 def application(settings: Settings, make: MakeServices = make_services, replicas: int = 1) -> Application:
-    """The Serve application; requests over `ongoing_requests` queue, over `queued_requests` are answered 503."""
+    """The Serve application; requests over `ongoing_requests` queue, over `queued_requests` are answered 503.
+
+    With `query.hosts`, each host gets one replica: those of hosts that are not there yet wait for them.
+    """
+    spread: dict[str, Any] = {"max_replicas_per_node": 1} if settings.query.hosts > 1 else {}
     deployment = serve.deployment(
         name=DEPLOYMENT,
-        num_replicas=replicas,
+        num_replicas=max(replicas, settings.query.hosts),
         max_ongoing_requests=settings.query.ongoing_requests,
         max_queued_requests=settings.query.queued_requests,
         backpressure_config=BackpressureConfig(retry_after_s=_COME_BACK_S),
         graceful_shutdown_timeout_s=_GRACE_S,
         ray_actor_options={"num_cpus": 0},
+        **spread,
     )(serve.ingress()(Api))
     bound: Application = deployment.bind(settings, make)
     return bound
@@ -81,9 +91,29 @@ def start_api(
     options = HTTPOptions(
         host=host, port=chosen, request_timeout_s=settings.query.deadline_s + SERVE_MARGIN_S, keep_alive_timeout_s=60
     )
-    serve.start(http_options=options)
-    serve.run(application(settings, make, replicas), name=APPLICATION, route_prefix="/")
-    return f"http://{host}:{chosen}"
+    serve.start(proxy_location="EveryNode", http_options=options)
+    target = application(settings, make, replicas)
+    if settings.query.hosts == 1:
+        serve.run(target, name=APPLICATION, route_prefix="/")
+        return f"http://{host}:{chosen}"
+    wanted = serve.RunTarget(target=target, name=APPLICATION, route_prefix="/")
+    serve.run_many([wanted], wait_for_applications_running=False)
+    _wait_for_first_replica()
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return f"http://{address}:{chosen}"
+
+
+def _wait_for_first_replica() -> None:
+    """Other hosts may come later, or never. Raises TimeoutError."""
+    end = time.monotonic() + _FIRST_REPLICA_S
+    while True:
+        found = serve.status().applications.get(APPLICATION)
+        deployment = found.deployments.get(DEPLOYMENT) if found else None
+        if deployment is not None and deployment.replica_states.get(ReplicaState.RUNNING):
+            return
+        if time.monotonic() >= end:
+            raise TimeoutError(f"no replica of the API runs after {_FIRST_REPLICA_S:.0f} s")
+        time.sleep(_POLL_S)
 
 
 def stop_api() -> None:

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 and the authority that signed it, made once for a service's folder."""
+"""A certificate for loopback or another address, and the authority that signed it, made once for a service's folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from cryptography.x509.oid import NameOID
 from cluster.embedded.passwords import write_private
 
 _DAYS = 365
+_LOOPBACK = "127.0.0.1"
 
 
-def make(folder: Path, name: str, key: str, certificate: str) -> Path:
+def make(folder: Path, name: str, key: str, certificate: str, host: str = _LOOPBACK) -> Path:
     """`folder/name/<key>` (PKCS 8) and `folder/name/<certificate>`, in PEM; made where they are missing.
 
     Returns:
@@ -29,7 +30,7 @@ def make(folder: Path, name: str, key: str, certificate: str) -> Path:
         signer, root = _key(), _name(f"IntelGraph trial authority {secrets.token_hex(4)}")  # found by name, of several
         _write(authority, _certificate(root, root, signer, signer, authority=True).public_bytes(_PEM))
         server = _key()
-        signed = _certificate(_name("127.0.0.1"), root, server, signer, authority=False)
+        signed = _certificate(_name(host), root, server, signer, authority=False, host=host)
         private = server.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         _write(own / key, private)
         _write(own / certificate, signed.public_bytes(_PEM))
@@ -53,10 +54,13 @@ def _name(text: str) -> x509.Name:
 
 def _certificate(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey,
-    authority: bool,
+    authority: bool, host: str = _LOOPBACK,
 ) -> x509.Certificate:  # fmt: skip
     now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [
+        x509.DNSName("localhost"),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in {_LOOPBACK, host}),
+    ]
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -11,7 +11,7 @@ from services import certificates
 from services.artifacts import fetch_jars
 from services.launching import listens, put, settings
 from services.machine import java
-from services.ports import port_for
+from services.ports import host_for, port_for
 from services.spec import Launch, NotInstallable, Running, Service
 
 VERSION = "4.3.1"
@@ -31,8 +31,8 @@ def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
     plain, secure, controller = (
         port_for(own, 9092 + 100 * n, name) for n, name in enumerate(("plain", "sasl", "raft"))
     )
-    password = put(own / "password", secrets.token_urlsafe(24))
-    authority = certificates.make(own / "certificates", "broker", key="key.pem", certificate="crt.pem")
+    host, password = host_for(own), put(own / "password", secrets.token_urlsafe(24))
+    authority = certificates.make(own / "certificates", "broker", key="key.pem", certificate="crt.pem", host=host)
     chain = own / "certificates" / "broker" / "keystore.pem"
     put(chain, "".join((own / "certificates" / "broker" / name).read_text() for name in ("key.pem", "crt.pem")))
     jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required"
@@ -40,8 +40,8 @@ def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAIN://127.0.0.1:{plain},SECURE://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAIN://127.0.0.1:{plain},SECURE://127.0.0.1:{secure}",
+        "listeners": f"PLAIN://127.0.0.1:{plain},SECURE://{host}:{secure},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAIN://127.0.0.1:{plain},SECURE://{host}:{secure}",
         "listener.security.protocol.map": "PLAIN:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAIN",
@@ -71,8 +71,8 @@ def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
     return Launch(
         command=[java(), *heap, *QUIET, "-cp", jars, "kafka.Kafka", str(own / "server.properties")],
         address=f"127.0.0.1:{plain}",
-        details={"secure": f"127.0.0.1:{secure}", "user": USER, "password": password, "ca": str(authority)},
-        answers=lambda: listens(plain) and listens(secure),
+        details={"secure": f"{host}:{secure}", "user": USER, "password": password, "ca": str(authority)},
+        answers=lambda: listens(plain) and listens(secure, host),
     )
 
 

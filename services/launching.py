@@ -25,8 +25,8 @@ def settings(path: Path, values: Mapping[str, str]) -> None:
     write_private(path, "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
-def listens(port: int) -> bool:
-    """Whether somebody takes connections at the port on loopback."""
+def listens(port: int, host: str = LOOPBACK) -> bool:
+    """Whether somebody takes connections at the port."""
     with socket.socket() as trial:
         trial.settimeout(1.0)
-        return trial.connect_ex((LOOPBACK, port)) == 0
+        return trial.connect_ex((host, port)) == 0

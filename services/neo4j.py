@@ -10,7 +10,7 @@ from services import certificates
 from services.artifacts import fetch_jars
 from services.launching import listens, put, settings
 from services.machine import java
-from services.ports import port_for
+from services.ports import host_for, port_for
 from services.spec import Launch, Running, Service
 
 COORDINATES = ("org.neo4j:neo4j:2026.08.1",)
@@ -26,12 +26,12 @@ def install(artifacts: Path) -> None:
 
 def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
     """A server on this folder; its password is drawn at the first start."""
-    port = port_for(own, 7687)
+    host, port = host_for(own), port_for(own, 7687)
     password = put(own / "password", secrets.token_urlsafe(24))
-    authority = certificates.make(own / "certificates", "bolt", key="private.key", certificate="public.crt")
+    authority = certificates.make(own / "certificates", "bolt", key="private.key", certificate="public.crt", host=host)
     conf = {
         "server.bolt.enabled": "true",
-        "server.bolt.listen_address": f"127.0.0.1:{port}",
+        "server.bolt.listen_address": f"{host}:{port}",
         "server.bolt.tls_level": "REQUIRED",
         "dbms.ssl.policy.bolt.enabled": "true",
         "dbms.ssl.policy.bolt.base_directory": str(own / "certificates" / "bolt"),
@@ -45,9 +45,9 @@ def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
     heap = ["-Xms256m", "-Xmx768m"]
     return Launch(
         command=[java(), *heap, *_OPENS, "-cp", f"{artifacts / 'neo4j'}/*", str(_LAUNCHER), str(own)],
-        address=f"bolt+ssc://127.0.0.1:{port}",
+        address=f"bolt+ssc://{host}:{port}",
         details={"user": "neo4j", "password": password, "ca": str(authority)},
-        answers=lambda: (own / "ready").exists() and listens(port),
+        answers=lambda: (own / "ready").exists() and listens(port, host),
         environment={"INTELGRAPH_NEO4J_READY": str(own / "ready")},
     )
 

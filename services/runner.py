@@ -15,6 +15,7 @@ import msgspec
 
 from cluster.embedded import process
 from cluster.embedded.passwords import write_private
+from services.ports import LISTEN
 from services.spec import Launch, NotInstallable, Running, Service
 
 _POLL_S = 0.1
@@ -30,12 +31,15 @@ class Services:
         folder: made where it is missing; others on this machine may pass through it, and read nothing of it.
         catalogue: what there is, by name, each after what it needs.
         artifacts: where fetched files lie; may be shared by several folders.
+        listen: the address that Kafka, Neo4j and S3 listen on; loopback without one.
     """
 
-    def __init__(self, folder: Path, catalogue: Mapping[str, Service], artifacts: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, catalogue: Mapping[str, Service], artifacts: Path | None = None, listen: str = ""
+    ) -> None:
         self.folder = folder.resolve()
         self.artifacts = (artifacts or folder / "artifacts").resolve()
-        self._catalogue = catalogue
+        self._catalogue, self._listen = catalogue, listen
 
     def start(self, name: str) -> Running:
         """Install and start a service, and those that it needs; one that runs is left as it is.
@@ -48,6 +52,8 @@ class Services:
         if running := self.find(name):
             return running
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._listen:
+            write_private(self.folder / LISTEN, self._listen)
         own = self.folder / name
         own.mkdir(mode=0o700, exist_ok=True)
         service.install(self.artifacts)

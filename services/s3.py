@@ -11,7 +11,7 @@ from pathlib import Path
 from services import certificates
 from services.launching import listens, put
 from services.machine import program
-from services.ports import port_for
+from services.ports import host_for, port_for
 from services.spec import Launch, NotInstallable, Running, Service
 
 MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
@@ -37,18 +37,18 @@ def install(artifacts: Path) -> None:
 
 def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
     """A gateway whose buckets are folders of `own/data`; it speaks TLS."""
-    port = port_for(own, 7070)
+    host, port = host_for(own), port_for(own, 7070)
     user, password = put(own / "user", "intelgraph"), put(own / "password", secrets.token_urlsafe(24))
     (own / "data").mkdir(exist_ok=True)
-    authority = certificates.make(own, "tls", "server.key", "server.crt")
+    authority = certificates.make(own, "tls", "server.key", "server.crt", host)
     secured = ["--key", str(own / "tls" / "server.key"), "--cert", str(own / "tls" / "server.crt")]
-    gateway = [str(artifacts / "bin" / "versitygw"), "--port", f"127.0.0.1:{port}", *secured]
+    gateway = [str(artifacts / "bin" / "versitygw"), "--port", f"{host}:{port}", *secured]
     return Launch(
         command=[*gateway, "posix", str(own / "data")],
-        address=f"https://127.0.0.1:{port}",
+        address=f"https://{host}:{port}",
         details={"user": user, "password": password, "region": "us-east-1", "ca": str(authority)},
         environment={"ROOT_ACCESS_KEY": user, "ROOT_SECRET_KEY": password},
-        answers=lambda: listens(port),
+        answers=lambda: listens(port, host),
     )
 
 

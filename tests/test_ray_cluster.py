@@ -50,9 +50,11 @@ def test_every_ray_process_asks_for_the_token(cluster: dict[str, Any]) -> None:
     environment = exported(cluster)
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"].endswith("/.intelgraph/ray.token")
-    assert "~/intelgraph/.intelgraph/ray.token" in cluster["file_mounts"]
+    assert "~/.intelgraph/ray.token" in cluster["file_mounts"]
+    state_dir = environment["INTELGRAPH__STATE_DIR"]  # what is started with the token there, a node ends as its own
+    assert not environment["RAY_AUTH_TOKEN_PATH"].startswith(f"{state_dir}/")
     starts = cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]
-    assert all(command.startswith(". ~/intelgraph/.intelgraph/environment;") for command in starts)
+    assert all(command.startswith(". ~/.intelgraph/environment;") for command in starts)
 
 
 def test_rays_workers_take_one_thread_each(cluster: dict[str, Any]) -> None:
@@ -70,6 +72,19 @@ def test_ray_is_set_as_the_node_sets_it(cluster: dict[str, Any], tmp_path: Path,
 def test_workers_of_the_local_provider_can_join(cluster: dict[str, Any]) -> None:
     assert exported(cluster)["RAY_enable_autoscaler_v2"] == "0"
     assert len(cluster["provider"]["worker_ips"]) == cluster["max_workers"]
+
+
+def test_nothing_secret_or_large_is_copied_to_the_hosts(cluster: dict[str, Any]) -> None:
+    assert {".services/**", ".cluster/**", ".intelgraph/**", ".venv/**"} <= set(cluster["rsync_exclude"])
+
+
+def test_settings_come_from_the_operator_and_only_their_owner_reads_them(cluster: dict[str, Any]) -> None:
+    assert cluster["file_mounts"]["~/.intelgraph/settings"] == "~/.ray/intelgraph.env"
+    modes, _, made, settings, proxies = cluster["setup_commands"]
+    assert "chmod 600 ~/.intelgraph/ray.token ~/.intelgraph/settings" in modes
+    assert made.startswith("umask 077;") and made.endswith("> ~/.intelgraph/environment")
+    assert settings == "cat ~/.intelgraph/settings >> ~/.intelgraph/environment"
+    assert "serve_apps.host_environment >> ~/.intelgraph/environment" in proxies
 
 
 def test_the_dashboard_listens_on_loopback(cluster: dict[str, Any]) -> None:

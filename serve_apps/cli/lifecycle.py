@@ -144,7 +144,7 @@ def welcome(session: Session, node: NodeState, tenant: str | None, token: str | 
     output, command = session.output, _typed()
     for note in node.notes:
         output.note(note, style="yellow")
-    output.facts({"API": node.api, "dashboard": f"{node.dashboard}  (its token: {session.state_dir / 'ray.token'})"})
+    output.facts({"API": node.api, "dashboard": f"{node.dashboard}  (its token: {session.ray_token})"})
     if token is None:
         tried = [f"{command} demo", f"{command} ingest FILE --tenant NAME --case NAME", f"{command} status"]
     else:

@@ -91,8 +91,15 @@ class Session:
             raise NotUp(f"IntelGraph is not up in {self.state_dir}: start it with `intelgraph up`")
         if found.phase != "ready":
             raise NotUp(f"IntelGraph is not ready yet (starting: {found.phase}): try again in a moment")
-        os.environ.update(ray_environment(self.state_dir))
+        os.environ.update(ray_environment(self.state_dir, several_hosts=bool(self.settings.ray.address)))
         return found
+
+    @property
+    def ray_token(self) -> Path:
+        """The file with the token of Ray's dashboard."""
+        from serve_apps.node_state import token_file
+
+        return token_file(self.state_dir, several_hosts=bool(self.settings.ray.address))
 
     def require_node(self) -> None:
         """Nothing, where the system is up and ready. Raises NotUp."""

@@ -46,7 +46,7 @@ def actors(session: Session, node: NodeState) -> list[Row]:
     import httpx
 
     try:
-        token = (session.state_dir / "ray.token").read_text().strip()
+        token = session.ray_token.read_text().strip()
         answer = httpx.get(
             f"{node.dashboard}/api/v0/actors", params={"limit": 1000, "detail": "false"}, timeout=_DASHBOARD_S,
             headers={"Authorization": f"Bearer {token}"}, trust_env=False,

