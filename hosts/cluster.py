@@ -27,7 +27,7 @@ NODES = (HEAD, *WORKERS)
 SERVICES = "services"
 API_PORT = 8080
 _SHARED = "state"
-_POLL_S, _SSH_S, _UP_S, _JOIN_S, _DOWN_S, _WORKERS_END_S = 0.2, 20.0, 420.0, 300.0, 180.0, 60.0
+_POLL_S, _SSH_S, _UP_S, _JOIN_S, _DOWN_S, _WORKERS_END_S = 0.2, 60.0, 900.0, 600.0, 300.0, 90.0
 _NOT_COPIED = (".git", ".venv", ".services", ".cluster", ".intelgraph", "__pycache__", ".*_cache", "data", "results")
 CLUSTER = "cd ~/intelgraph && ray {} ray-cluster.yaml"
 

@@ -48,6 +48,7 @@ def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
         address=f"bolt+ssc://{host}:{port}",
         details={"user": "neo4j", "password": password, "ca": str(authority)},
         answers=lambda: (own / "ready").exists() and listens(port, host),
+        start_s=400.0,  # twenty times what an idle machine needs
         environment={"INTELGRAPH_NEO4J_READY": str(own / "ready")},
     )
 

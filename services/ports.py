@@ -20,8 +20,15 @@ def host_for(own: Path) -> str:
 def port_for(own: Path, wanted: int, name: str = "port") -> int:
     """The port of a service that is about to start: that of its last start, else the first free from `wanted` on."""
     file, host = own / name, host_for(own)
-    if file.is_file() and is_free(int(file.read_text()), host):
+    if file.is_file() and _is_free(int(file.read_text()), host):
         return int(file.read_text())
-    port = free_port(wanted, host, tries=500).number
+    port = free_port(wanted, tries=500).number
+    while not is_free(port, host):
+        port = free_port(port + 1, tries=500).number
     write_private(file, str(port))
     return port
+
+
+def _is_free(port: int, host: str) -> bool:
+    """On loopback, too: Kafka has listeners on both."""
+    return is_free(port) and is_free(port, host)
