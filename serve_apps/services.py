@@ -24,6 +24,7 @@ from cluster.query.lane import Reader
 from cluster.query.types import TypeTotals
 from cluster.routing import ShardState
 from cluster.stores.log import Generation
+from cluster.stores.open_shard import kind_of, shown_address
 from cluster.telemetry import exposition, merge_expositions, metrics
 from overlays.reader import OverlayValues
 from serve_apps.api.services import Json, Services
@@ -103,12 +104,13 @@ class Catalogs:
         self._stack = stack
 
     def shards(self) -> list[Json]:
-        """Each with id, role, state, epoch, number of buckets and lag."""
+        """Each with id, kind, address, role, state, epoch, number of buckets and lag."""
         current = self._stack.current_map()
         return [
             {
-                "id": s.id, "role": s.role, "state": s.state, "region": s.region, "epoch": s.epoch, "weight": s.weight,
-                "buckets": len(current.buckets_of(s.id)), "lagRecords": s.lag_records, "lagSeconds": s.lag_seconds,
+                "id": s.id, "kind": kind_of(s.uri), "address": shown_address(s.uri), "role": s.role, "state": s.state,
+                "region": s.region, "epoch": s.epoch, "weight": s.weight, "buckets": len(current.buckets_of(s.id)),
+                "lagRecords": s.lag_records, "lagSeconds": s.lag_seconds,
             }
             for s in self._stack.control.shards.list()
         ]  # fmt: skip

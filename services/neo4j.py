@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def install(artifacts: Path) -> None:
 
 
 def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
-    """A server on this folder; its password is drawn at the first start."""
+    """A server on this folder; its password is drawn at the first start, or is that of the servers beside it."""
     host, port = host_for(own), port_for(own, 7687)
+    _as_those_beside(own)
     password = put(own / "password", secrets.token_urlsafe(24))
     authority = certificates.make(own / "certificates", "bolt", key="private.key", certificate="public.crt", host=host)
     conf = {
@@ -51,6 +53,15 @@ def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
         start_s=400.0,  # twenty times what an idle machine needs
         environment={"INTELGRAPH_NEO4J_READY": str(own / "ready")},
     )
+
+
+def _as_those_beside(own: Path) -> None:
+    """Password and certificate of another Neo4j of the same folder, where this one has none yet: shards of one
+    installation have the same."""
+    for other in sorted(own.parent.glob("neo4j-*")):
+        if (other / "password").is_file() and not (own / "password").exists():
+            shutil.copytree(other / "certificates", own / "certificates", dirs_exist_ok=True)
+            shutil.copy2(other / "password", own / "password")
 
 
 SERVICES = tuple(

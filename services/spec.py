@@ -45,7 +45,7 @@ class Launch:
         answers: whether it serves by now; called again and again, raises nothing.
         environment: on top of the caller's.
         user: who it runs as, when the caller is root.
-        start_s: how long it may take until it answers.
+        start_s: how long it may take until it answers, on a busy machine too.
         stop_signal: as in `Running`.
     """
 
@@ -55,7 +55,7 @@ class Launch:
     details: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
-    start_s: float = 120.0
+    start_s: float = 300.0
     stop_signal: int = signal.SIGTERM
 
 

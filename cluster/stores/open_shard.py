@@ -6,7 +6,7 @@ Neo4j's modules are imported when the first such shard is opened: its driver tak
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 def is_neo4j(uri: str) -> bool:
     """Whether an address is that of a Neo4j server."""
     return urlsplit(uri).scheme.partition("+")[0] in ("bolt", "neo4j")
+
+
+def kind_of(uri: str) -> Literal["neo4j", "embedded"]:
+    """What a shard at this address is called where shards are listed."""
+    return "neo4j" if is_neo4j(uri) else "embedded"
+
+
+def shown_address(uri: str) -> str:
+    """A shard's address as it may be shown: without a user and a password that somebody has put into it."""
+    scheme, separator, rest = uri.partition("://")
+    return uri if scheme == "unix" else f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def open_client(

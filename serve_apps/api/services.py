@@ -65,7 +65,7 @@ class ShardCatalog(Protocol):
     """The shard map for operators."""
 
     def shards(self) -> list[Json]:
-        """Each with id, role, state, epoch, number of buckets and lag."""
+        """Each with id, kind, address (without user and password), role, state, epoch, number of buckets and lag."""
 
 
 class SourceCatalog(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ from serve_apps.cli.output import Output
 if TYPE_CHECKING:
     from actors.stack import Stack
     from cluster.config import Settings
+    from cluster.config_fields import Section
     from cluster.stores.control import ControlStore
     from cluster.stores.graph import GraphShard
     from cluster.stores.log import EventLog
@@ -22,6 +25,16 @@ if TYPE_CHECKING:
 LOOPBACK_STAYS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Without it Ray takes 127.0.0.1 for this host's outer address, where an embedded cluster does not listen. Ray reads it
 when it is imported, so it is set before anything of a command is."""
+
+
+def _files(section: Section, prefix: str) -> Iterator[tuple[str, str]]:
+    """(variable of the environment, value) of every setting that is a path, absolute."""
+    for name in type(section).model_fields:
+        value, variable = getattr(section, name), f"{prefix}__{name.upper()}"
+        if isinstance(value, Path):
+            yield variable, json.dumps(str(value.absolute()))
+        elif hasattr(type(value), "model_fields"):
+            yield from _files(value, variable)
 
 
 class Session:
@@ -58,8 +71,8 @@ class Session:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a child process that has to see the same settings."""
-        named = {"INTELGRAPH__STATE_DIR": str(self.state_dir)}
+        """The environment of a child process that has to see the same settings, files included: it works elsewhere."""
+        named = dict(_files(self.settings, "INTELGRAPH"))
         if config := self._config or os.environ.get("INTELGRAPH_CONFIG"):
             named["INTELGRAPH_CONFIG"] = str(Path(config).resolve())
         inherited = {name: value for name, value in os.environ.items() if name != LOOPBACK_STAYS}

@@ -41,11 +41,11 @@ def register(app: typer.Typer) -> None:
 
 def list_all(session: Session) -> None:
     """List the shards with their buckets, state and lag."""
-    from cluster.stores.open_shard import is_neo4j
+    from cluster.stores.open_shard import kind_of, shown_address
 
     current = session.stack.current_map()
     rows = [
-        {"id": s.id, "kind": "neo4j" if is_neo4j(s.uri) else "embedded", "address": s.uri, "role": s.role,
+        {"id": s.id, "kind": kind_of(s.uri), "address": shown_address(s.uri), "role": s.role,
          "state": s.state, "buckets": len(current.buckets_of(s.id)), "epoch": s.epoch, "lag_records": s.lag_records,
          "lag_seconds": s.lag_seconds, "weight": s.weight, "reported": s.updated}
         for s in session.control.shards.list()

@@ -56,6 +56,15 @@ def test_neo4j_speaks_bolt_over_tls_to_those_who_know_its_password(service: Find
         driver.verify_connectivity()  # no TLS, no service
 
 
+def test_both_neo4j_know_one_password_and_one_authority_as_shards_of_an_installation_do(service: Find) -> None:
+    first, second = service("neo4j-0"), service("neo4j-1")
+    trusted = neo4j.TrustCustomCAs(first.details["ca"])
+    auth = (first.details["user"], first.details["password"])
+    uri = second.address.replace("bolt+ssc", "bolt")
+    with neo4j.GraphDatabase.driver(uri, auth=auth, encrypted=True, trusted_certificates=trusted) as driver:
+        driver.verify_connectivity()
+
+
 def secure(server: Running, password: str | None = None) -> dict[str, Any]:
     return {
         "bootstrap_servers": server.details["secure"],

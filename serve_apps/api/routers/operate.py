@@ -86,7 +86,7 @@ def _snapshots(router: APIRouter, catalog: SnapshotCatalog) -> None:
 def _shards(router: APIRouter, catalog: ShardCatalog) -> None:
     @router.get("/shards")
     async def shards(request: Request, caller: OperatorToken) -> Response:
-        """The shard map."""
+        """The shards: kind, address, state, how many buckets each owns, and how far it is behind the log."""
         return reply(request, {"items": await asyncio.to_thread(catalog.shards)})
 
 

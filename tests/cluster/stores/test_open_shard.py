@@ -9,7 +9,7 @@ from cluster.config import ShardSettings
 from cluster.databases import FALKORDB, NEO4J
 from cluster.errors import Rejected
 from cluster.stores.neo4j_client import Neo4jClient
-from cluster.stores.open_shard import open_client, open_shard
+from cluster.stores.open_shard import kind_of, open_client, open_shard, shown_address
 
 OURS = SecretStr("ours")
 
@@ -59,6 +59,19 @@ def test_a_password_that_cannot_be_read_names_the_setting_and_not_what_is_in_it(
     with pytest.raises(Rejected, match="neo4j_password_file") as refused:
         open_client("bolt://host", ShardSettings(neo4j_password_file=path), OURS, 1.0)
     assert "xff" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind", "shown"),
+    [
+        ("unix:///run/a@b/shard.sock", "embedded", "unix:///run/a@b/shard.sock"),
+        ("falkor://:hunter2@host:6379", "embedded", "falkor://host:6379"),
+        ("bolt+s://host:7687", "neo4j", "bolt+s://host:7687"),
+        ("neo4j://graph:hunt/er@2@host", "neo4j", "neo4j://host"),
+    ],
+)
+def test_a_shard_is_shown_by_kind_and_address_and_without_a_password(uri: str, kind: str, shown: str) -> None:
+    assert (kind_of(uri), shown_address(uri)) == (kind, shown)
 
 
 def test_an_address_of_no_kind_is_refused() -> None:

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.forked import Forked
 
@@ -64,14 +66,19 @@ class Installation:
 
 
 @contextmanager
-def temporary(section: str = "", **settings: str) -> Iterator[Installation]:
+def temporary(section: str = "", config: Mapping[str, Any] | None = None, **settings: str) -> Iterator[Installation]:
     """An installation that is down and gone at the end of the block.
 
     Args:
         section: of the configuration, whose settings these are.
+        config: what its configuration file says.
     """
     folder = Path(tempfile.mkdtemp(prefix="ig"))  # sockets want a short path
-    made = Installation(folder, **{f"INTELGRAPH__{section}__{name}": value for name, value in settings.items()})
+    environment = {f"INTELGRAPH__{section}__{name}": value for name, value in settings.items()}
+    if config is not None:
+        (folder / "intelgraph.yaml").write_text(yaml.safe_dump(dict(config)))
+        environment["INTELGRAPH_CONFIG"] = str(folder / "intelgraph.yaml")
+    made = Installation(folder, **environment)
     try:
         yield made
     finally:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cluster import config
 from cluster.errors import Corrupt, Rejected
 from serve_apps.cli import lifecycle, node_process
 from serve_apps.cli.session import Session
@@ -43,6 +44,22 @@ def test_who_interrupts_is_told_what_goes_on(capsys: pytest.CaptureFixture[str],
     with pytest.raises(KeyboardInterrupt), lifecycle.going_on(session):
         raise KeyboardInterrupt
     assert "intelgraph down" in capsys.readouterr().err
+
+
+def test_a_node_which_works_elsewhere_is_told_files_as_they_are_meant_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here: #1"
+    here.mkdir()
+    written = "shards: {neo4j_password_file: secret}\nlog: {kafka: {ca_file: sub/ca.pem}}"
+    (here / "a.yaml").write_text(written)
+    monkeypatch.chdir(here)
+    environment = Session(tmp_path / "state", Path("a.yaml")).environment
+    monkeypatch.chdir(tmp_path)
+    told = config.load(environment=environment)
+    assert told.shards.neo4j_password_file == here / "secret"
+    assert told.log.kafka.ca_file == here / "sub" / "ca.pem"
+    assert (told.state_dir, told.shards.neo4j_ca_file) == (tmp_path / "state", None)
 
 
 def test_a_state_directory_that_cannot_be_made_is_refused_with_a_way_out() -> None:
