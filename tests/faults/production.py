@@ -70,7 +70,7 @@ class ProductionInstallation(Installation):
         kafka = KafkaSettings(bootstrap=broker.bootstrap, replication_factor=1, min_in_sync=1, topic_prefix=folder.name)
         external = ShardSettings(
             embedded=0, external=tuple(server.address.replace("+ssc", "+s") for server in servers), lease_s=lease_s,
-            checkpoint_s=0.5, timeout_s=5.0, neo4j_user=_USER, neo4j_password_file=folder / "password",
+            checkpoint_s=0.5, timeout_s=15.0, neo4j_user=_USER, neo4j_password_file=folder / "password",
             neo4j_ca_file=folder / "ca.pem",
         )  # fmt: skip
         log = LogSettings(kind="kafka", kafka=kafka, partitions=partitions, block_ms=50, timeout_s=5.0, read_entries=32)

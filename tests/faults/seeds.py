@@ -18,15 +18,12 @@ def seeds(short: int, long: int) -> list[Any]:
     return [pytest.param(seed, id=f"seed{seed}", marks=mark) for seed, mark in enumerate(marks, 1)]
 
 
-def on_stacks(short: int, long: int, production: int = 0) -> list[Any]:
-    """The same as (stack, seed) for the embedded parts, and the long ones on production's, too.
-
-    Args:
-        production: so many short runs on production's parts, for `make test-services`.
-    """
+def on_stacks(short: int, long: int) -> list[Any]:
+    """The same as (stack, seed) for the embedded parts, and the long ones on production's, too."""
     embedded = [pytest.param("embedded", *one.values, id=one.id, marks=one.marks) for one in seeds(short, long)]
-    wanted = [*range(1, production + 1), *range(short + 1, short + long + 1)]
-    marks = [(pytest.mark.production, *((pytest.mark.chaos,) if seed > short else ())) for seed in wanted]
-    others = [pytest.param("production", seed, id=f"production-seed{seed}", marks=mark)
-              for seed, mark in zip(wanted, marks, strict=True)]  # fmt: skip
+    marks = (pytest.mark.production, pytest.mark.chaos)
+    others = [
+        pytest.param("production", seed, id=f"production-seed{seed}", marks=marks)
+        for seed in range(short + 1, short + long + 1)
+    ]
     return embedded + others

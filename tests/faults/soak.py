@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import threading
 import time
@@ -227,6 +228,11 @@ def main() -> int:
     parser.add_argument("--stack", choices=("embedded", "production"), default="embedded")
     parser.add_argument("--report", type=Path, default=Path(".chaos"), help="folder of reports")
     given = parser.parse_args()
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # its servers end with it, also where it was started in the background
+        signal.signal(number, signal.default_int_handler)
     folder = given.report / time.strftime("%Y%m%d-%H%M%S-soak")
     began = time.monotonic()
     with opened(given.stack) as system:

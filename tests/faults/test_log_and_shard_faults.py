@@ -44,7 +44,7 @@ def paced(system: Installation, producer: Producer, share: float) -> None:
     wait_until(lambda: producer.sent >= share * total, message=f"{share:.0%} of {total} sent")
 
 
-@pytest.mark.parametrize(("stack", "seed"), on_stacks(1, 10, production=1))
+@pytest.mark.parametrize(("stack", "seed"), on_stacks(1, 10))
 def test_log_killed_stopped_and_started_again(install: Install, seed: int) -> None:
     """Row 4: the log's server killed and started again, then stopped for 20 s."""
     records = events(seed, size(seed))
