@@ -12,7 +12,8 @@ from ray._private import state
 def main() -> None:
     """Asks Ray's head, whose address the environment gives."""
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    names = {node["NodeID"]: node["NodeManagerHostname"] for node in state.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    nodes = state.state.node_table()  # type: ignore[no-untyped-call]
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes if node["Alive"]}
     actors = {
         actor["Name"] or actor["ActorClassName"]: names.get(actor["Address"]["NodeID"], "")
         for actor in state.actors().values()
