@@ -1,0 +1,82 @@
+"""The node's servers and control store, without Ray: an older copy of the store, and a log server that is killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.config import Settings, ShardSettings
+from cluster.errors import Retryable
+from serve_apps.node import Node
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+
+T, S = "tenant-1", "feed"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A state directory with a short path, for its sockets."""
+    made = Path(tempfile.mkdtemp(prefix="ig"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def up(folder: Path) -> Node:
+    node = Node(Settings(state_dir=folder, shards=ShardSettings(embedded=1)))
+    node._start_servers()
+    return node
+
+
+def given(node: Node, count: int) -> int:
+    """The first of so many positions that the store gives."""
+    return node._opened.control.acceptance.accept(T, S, None, "hash", count, 1.0).first_position
+
+
+def test_an_older_control_store_is_made_whole_before_anything_is_served(folder: Path) -> None:
+    node = up(folder)
+    try:
+        node._opened.control.sources.register(T, S, 1.0)
+        assert given(node, 10) == 1
+    finally:
+        node._stop()
+    shutil.copy(folder / "control.db", folder / "older.db")
+    node._opened.control.close()
+    node = up(folder)
+    try:
+        assert node._state.notes == ()
+        assert given(node, 10) == 11
+        log = node._servers["log"].running
+        assert log is not None
+        os.kill(log.pid, signal.SIGKILL)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                node._opened.control.sources.register(T, "another", 1.0)
+                break
+            except Retryable:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        (epoch,) = [shard.epoch for shard in node._opened.control.shards.list()]
+    finally:
+        node._stop()
+    node._opened.control.close()
+    shutil.copy(folder / "older.db", folder / "control.db")
+    for name in ("control.db-wal", "control.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    node = up(folder)
+    try:
+        assert "older than the log" in " ".join(node._state.notes)
+        assert [shard.epoch for shard in node._opened.control.shards.list()] == [epoch + 1]
+        assert [source.name for source in node._opened.control.sources.list(T)] == ["another", S]
+        assert given(node, 1) == 21
+    finally:
+        node._stop()
+        node._opened.control.close()
