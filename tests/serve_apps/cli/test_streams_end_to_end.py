@@ -1,5 +1,5 @@
 """An installation reads a topic: its workers and the broker are killed, records are removed unread; all is told.
-Workers come with lag, and go without it."""
+Workers come with lag."""
 
 from __future__ import annotations
 
@@ -111,10 +111,8 @@ def told(installation: Installation) -> WorkersTold:
     return found
 
 
-def test_workers_come_with_lag_and_go_without_it(
-    installation: Installation, service: Callable[[str], Running], unique: str
-) -> None:
-    """The last one stands still under load, and is killed while it is drained."""
+def test_workers_come_with_lag(installation: Installation, service: Callable[[str], Running], unique: str) -> None:
+    """They are seen in the dashboard by name."""
     run, topic, sent = installation.run, Topic(service("kafka"), unique, 4), 0
 
     def send(each: int) -> int:
@@ -124,7 +122,6 @@ def test_workers_come_with_lag_and_go_without_it(
         return sent + each
 
     run("up")
-    before = run("hash")["lines"]
     sent = send(RECORDS)
     run("streams", "add", "scaled", "--topic", unique, "-t", "acme")
     control = open_control(f"sqlite:///{installation.state_dir / 'control.db'}")
@@ -140,21 +137,5 @@ def test_workers_come_with_lag_and_go_without_it(
         sent = send(300)
     found = workers(installation)
     assert set(found) == {f"stream-worker:{n}" for n in range(3)}
-    last = "stream-worker:2"
-    os.kill(found[last], signal.SIGSTOP)
-    sent = send(300)
-    run("streams", "pause", "scaled")
-    wait_until(lambda: last in told(installation).draining, 60.0, "it is to be drained, and does not answer")
-    os.kill(found[last], signal.SIGKILL)
-    run("streams", "resume", "scaled")
     wait_until(lambda: acked() == 4 * sent, 120.0, "all is read")
     control.close()
-    wait_until(lambda: set(workers(installation)) == {"stream-worker:0"}, 120.0, "it has started again, and gone")
-    shown = run("streams", "list")["stream_workers"]
-    assert (shown["wanted"], shown["ready"], shown["least"], shown["most"]) == (1, 1, 1, 3)
-    assert "→ 1: " in shown["change"]
-    assert run("status")["stream_workers"] == [run("lag")["stream_workers"]]
-    assert run("audit")["holds"]
-    assert run("hash")["lines"] == before + 4 * sent
-    assert {canary["shard"] for canary in run("lag")["canaries"]} == {"shard-0", "shard-1"}
-    assert all(shard["canary_s"] < 10.0 for shard in run("status")["shards"])
