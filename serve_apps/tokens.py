@@ -139,7 +139,7 @@ class TokenAuthority:
 
     def _claims(self, token: str) -> dict[str, Any]:
         """What a token with a good signature says; remembered by the token's digest, for as long as its key is."""
-        if self._clock() - self._loaded_s >= RELOAD_S:
+        if not 0 <= self._clock() - self._loaded_s < RELOAD_S:  # also where the clock was set back
             self._load()
         seen, keys = self._seen, self._keys
         name = hashlib.sha256(token.encode()).digest()

@@ -235,6 +235,15 @@ def test_keys_are_rotated_and_removed(authority: TokenAuthority, clock: Clock, t
         authority.verify(old)
 
 
+def test_a_clock_set_back_keeps_no_removed_key(authority: TokenAuthority, clock: Clock, tmp_path: Path) -> None:
+    old, first = authority.issue("t", ["read"]), tmp_path / "keys" / f"{authority._signing}.json"
+    add_key(tmp_path / "keys")
+    first.unlink()
+    clock.now -= 1
+    with pytest.raises(Unauthenticated):
+        authority.verify(old)
+
+
 def test_a_signature_is_checked_once_and_a_forged_one_each_time(
     authority: TokenAuthority, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
