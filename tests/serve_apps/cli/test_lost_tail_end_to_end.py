@@ -18,7 +18,7 @@ TENANT = "acme"
 
 @pytest.fixture
 def installation() -> Iterator[Installation]:
-    with temporary("SHARDS", CANARY_S="0.5") as made:  # entries that hold nothing, among the others
+    with temporary() as made:
         yield made
 
 
