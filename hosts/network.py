@@ -79,8 +79,9 @@ class Network:
         _run(*inside, "addr", "add", f"{address}/24", "dev", "eth0")
 
     def remove(self) -> None:
-        """The bridge goes; cables have gone with their hosts. Safe to call again."""
-        subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
+        """Bridge and cables go; the kernel takes its time to do so with a host that has ended. Safe to call again."""
+        for name in self.left():
+            subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)
 
     def left(self) -> list[str]:
         """What there is of this network: bridge and cables."""
