@@ -74,7 +74,7 @@ class HostCluster:
     def start_parts(self) -> dict[str, str]:
         """The production parts; returns the settings that name them. Raises as `up`."""
         values = production.start(self.services(), self.state_dir)
-        return values | {"INTELGRAPH__RAY__ACTORS": "spread", "INTELGRAPH__STREAMS__WORKERS": str(len(NODES))}
+        return values | {"INTELGRAPH__RAY__ACTORS": "spread", "INTELGRAPH__STREAMS__WORKERS_MIN": str(len(NODES))}
 
     def ray_up(self, settings: Mapping[str, str]) -> None:
         """`ray up` with these settings, and wait until every host answers. Raises RuntimeError."""

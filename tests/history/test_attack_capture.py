@@ -4,8 +4,6 @@ Every row is an INSERT, UPDATE or DELETE in the order of the history. On the way
 the broker is killed, readers die, and a shard is killed. The shards' hash is the fold's over the history.
 """
 
-# ruff: noqa: S608 - statements are made of the history's rows, quoted here
-
 from __future__ import annotations
 
 import threading
@@ -17,22 +15,22 @@ from pathlib import Path
 import pytest
 
 from cluster.fold import Fold, hash_lines
-from cluster.model import Kind, Op, Record
 from cluster.stores.shard_export import export_lines
 from services.runner import Services
 from services.spec import NotInstallable
-from tests.cdc.capture import Session
+from tests.cdc.capture import TABLES, Session
 from tests.cdc.captured import CapturedDatabase
 from tests.faults.harness import Installation, wait_until
-from tests.history.test_attack_history import records, rows
+from tests.history.captured_history import STATEMENTS, changes_of, differing, meant
+from tests.history.test_attack_history import Row, rows
+from tests.kafka_topics import Topic
 from tests.stream_feed import Feed
 
-__all__ = ["records", "rows"]
+__all__ = ["rows"]
 
 pytestmark = [pytest.mark.services, pytest.mark.production, pytest.mark.chaos]
-STATEMENTS, PAUSE_S = 200, 0.2
-"""Of a transaction, and after it: so that changes are captured while they come, and not by a snapshot in the end."""
-_TABLES = {Kind.ENTITY: "entities", Kind.RELATIONSHIP: "relationships"}
+PAUSE_S = 0.1
+"""After a transaction: so that changes are captured while they come, and not by a snapshot in the end."""
 
 
 @pytest.fixture
@@ -44,26 +42,6 @@ def database(production: Services) -> Iterator[CapturedDatabase]:
         pytest.skip(f"connect: {error}")
     yield made
     made.close()
-
-
-def statement(record: Record) -> str:
-    """What a change is in SQL."""
-    table = _TABLES[Kind(record.kind)]
-    key = {"tenant": record.tenant, "case": record.case, "type": record.type, "id": record.id}
-    if record.op == Op.DELETE:
-        where = " AND ".join(f'"{name}" = {quoted(value)}' for name, value in key.items())
-        return f"DELETE FROM {table} WHERE {where}"
-    ends = {"from_type": record.a_type, "from_id": record.a_id, "to_type": record.b_type, "to_id": record.b_id}
-    row = {**key, **(ends if record.kind == Kind.RELATIONSHIP else {}), "props": record.props}
-    columns, values = ", ".join(f'"{name}"' for name in row), ", ".join(map(quoted, row.values()))
-    changed = ", ".join(f"{name} = excluded.{name}" for name in row if name not in key)
-    at = 'tenant, "case", type, id'
-    return f"INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT ({at}) DO UPDATE SET {changed}"
-
-
-def quoted(text: str) -> str:
-    """A literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 class Play:
@@ -86,33 +64,26 @@ class Play:
             time.sleep(0.05)
 
 
-def differing(expected: Sequence[str], found: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The first lines that are missing, and that are too many."""
-    wanted, there = set(expected), set(found)
-    return sorted(wanted - there)[:3], sorted(there - wanted)[:3]
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_history_captured_from_postgres_has_the_folds_hash(
-    server_root: Path, production: Services, database: CapturedDatabase, records: list[Record]
+    server_root: Path, production: Services, database: CapturedDatabase, rows: list[Row]
 ) -> None:
-    lines = Fold().apply_all(records).export_lines()
+    changes = changes_of(rows)
+    lines = meant(changes).export_lines()
     expected = hash_lines(lines)
-    tenants, bootstrap = sorted({record.tenant for record in records}), database.broker.address
+    tenants, bootstrap = sorted({change.record.tenant for change in changes}), database.broker.address
     with Installation(server_root / "ac") as system, database.session() as session:
         system.start(lake=True)
         control, log = system.stack.control, system.stack.open_log()
-        play = Play(session, [statement(record) for record in records])
-        session.run(statement(records[0]))
-        session.run(statement(next(record for record in records if record.kind == Kind.RELATIONSHIP)))
-        database.connect()
+        play = Play(session, [change.statement for change in changes])
         feeds = []
-        for table in _TABLES.values():
+        for table in TABLES:
+            Topic(database.broker, database.topic(table))
             feed = Feed(bootstrap, database.topic(table), control, log, system.settings, f"crm/{table}")
-            wait_until(feed.exists, 60.0, f"the topic of {table}")
             feed.add(*tenants, format="debezium", table=table)
             feed.start("w1")
             feeds.append(feed)
+        database.connect()
         play.thread.start()
 
         def broker_back() -> None:
@@ -141,8 +112,8 @@ def test_the_history_captured_from_postgres_has_the_folds_hash(
         told = [(feed.control.streams.get(feed.name).note, feed.status("w2"), *feed.parts()) for feed in feeds]
         assert all(feed.drained() for feed in feeds), told
         system.settle()
-        meant = Fold().apply_all(r for _, _, rows in system.log_records() for r in rows).export_lines()
-        assert differing(lines, meant) == ([], []), told
+        said = Fold().apply_all(r for _, _, records in system.log_records() for r in records).export_lines()
+        assert differing(lines, said) == ([], []), told
         assert differing(lines, export_lines(system.opened())) == ([], []), told
         assert system.hashes()[0] == expected
         assert [letter for tenant in tenants for letter in control.dead_letters.list(tenant)] == []
