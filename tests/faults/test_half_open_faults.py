@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.services]
 
 NOTHING_ARRIVES = Faults(to_server=Direction(drop=True))
 BREAKER_S = 5.0
+DEAF_S = 5.0
+"""Much longer than a question's deadline: else who asks waits for the trial, and does not see the open breaker."""
 SETTLES_S = 120.0
 """Not what is asked about here; a machine may be busy."""
 
@@ -77,7 +79,7 @@ def test_half_open_between_api_and_shard(server_root: Path, seed: int, fault: Fa
 
 async def _asked(system: Installation, proxy: FaultProxy, fault: Faults) -> float:
     """Asks before, during and after the fault; returns how long it took the breaker to open."""
-    stack, settings = system.stack, QuerySettings(breaker_open_s=1.0)
+    stack, settings = system.stack, QuerySettings(deadline_s=DEAF_S / 2, breaker_open_s=DEAF_S)
     fanout = FanOut(ControlDirectory(stack), lambda shard: stack.open_client(shard, 5.0), settings)
     mine, others = (_case_of(system, shard) for shard in system.shard_ids)
     try:
