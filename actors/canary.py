@@ -19,7 +19,7 @@ from typing import NamedTuple
 from actors.admission import Clock
 from actors.stack import Stack
 from actors.told import forget, tell, told
-from cluster.errors import IntelGraphError
+from cluster.errors import IntelGraphError, OutcomeUnknown
 from cluster.stores.log import Append, EventLog
 from cluster.stores.shard import StoredShard
 from cluster.telemetry.logs import Log
@@ -103,10 +103,11 @@ class ShardCanary:
                     return
                 self._on_its_way(place, sent, "")
                 pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S + (time.monotonic() - began) / 10)
-            except IntelGraphError as error:
+            except Exception as error:  # a thread that dies sends none ever after, and its shard looks ill
                 self._on_its_way(place, sent, str(error))
                 self._close()
-                pause_s = _ERROR_PAUSE_S
+                # one that may be in the log is not sent again at once: an ailing log would fill with them
+                pause_s = self._every_s if isinstance(error, OutcomeUnknown) else _ERROR_PAUSE_S
             stopping.wait(pause_s)
 
     def _on_its_way(self, place: _Place | None, sent: float, reason: str) -> None:
@@ -122,7 +123,9 @@ class ShardCanary:
         if not mine:
             return None
         partition = mine[self._turn % len(mine)]
-        self._log = self._log or self._stack.open_log()
+        if self._log is None:
+            self._log = self._stack.open_log()
+            self._log.records()  # an entry on Kafka says how many records there are up to it
         (number,) = self._log.append([Append(partition, b"", 0)])
         self._turn += 1
         return _Place(partition, number)
@@ -156,7 +159,7 @@ class Canaries:
             while not stopping.wait(_LOOK_S):
                 try:
                     self._look(stopping)
-                except (IntelGraphError, OSError) as error:  # a thread that dies tells nothing ever after
+                except Exception as error:  # a thread that dies tells nothing ever after
                     LOG.error("canaries_not_told", error)
         finally:
             for _, thread in self._running.values():
@@ -165,7 +168,8 @@ class Canaries:
 
     def _look(self, stopping: threading.Event) -> None:
         shards = set(self._stack.current_map().shards)
-        for gone in self._running.keys() - shards:
+        dead = {shard_id for shard_id, (_, thread) in self._running.items() if not thread.is_alive()}
+        for gone in self._running.keys() - (shards - dead):
             self._running.pop(gone)[0].ended.set()
         for shard_id in shards - self._running.keys():
             canary = ShardCanary(self._stack, shard_id)
@@ -180,4 +184,7 @@ class Canaries:
 
 def told_canaries(state_dir: Path) -> list[Canary]:
     """The last canary of each shard, as the node tells it; none where it sends none."""
-    return [Canary(**found) for found in told(state_dir, _NAME) or ()]
+    try:
+        return [Canary(**found) for found in told(state_dir, _NAME) or ()]
+    except TypeError:  # another version told it
+        return []

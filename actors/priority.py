@@ -1,13 +1,16 @@
 """Which of this machine's processes go first when there are not cores enough for all.
 
-Shard writers and the API are what somebody waits for. What the log already keeps safe, or what only makes a copy, can
-wait: readers of sources, the lake appender, snapshots, overlays. Databases and log are no processes of Ray, and come
-before all of these.
+Shard writers and the API are what somebody waits for, and the lake appender empties the log. What comes later anyway
+can wait: readers of sources, snapshots, overlays. Databases and log are no processes of Ray, and come before all of
+these.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 FIRST = 5
 """Niceness of Ray's workers, `RAY_worker_niceness`: Ray's own default, 15, leaves no room behind."""
@@ -15,6 +18,12 @@ BEHIND = 15
 
 
 def step_aside() -> None:
-    """Let those go first that somebody waits for. Safe to call twice; nobody gets ahead by it."""
-    if os.getpriority(os.PRIO_PROCESS, 0) < BEHIND:
-        os.setpriority(os.PRIO_PROCESS, 0, BEHIND)
+    """Let those go first that somebody waits for. Safe to call twice; nobody gets ahead by it.
+
+    Linux keeps a niceness for each thread, which those that it starts inherit: so all there are step aside.
+    """
+    threads = [int(path.name) for path in Path("/proc/self/task").iterdir()] if sys.platform == "linux" else [0]
+    for thread in threads:
+        with suppress(ProcessLookupError):  # it has ended
+            if os.getpriority(os.PRIO_PROCESS, thread) < BEHIND:
+                os.setpriority(os.PRIO_PROCESS, thread, BEHIND)

@@ -142,8 +142,8 @@ def _lacking(limits: StreamSettings, load: Load, slope: float) -> str:
 def _spare(limits: StreamSettings, load: Load, workers: int) -> str:
     """Why a worker is too much; empty: none is."""
     scaling = limits.scaling
-    if load.lag_records > scaling.down_lag_records or workers < 2:
-        return ""
+    if load.lag_records > scaling.down_lag_records or workers < 2 or 0 < len(load.worker_cpu) < workers:
+        return ""  # also where one does not answer: its share is not known
     then = sum(load.worker_cpu) / (workers - 1)
     return f"{_lag(load)}, and {workers - 1} would take {then:.0%} of a core each" if then <= scaling.down_cpu else ""
 

@@ -101,6 +101,7 @@ class Supervisor:
         ray.kill(handle, no_restart=True)
         self._silent.pop(name, None)
         self._answered.discard(name)
+        self.statuses = {other: status for other, status in self.statuses.items() if other != name}
 
     def _look(self) -> None:
         asked = {name: handle.status.remote() for name, handle in self._handles.items()}

@@ -42,7 +42,10 @@ def tell_workers(state_dir: Path, told: WorkersTold) -> None:
 def told_workers(state_dir: Path) -> WorkersTold | None:
     """What was told last; None: nothing."""
     found = told(state_dir, _NAME)
-    return WorkersTold(**{**found, "draining": tuple(found["draining"])}) if found else None
+    try:
+        return WorkersTold(**{**found, "draining": tuple(found["draining"])}) if found else None
+    except (KeyError, TypeError):  # another version told it
+        return None
 
 
 def forget_workers(state_dir: Path) -> None:

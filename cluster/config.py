@@ -120,7 +120,7 @@ class ShardSettings(Section):
     checkpoint_s: Seconds = 5.0
     lease_s: Seconds = 10.0
     canary_s: Annotated[float, Field(ge=0, le=3_600)] = Field(
-        default=10.0, description="between two canaries of a shard, entries that hold nothing; 0: there are none"
+        default=0.0, description="between two canaries of a shard, entries that hold nothing; 0: there are none"
     )
     index_wait_s: Seconds = Field(default=300.0, description="longest wait for an index that Neo4j fills")
     neo4j_user: str = "neo4j"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -177,7 +176,7 @@ class Books:
         loads = [asdict(row) | {"holds": row.holds} for row in balance.loads if row.tenant == tenant]
         epochs = [asdict(row) | {"holds": row.holds} for row in balance.epochs if row.tenant == tenant]
         letters = dict(balance.dead_letters.get(tenant, {}))
-        latest = deque(self._stack.control.audit.every(tenant), _ACTIONS_SHOWN)
+        latest = self._stack.control.audit.latest(tenant, _ACTIONS_SHOWN)
         actions = [
             {"at": x.at, "actor": x.actor, "action": x.action, "subject": x.subject, "detail": x.detail} for x in latest
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,13 @@ class Audit:
         with self._database.read() as connection:
             rows = connection.execute(select(audit).where(*wanted).order_by(audit.c.sequence).limit(limit))
             return [AuditEntry(**{**row._mapping, "detail": json.loads(row.detail)}) for row in rows]
+
+    def latest(self, tenant: str, count: int) -> Sequence[AuditEntry]:
+        """A tenant's last entries, oldest first."""
+        newest = select(audit).where(audit.c.tenant == tenant).order_by(audit.c.sequence.desc()).limit(count)
+        with self._database.read() as connection:
+            rows = connection.execute(newest).all()
+        return [AuditEntry(**{**row._mapping, "detail": json.loads(row.detail)}) for row in reversed(rows)]
 
     def every(self, tenant: str) -> Iterator[AuditEntry]:
         """All entries of a tenant, oldest first, read page by page."""

@@ -133,7 +133,7 @@ def audit(session: Session, deadline_s: float = 60.0) -> Balance:
             mine = [cursors[s][p] for s in current.shards_of_partition(p) if p in cursors[s]]
             at = max((cursor.at for cursor in mine), default=0)
             rows = rows_of(session.log, lake, version, p, at)
-            told, by_shards = logged(session.log, lake, p, at), sum(cursor.records for cursor in mine)
+            told, by_shards = logged(session.log, lake, version, p, at), sum(cursor.records for cursor in mine)
             partitions.append(PartitionBalance(p, at, len(rows), told, by_shards))
             for key, more in count(rows, places).items():
                 counted[key] += more
@@ -204,9 +204,9 @@ def epoch_balances(counted: Mapping[Epoch, Counted], outcomes: Mapping[Epoch, Ou
             yield row
 
 
-def logged(log: EventLog, lake: Lake | None, partition: int, upto: int) -> int:
+def logged(log: EventLog, lake: Lake | None, version: int | None, partition: int, upto: int) -> int:
     """Records in entries 1 … upto of a log partition. Raises Unavailable while the lake is ahead of what is asked."""
-    at, records = _in_lake(lake, partition) if lake else (0, 0)
+    at, records = _in_lake(lake, version, partition) if lake else (0, 0)
     if at > upto:
         raise Unavailable(f"log partition {partition}: the lake went on while this was counted; try again", 1.0)
     while at < upto:
@@ -217,9 +217,9 @@ def logged(log: EventLog, lake: Lake | None, partition: int, upto: int) -> int:
     return records
 
 
-def _in_lake(lake: Lake, partition: int) -> tuple[int, int]:
+def _in_lake(lake: Lake, version: int | None, partition: int) -> tuple[int, int]:
     """(last entry of a log partition that the lake has, records up to it)."""
-    at = lake.positions().of(partition)
+    at = lake.positions(version).of(partition)
     return at.number, at.records
 
 
