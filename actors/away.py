@@ -60,7 +60,7 @@ def note_away(audit: Audit, shards: Collection[str], ends: Mapping[int, int], no
         if ends_without(audit, shard_id) is None:
             LOG.warning("log_opened_without", shard=shard_id)
             detail = {"ends": {str(partition): end for partition, end in ends.items()}}
-            audit.append(INSTALLATION, _BY, OPENED_WITHOUT, shard_id, now, detail)
+            audit.append(INSTALLATION, _BY, OPENED_WITHOUT, shard_id, now, detail, later=True)
 
 
 def ends_without(audit: Audit, shard_id: str) -> dict[int, int] | None:

@@ -16,6 +16,7 @@ import os
 import re
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from cluster.telemetry.logs import Log
 LOG = Log("intelgraph.control")
 _FILE = re.compile(r"checkpoint-([0-9]{1,19})\.db\Z")
 _EMPTY_ENTRIES = 256
-_FLUSH_S = 1.0
+_FLUSH_S, _PAUSE_S = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,16 @@ def make_whole(stack: Stack, failpoint: Failpoint = no_failpoint) -> Recovered:
 
 
 def seal(stack: Stack) -> None:
-    """Everything is in the log; what commands change from now on, the next start appends. Safe to call twice."""
+    """Everything is in the log; what commands change from now on, the next start appends. Safe to call twice.
+
+    Where the log does not answer, commands that write are refused until the next start.
+    """
     try:
+        stack.control.database.catch_up()
         stack.control.database.flush()
-    except IntelGraphError as error:
-        LOG.error("control_store_not_flushed", error)  # it is noted: the next start does it
+    except IntelGraphError as error:  # what the log may have would come over what commands change now: refuse these
+        LOG.error("control_store_not_sealed", error)
+        return
     with stack.control.database.write(later=True) as connection:
         if (bound := changes.number_of(connection)) is not None:
             changes.bind(connection, bound.name, bound.number, serving=False, size=bound.bytes)
@@ -96,15 +102,18 @@ def seal(stack: Stack) -> None:
 
 def keep(stack: Stack, stopping: threading.Event) -> None:
     """Appends what may come later, once a second, and writes checkpoints, until told to stop. For a thread."""
+    due = 0.0
     while not stopping.wait(_FLUSH_S):
         try:
             stack.control.database.flush()
             with stack.control.database.read() as connection:
                 bound = changes.number_of(connection)
-            if bound is not None and bound.bytes >= stack.settings.log.control_bytes // 2:
-                with closing(stack.open_control_log()) as log:
-                    checkpoint(stack, log)
+            if bound is None or bound.bytes < stack.settings.log.control_bytes // 2 or time.monotonic() < due:
+                continue
+            with closing(stack.open_control_log()) as log:
+                checkpoint(stack, log)
         except (IntelGraphError, OSError) as error:  # a thread that dies keeps nothing ever after
+            due = time.monotonic() + _PAUSE_S  # a copy that fails on a full disk is not begun again at once
             LOG.error("control_partition_not_kept", error)
 
 
@@ -140,6 +149,7 @@ class _Recovery:
 
     def run(self) -> Recovered:
         """See `make_whole`."""
+        _sweep(self._stack)
         self._finish_generation()
         bound, name, end = self._bound(), self._log.identity.name, self._log.ends()[PARTITION]
         number = 0 if bound is None else int(bound.number)
@@ -233,7 +243,8 @@ class _Recovery:
         self._failpoint("replayed")
 
     def _restore(self, number: int, begin: int) -> int:
-        newest = _newest(self._stack)
+        end = self._log.ends()[PARTITION]  # what is beyond it is of a log that was lost
+        newest = max((found for _, found in _checkpoints(self._stack) if found <= end), default=None)
         if newest is None or newest + 1 < begin:
             raise Corrupt(
                 f"the control store is complete up to entry {number} of the log's control partition, which begins at"
@@ -263,6 +274,14 @@ def _checkpoints(stack: Stack) -> list[tuple[Path, int]]:
         return []
     found = [(path, _FILE.match(path.name)) for path in _folder(stack).iterdir()]
     return [(path, int(match[1])) for path, match in found if match]
+
+
+def _sweep(stack: Stack) -> None:
+    """Removes copies that were cut off."""
+    if _folder(stack).is_dir():
+        for path in _folder(stack).iterdir():
+            if not _FILE.match(path.name):
+                path.unlink(missing_ok=True)
 
 
 def _newest(stack: Stack) -> int | None:

@@ -13,7 +13,11 @@ from actors.lost_tail import Damage, Held, judge
 from actors.stack import Stack
 from cluster.errors import Corrupt, IntelGraphError, NotFound, Unavailable
 from cluster.shard_map import ShardMap
+from cluster.stores import control_changes as changes
+from cluster.stores.control_journal import PARTITION
 from cluster.stores.lake import Lake
+from cluster.stores.log import LogLostTail
+from cluster.stores.open_log import CONTROL_NAMESPACE
 from cluster.stores.redis_errors import translated
 from cluster.stores.redis_log_setup import LogKeys, ranges
 
@@ -101,6 +105,7 @@ def check_tail(stack: Stack, operator: redis.Redis) -> None:
         LogLostTail: it has not; the next start of the system makes it good.
         Corrupt: it is empty, or its counts are gone.
     """
+    _check_control_tail(stack, operator)
     current = stack.control.shard_maps.current()
     if current is None:
         return
@@ -114,3 +119,14 @@ def check_tail(stack: Stack, operator: redis.Redis) -> None:
     damage = damage_of(stack, None, ends, current, all_answer=False, silent=silent)
     damage.check_tails()
     note_away(stack.control.audit, silent, {p: seam.end for p, seam in damage.seams.items()}, time.time())
+
+
+def _check_control_tail(stack: Stack, operator: redis.Redis) -> None:
+    with stack.control.database.read() as connection:
+        bound = changes.number_of(connection)
+    if bound is None or not bound.serving:
+        return
+    with translated("the event log"):
+        _, end = ranges(operator, LogKeys(CONTROL_NAMESPACE), [PARTITION])[PARTITION]
+    if end < bound.number:
+        raise LogLostTail(PARTITION, int(bound.number), end)

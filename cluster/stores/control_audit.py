@@ -44,11 +44,23 @@ class Audit:
         self._database = database
 
     def append(
-        self, tenant: str, actor: str, action: str, subject: str, now: float, detail: dict[str, Any] | None = None
+        self,
+        tenant: str,
+        actor: str,
+        action: str,
+        subject: str,
+        now: float,
+        detail: dict[str, Any] | None = None,
+        *,
+        later: bool = False,
     ) -> int:
-        """Keeps an action durably and returns its sequence. Called twice, there are two."""
+        """Keeps an action durably and returns its sequence. Called twice, there are two.
+
+        Args:
+            later: the log may have it with the next change: for who is asked before the log is opened.
+        """
         row = {"at": now, "tenant": tenant, "actor": actor, "action": action, "subject": subject}
-        with self._database.write() as connection:
+        with self._database.write(later=later) as connection:
             done = connection.execute(insert(audit).values(**row, detail=json.dumps(detail or {}, sort_keys=True)))
             key = done.inserted_primary_key
             return int(key[0]) if key else 0

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, update
 from cluster.errors import Conflict, Corrupt
 from cluster.stores import control_changes as changes
 from cluster.stores.control_tables import control_log
-from cluster.stores.log import Append, Entry, EventLog
+from cluster.stores.log import Append, Entry, EventLog, LogLostTail
 
 PARTITION = 0
 _READ_ENTRIES, _READ_BYTES = 256, 16 << 20
@@ -182,6 +182,8 @@ def replay(connection: Connection, log: EventLog, number: int) -> Replayed:
     reader, done, size = Reader(), 0, 0
     while True:
         end = log.ends()[PARTITION]
+        if end < number:
+            raise LogLostTail(PARTITION, number, end)
         while number < end:
             for entry in log.read(PARTITION, number, _READ_ENTRIES, _READ_BYTES):
                 number, size = entry.number, size + len(entry.data)

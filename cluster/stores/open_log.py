@@ -8,6 +8,9 @@ from cluster.stores.log import EventLog
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log
 
+_CONTROL = "-control"
+CONTROL_NAMESPACE = f"log{_CONTROL}"
+"""Of the keys of the control partition beside the log of the usual namespace."""
 _CONTROL_TIMEOUT_S = 5.0
 """The control store is locked for so long at most while the log does not answer: less than others wait for the lock."""
 
@@ -47,4 +50,4 @@ def open_control_log(settings: LogSettings, redis: RedisAddress, namespace: str 
         "partitions": 1, "kafka": kafka, "max_bytes": settings.control_bytes,
         "timeout_s": min(settings.timeout_s, _CONTROL_TIMEOUT_S),
     }  # fmt: skip
-    return open_log(settings.model_copy(update=changes), redis, f"{namespace}-control", mending=True)
+    return open_log(settings.model_copy(update=changes), redis, namespace + _CONTROL, mending=True)

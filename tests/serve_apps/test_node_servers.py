@@ -80,3 +80,26 @@ def test_an_older_control_store_is_made_whole_before_anything_is_served(folder: 
     finally:
         node._stop()
         node._opened.control.close()
+
+
+def test_log_and_shard_that_die_together_come_back(folder: Path) -> None:
+    """The log is let in without a shard that does not answer, and that is noted before the log takes anything."""
+    node = up(folder)
+    try:
+        node._opened.control.sources.register(T, S, 1.0)
+        before = {name: server.running.pid for name, server in node._servers.items() if server.running}
+        for name in ("shard-0", "log"):
+            os.kill(before[name], signal.SIGKILL)
+        until = time.monotonic() + 60
+        while not all(came_back(node, name, before[name]) for name in ("log", "shard-0")):
+            assert time.monotonic() < until, "they wait for each other"
+            time.sleep(0.05)
+        assert given(node, 1) == 1
+    finally:
+        node._stop()
+        node._opened.control.close()
+
+
+def came_back(node: Node, name: str, pid: int) -> bool:
+    running = node._servers[name].running
+    return running is not None and running.pid != pid
