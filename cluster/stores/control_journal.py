@@ -124,7 +124,7 @@ class ControlJournal:
         Raises:
             LogIsAhead: see there; roll back, `catch_up`, and let the caller look again.
             Unavailable: the log does not answer. OutcomeUnknown: it may have taken the entry.
-            Corrupt: this is another log.
+            Corrupt: this is another log. LogLostTail: it lacks entries that the store has; the next start mends that.
         """
         bound = changes.number_of(connection)
         if bound is None or not bound.serving:
@@ -133,8 +133,11 @@ class ControlJournal:
         if found is None:
             return
         first = int(bound.number) + 1
+        log = self._of(str(bound.name))
+        if (end := log.ends()[PARTITION]) < int(bound.number):  # others would get the numbers of what is lost
+            raise LogLostTail(PARTITION, int(bound.number), end)
         entries = self._entries(found, first)
-        numbers = self._of(str(bound.name)).append(entries)
+        numbers = log.append(entries)
         if numbers != list(range(first, first + len(entries))):
             raise LogIsAhead
         size = sum(len(entry.data) for entry in entries)

@@ -25,7 +25,7 @@ from cluster.errors import Conflict, Corrupt, OutcomeUnknown, Unavailable
 from cluster.stores import control_changes as changes
 from cluster.stores.control_dead_letters import NewDeadLetter
 from cluster.stores.control_journal import PARTITION
-from cluster.stores.log import Append, EventLog
+from cluster.stores.log import Append, EventLog, LogLostTail
 from cluster.stores.open_log import open_control_log
 from cluster.stores.redis_address import RedisAddress
 from tests.kafka_broker import KafkaBroker
@@ -521,3 +521,19 @@ def test_rows_of_a_newer_version_are_refused_and_columns_of_an_older_one_get_def
     assert stack.control.sources.get(T, S).next_position == 1
     with pytest.raises(Exception, match="upgrade"), stack.control.database.write() as connection:
         changes.put(connection, changes.ChangeSet("9999", {}))
+
+
+def test_a_tail_that_is_lost_while_the_system_runs_stops_every_write_until_the_next_start(place: Place) -> None:
+    """Entries in the place of those that are lost would make the loss look like none."""
+    stack = place.up()
+    stack.control.sources.register(T, S, 1.0)
+    with stack.control.database.write(later=True) as connection:
+        bound = changes.number_of(connection)
+        changes.bind(connection, bound.name, bound.number + 2, serving=True)
+    for _ in range(3):
+        for process in (stack, place.open()):
+            with pytest.raises(LogLostTail):
+                process.control.sources.register(T, "another", 1.0)
+    found = recovery.make_whole(place.open())
+    assert found.lost == 2
+    place.open().control.sources.register(T, "another", 1.0)
