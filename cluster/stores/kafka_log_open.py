@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from aiokafka.errors import NotLeaderForPartitionError
 
 from cluster.config import LogSettings
 from cluster.stores.kafka_client import KafkaClient, connection_options
 from cluster.stores.kafka_errors import CAUGHT, translate
 from cluster.stores.kafka_log import KafkaEventLog
-from cluster.stores.kafka_log_setup import open_topics
+from cluster.stores.kafka_log_setup import Opened, open_topics
 from cluster.stores.kafka_loop import LoopThread
 
+_POLL_S = 0.1
 _REQUEST_SHARE, _OPEN_TIMES = 0.75, 3.0
 """Of `timeout_s`: one request, so that a connection that died unnoticed leaves time for another; an opening."""
 
@@ -43,13 +47,22 @@ def open_kafka_log(
         raise
 
 
+async def _led(client: KafkaClient, settings: LogSettings, mending: bool) -> Opened:
+    """The log's topics; brokers that have just started are named as leaders a moment before they are."""
+    while True:
+        try:
+            return await open_topics(client, settings, mending)
+        except NotLeaderForPartitionError:
+            await asyncio.sleep(_POLL_S)
+
+
 async def _opened(
     thread: LoopThread, options: Mapping[str, Any], settings: LogSettings, clock_ms: Callable[[], int], mending: bool
 ) -> KafkaEventLog:
     client = KafkaClient(settings.kafka.bootstrap, options)
     try:
         await client.start()
-        opened = await open_topics(client, settings, mending)
+        opened = await _led(client, settings, mending)
         await client.disk_bytes(opened.topic)  # what may not be asked is better known now
     except BaseException:
         await client.close()
