@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Label, Row, Select, func, insert, select, update
 
 from cluster.errors import Conflict, NotFound, Rejected
 from cluster.stores.control_database import ControlDatabase
@@ -85,7 +85,7 @@ class Loads:
         with self._database.write() as connection:
             epoch = epoch_of(connection, [tenant], source, digest, now)
             same = (loads.c.tenant == tenant, loads.c.source == source, loads.c.digest == digest)
-            running = connection.execute(select(loads).where(*same, loads.c.state == "running").limit(1)).one_or_none()
+            running = connection.execute(_counted().where(*same, loads.c.state == "running").limit(1)).one_or_none()
             if running is not None:
                 return _load(running)
             id = uuid.uuid4().hex
@@ -101,7 +101,7 @@ class Loads:
 
     def list(self, tenant: str, limit: int = 100) -> list[Load]:
         """A tenant's latest loads, newest first."""
-        query = select(loads).where(loads.c.tenant == tenant).order_by(loads.c.started.desc(), loads.c.id).limit(limit)
+        query = _counted().where(loads.c.tenant == tenant).order_by(loads.c.started.desc(), loads.c.id).limit(limit)
         with self._database.read() as connection:
             return [_load(row) for row in connection.execute(query)]
 
@@ -109,7 +109,7 @@ class Loads:
         """All loads of a tenant by id, some at a time: none that was there when it began is left out."""
         after = ""
         while True:
-            query = select(loads).where(loads.c.tenant == tenant, loads.c.id > after).order_by(loads.c.id).limit(page)
+            query = _counted().where(loads.c.tenant == tenant, loads.c.id > after).order_by(loads.c.id).limit(page)
             with self._database.read() as connection:
                 found = [_load(row) for row in connection.execute(query)]
             yield from found
@@ -144,9 +144,7 @@ class Loads:
         with self._database.write(later=True) as connection:
             if _get(connection, tenant, load).state != "running":
                 raise Rejected(f"load {load} has ended; start it again")
-            _move(connection, load, range, expected, position)
-            counts = {"acked": loads.c.acked + acked, "dead": loads.c.dead + dead}
-            connection.execute(update(loads).where(loads.c.id == load).values(**counts))
+            _move(connection, load, range, expected, position, acked, dead)
 
     def record_outcomes(self, tenant: str, load: str, *, applied: int, duplicate: int, stale: int) -> None:
         """Sets what the shards did with the load's records, counted from the start. Safe to call twice."""
@@ -170,19 +168,33 @@ class Loads:
                 connection.execute(update(loads).where(loads.c.id == load).values(state=state, ended=now))
 
 
-def _move(connection: Connection, load: str, range: int, expected: int, position: int) -> None:
+def _move(connection: Connection, load: str, range: int, expected: int, position: int, acked: int, dead: int) -> None:
+    """Counts and position in one row: a row that comes back older is read again from there, and counted again."""
     here = (load_ranges.c.load == load, load_ranges.c.range == range)
     stands = connection.execute(select(load_ranges.c.position).where(*here)).scalar_one_or_none()
     if (stands or 0) != expected:
         raise Conflict(f"load {load}: range {range} stands at {stands or 0}, not {expected}; go on from there", 0.1)
     if stands is None:
-        connection.execute(insert(load_ranges).values(load=load, range=range, position=position))
+        row = {"load": load, "range": range, "position": position, "acked": acked, "dead": dead}
+        connection.execute(insert(load_ranges).values(**row))
     else:
-        connection.execute(update(load_ranges).where(*here).values(position=position))
+        counts = {"acked": load_ranges.c.acked + acked, "dead": load_ranges.c.dead + dead}
+        connection.execute(update(load_ranges).where(*here).values(position=position, **counts))
+
+
+def _counted() -> Select[Any]:
+    """Loads, with what all their ranges have counted."""
+    columns = [column for column in loads.c if column.name not in ("acked", "dead")]
+    return select(*columns, *(_total(name) for name in ("acked", "dead")))
+
+
+def _total(name: str) -> Label[Any]:
+    of_ranges = select(func.coalesce(func.sum(load_ranges.c[name]), 0)).where(load_ranges.c.load == loads.c.id)
+    return (loads.c[name] + of_ranges.scalar_subquery()).label(name)
 
 
 def _get(connection: Connection, tenant: str, load: str) -> Load:
-    row = connection.execute(select(loads).where(loads.c.tenant == tenant, loads.c.id == load)).one_or_none()
+    row = connection.execute(_counted().where(loads.c.tenant == tenant, loads.c.id == load)).one_or_none()
     if row is None:
         raise NotFound(f"there is no load {load!r}; see `intelgraph ingest list`")
     return _load(row)
@@ -190,4 +202,5 @@ def _get(connection: Connection, tenant: str, load: str) -> Load:
 
 def _load(row: Row[Any]) -> Load:
     values = dict(row._mapping)
-    return Load(**{**values, "mapping": json.loads(values["mapping"])})
+    counts = {name: int(values[name]) for name in ("acked", "dead")}  # PostgreSQL's sums are decimals
+    return Load(**{**values, **counts, "mapping": json.loads(values["mapping"])})

@@ -79,6 +79,7 @@ load_ranges = Table(
     "load_ranges", metadata,
     Column("load", Text, ForeignKey("loads.id"), primary_key=True),
     Column("range", BigInteger, primary_key=True, autoincrement=False), _whole("position"),
+    _whole("acked", 0), _whole("dead", 0),  # up to the position; what a load's own row says comes on top
 )  # fmt: skip
 
 acceptances = Table(

@@ -386,6 +386,29 @@ def test_an_entry_that_comes_late_is_void(place: Place) -> None:
     assert state(place.up()) == before
 
 
+def test_what_a_load_has_read_is_counted_with_how_far_it_was_read(place: Place) -> None:
+    """An entry whose writer was killed is put in after the load went on: it may set rows back, and no sum."""
+    stack = place.up()
+    work(stack, 0)
+    loads, load = stack.control.loads, stack.control.loads.list(T)[0]
+    loads.commit(T, load.id, 7, 0, 5, acked=4, dead=1)
+    recovery.seal(stack)
+    recovery.make_whole(stack)
+    loads.record_outcomes(T, load.id, applied=4, duplicate=0, stale=0)  # notes the load's row, and no range's
+
+    def unknown() -> None:
+        raise OutcomeUnknown("the connection broke")
+
+    with pytest.raises(OutcomeUnknown):
+        place.open(lambda log: Spoilt(log, 1, unknown)).control.sources.register(T, "killed", 1.0)  # type: ignore[arg-type, return-value]
+    loads.commit(T, load.id, 7, 5, 9, acked=3, dead=1)
+    with pytest.raises(Conflict):
+        stack.control.sources.register(T, "after", 1.0)
+    now = loads.get(T, load.id)
+    assert loads.positions(T, load.id)[7] == 9
+    assert (now.acked - load.acked, now.dead - load.dead) == (7, 2)
+
+
 def test_a_change_that_is_larger_than_an_entry_is_cut_and_a_beginning_alone_is_void(place: Place) -> None:
     stack = place.up()
     settings = place.log[0].model_copy(update={"entry_bytes": 2 << 20})
