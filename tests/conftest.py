@@ -40,8 +40,23 @@ from tests.s3_bucket import S3Bucket
 pytest_plugins = ["tests.faults.reporting"]
 TEST_MEMORY_BYTES = 512 << 20
 
+_SERVED = Path(__file__).with_name("serve_apps")
+
 StartServer = Callable[..., Running]
 StartKafka = Callable[..., KafkaBroker]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `-n 2 --dist loadgroup`: what wants Ray in one process, one after the other, and from the beginning; of the
+    rest, a file's tests share its fixtures."""
+
+    def wants_ray(item: pytest.Item) -> bool:
+        return "ray_node" in getattr(item, "fixturenames", ()) or item.path.is_relative_to(_SERVED)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if wants_ray(item) else item.path.stem))
+    items.sort(key=lambda item: not wants_ray(item))
 
 
 @pytest.fixture(scope="session")
