@@ -42,13 +42,13 @@ FLAT_SHARE = 0.10
 
 @dataclass
 class Soaked:
-    """What a soak found. `faults` are (what, seconds until lag was below the bound again)."""
+    """What a soak found. `faults` are (what, seconds until lag was below the bound or the next was due, lag then)."""
 
     peak_per_s: float
     rate_per_s: float
     sent: int = 0
     unknown: int = 0
-    faults: list[tuple[str, float]] = field(default_factory=list)
+    faults: list[tuple[str, float, float]] = field(default_factory=list)
     memory_first_mib: float = 0.0
     memory_last_mib: float = 0.0
     memory_mib_per_minute: float = 0.0
@@ -64,7 +64,7 @@ class Soaked:
             f"memory {first} MiB in the second quarter, {last} MiB in the last",
             f"memory {self.memory_mib_per_minute:+.1f} MiB a minute over the second half",
             f"{len(self.faults)} faults",
-            *(f"  {what}: lag below {HEALED_S:.0f} s after {seconds:.1f} s" for what, seconds in self.faults),
+            *(f"  {what}: lag {lag_s:.1f} s after {seconds:.1f} s" for what, seconds, lag_s in self.faults),
             *(self.wrong or [right]),
         ]
 
@@ -112,7 +112,7 @@ def _hurt(
         with suppress(AssertionError):
             wait_until(lambda looks=looks: _lag_s(system, looks) < HEALED_S, max(1.0, next_at - hurt_at))
         lag_s = _lag_s(system, looks)
-        found.faults.append((what, time.monotonic() - hurt_at))
+        found.faults.append((what, time.monotonic() - hurt_at, lag_s))
         tell(f"{time.monotonic() - began:5.0f} s  {what}: lag {lag_s:.1f} s after {found.faults[-1][1]:.1f} s")
         if lag_s >= HEALED_S:
             found.wrong.append(f"{what}: lag was still {lag_s:.1f} s when the next fault was due")
