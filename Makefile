@@ -31,7 +31,7 @@ down: setup ## stop the system; the data stays
 	@$(BIN)/intelgraph down
 
 test: $(VENV)/.dev ## run all tests but the long fault runs and those that want servers of `make services`
-	@$(BIN)/python -m pytest -m "not chaos and not production" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not chaos and not production" -n 2 --no-loadscope-reorder
 
 services: $(VENV)/.dev ## install and start Kafka, Connect, PostgreSQL, Neo4j, Redis, a schema registry and S3 in .services/
 	@$(BIN)/python -m services up

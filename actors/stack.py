@@ -24,7 +24,7 @@ from cluster.embedded.passwords import load_passwords
 from cluster.embedded.spec import Role
 from cluster.errors import Rejected, Unavailable
 from cluster.shard_map import ShardMap
-from cluster.stores.control import ControlStore, open_control
+from cluster.stores.control import ControlStore, control_url, open_control
 from cluster.stores.control_journal import ControlJournal
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.lake import Lake, LakeAddress
@@ -60,8 +60,8 @@ class Stack:
     def control(self) -> ControlStore:
         """The control store. While the installation is up, its changes go to the log's control partition first."""
         journal = ControlJournal(self.open_control_log, self.settings.log.entry_bytes)
-        url = f"sqlite:///{self.state_dir / 'control.db'}"
-        return open_control(url, self.settings.ingest.idempotency_hours, journal=journal)
+        settings, hours = self.settings.control, self.settings.ingest.idempotency_hours
+        return open_control(control_url(settings, self.state_dir), hours, settings.busy_timeout_s, journal)
 
     @cached_property
     def password(self) -> SecretStr:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from cluster.config_control import ControlSettings
 from cluster.config_fields import Bytes, Few, Hours, Many, Port, Seconds, Section, Share
 from cluster.config_kafka import KafkaSettings
 from cluster.config_s3 import LOOPBACK, S3Settings, SnapshotSettings
@@ -228,6 +229,7 @@ class Settings(Section):
     ingest: IngestLimits = IngestLimits()
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
+    control: ControlSettings = ControlSettings()
     shards: ShardSettings = ShardSettings()
     lake: LakeSettings = LakeSettings()
     snapshots: SnapshotSettings = SnapshotSettings()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import redis
 from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
@@ -35,6 +37,7 @@ from services.spec import NotInstallable
 from services.spec import Running as Service
 from tests.graph_stores import FalkorStore, GraphStore, Neo4jStore
 from tests.kafka_broker import KafkaBroker
+from tests.postgres import PostgresServer
 from tests.s3_bucket import S3Bucket
 
 pytest_plugins = ["tests.faults.reporting"]
@@ -46,17 +49,25 @@ StartServer = Callable[..., Running]
 StartKafka = Callable[..., KafkaBroker]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `-n 2 --dist loadgroup`: what wants Ray in one process, one after the other, and from the beginning; of the
-    rest, a file's tests share its fixtures."""
+    """What wants Ray comes first: with `-n 2` one process works at that from the beginning to the end."""
+    items.sort(key=lambda item: not _wants_ray(item.path))
 
-    def wants_ray(item: pytest.Item) -> bool:
-        return "ray_node" in getattr(item, "fixturenames", ()) or item.path.is_relative_to(_SERVED)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if wants_ray(item) else item.path.stem))
-    items.sort(key=lambda item: not wants_ray(item))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """With `-n 2`: what wants Ray in one process; of the rest, the tests of a file share its fixtures."""
+
+    class ByServers(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if _wants_ray(config.rootpath / file) else file
+
+    return ByServers(config, log)
+
+
+@cache
+def _wants_ray(file: Path) -> bool:
+    return file.is_relative_to(_SERVED) or "ray_node" in file.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -190,6 +201,12 @@ def neo4j_store(service: Callable[[str], Service]) -> Neo4jStore:
     """The run's Neo4j server; skips the test where none can be installed."""
     server = service("neo4j-0")
     return Neo4jStore(server.address, server.details["user"], SecretStr(server.details["password"]))
+
+
+@pytest.fixture(scope="session")
+def postgres(service: Callable[[str], Service]) -> PostgresServer:
+    """The run's PostgreSQL server; skips the test where none can be installed."""
+    return PostgresServer(service("postgres"))
 
 
 @pytest.fixture

@@ -11,7 +11,11 @@ takes its tenant explicitly where it has one and its time from the caller, and t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from sqlalchemy.engine import URL
+
+from cluster.config_control import ControlSettings
 from cluster.stores.control_acceptance import Acceptance
 from cluster.stores.control_audit import Audit
 from cluster.stores.control_database import ControlDatabase, Journal
@@ -54,8 +58,22 @@ class ControlStore:
         self.database.close()
 
 
+def control_url(settings: ControlSettings, state_dir: Path) -> str | URL:
+    """Where the control store is.
+
+    Args:
+        state_dir: absolute; a store in SQLite is a file of it.
+    """
+    if settings.kind == "sqlite":
+        return f"sqlite:///{state_dir / 'control.db'}"
+    trusted = {} if settings.ca_file is None else {"sslrootcert": str(settings.ca_file.resolve())}
+    password = settings.password.get_secret_value()
+    where = (settings.user, password, settings.host, settings.port, settings.database)
+    return URL.create("postgresql+psycopg", *where, {"sslmode": settings.tls, **trusted})
+
+
 def open_control(
-    url: str, idempotency_hours: float = 24.0, busy_timeout_s: float = 10.0, journal: Journal | None = None
+    url: str | URL, idempotency_hours: float = 24.0, busy_timeout_s: float = 10.0, journal: Journal | None = None
 ) -> ControlStore:
     """Opens the control store and brings its schema up to date; safe from several processes at once.
 
@@ -70,7 +88,11 @@ def open_control(
         Rejected: a newer version made its schema.
     """
     database = ControlDatabase(url, busy_timeout_s, journal)
-    database.migrate()
+    try:
+        database.migrate()
+    except BaseException:
+        database.close()
+        raise
     return ControlStore(
         database=database,
         shards=Shards(database),

@@ -3,20 +3,19 @@
     a statement ─► trigger: control_touched (table, key) ─► take: the rows as they are now ─► put: the same rows there
 
 So whatever statement changed a row, from whichever process, it is known that it did; and what a change set says is the
-state of its rows, so to put one twice is harmless. SQLite only.
+state of its rows, so to put one twice is harmless. The triggers are those of `control_sqlite` and `control_postgres`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table, delete, func, insert, select, tuple_
-from sqlalchemy.dialects import sqlite
 
 from cluster.errors import Corrupt, Rejected
+from cluster.stores.control_dialect import count_on, defer_foreign_keys, insert_into, key_of_note, remove_note
 from cluster.stores.control_tables import control_log, control_touched, metadata
 
 LEFT_OUT = {
@@ -26,7 +25,6 @@ LEFT_OUT = {
 }
 """Tables whose rows are not noted, and why."""
 
-_TRIGGER = "noted"
 _CHUNK = 200
 
 
@@ -60,19 +58,6 @@ def covered() -> list[Table]:
     return [table for table in metadata.sorted_tables if table.name not in LEFT_OUT]
 
 
-def note_changes(connection: Connection) -> None:
-    """Sees that there is a trigger for every change of a covered table. Safe to call twice."""
-    wanted = dict(_triggers())
-    found = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
-    there = {str(name): str(sql) for name, sql in found if name.startswith(f"{_TRIGGER}~")}
-    for name in there.keys() - wanted.keys():
-        connection.exec_driver_sql(f'DROP TRIGGER "{name}"')
-    for name, sql in wanted.items():
-        if there.get(name) != sql:
-            connection.exec_driver_sql(f'DROP TRIGGER IF EXISTS "{name}"')
-            connection.exec_driver_sql(sql)
-
-
 def is_empty(connection: Connection) -> bool:
     """Whether no covered table has a row."""
     return not any(connection.execute(select(table).limit(1)).first() for table in covered())
@@ -87,7 +72,7 @@ def take(connection: Connection) -> ChangeSet | None:
     """What has changed since this was called last; None: nothing. To be committed with what keeps the change set."""
     touched: dict[str, list[list[Any]]] = {}
     for of, key in connection.execute(select(control_touched).order_by(control_touched.c.of, control_touched.c.key)):
-        touched.setdefault(of, []).append(json.loads(key))
+        touched.setdefault(of, []).append(key_of_note(connection, key))
     if not touched:
         return None
     tables = {
@@ -110,11 +95,11 @@ def put(connection: Connection, changes: ChangeSet) -> None:
             f"the log's control partition has entries of schema {changes.schema}, which this version does not know;"
             " upgrade"
         )
-    connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+    defer_foreign_keys(connection)
     for table in reversed(covered()):
         for key in changes.tables[table.name].gone if table.name in changes.tables else ():
             connection.execute(delete(table).where(_is(table, key)))
-            _taken(connection, table, key)
+            remove_note(connection, table, key)
     for table in covered():
         if table.name in changes.tables:
             _put_rows(connection, table, changes.tables[table.name])
@@ -149,7 +134,7 @@ def _put_rows(connection: Connection, table: Table, changes: TableChanges) -> No
     if not set(key) <= set(known):
         raise Corrupt(f"the log's control partition says rows of {table.name} without their keys; restore it")
     rest = [name for name in known if name not in key]
-    statement = sqlite.insert(table)
+    statement = insert_into(connection, table)
     new = statement.excluded
     done = statement.on_conflict_do_update(index_elements=key, set_={name: new[name] for name in rest}) if rest else (
         statement.on_conflict_do_nothing()
@@ -157,14 +142,8 @@ def _put_rows(connection: Connection, table: Table, changes: TableChanges) -> No
     for values in changes.rows:
         row = {name: value for name, value in zip(changes.columns, values, strict=True) if name in table.c}
         connection.execute(done, row)
-        _taken(connection, table, [row[name] for name in key])
-
-
-def _taken(connection: Connection, table: Table, key: Sequence[Any]) -> None:
-    # As the triggers write it: a database's own JSON is not ours to imitate.
-    marks = ", ".join("?" * len(key))
-    statement = f"DELETE FROM control_touched WHERE of = ? AND key = json_array({marks})"  # noqa: S608
-    connection.exec_driver_sql(statement, (table.name, *key))
+        remove_note(connection, table, [row[name] for name in key])
+    count_on(connection, table)
 
 
 def _rows(connection: Connection, table: Table, keys: Sequence[list[Any]]) -> TableChanges:
@@ -181,19 +160,3 @@ def _rows(connection: Connection, table: Table, keys: Sequence[list[Any]]) -> Ta
 
 def _is(table: Table, key: Sequence[Any]) -> Any:
     return tuple_(*table.primary_key).in_([tuple(key)])
-
-
-def _triggers() -> Iterator[tuple[str, str]]:
-    for table in covered():
-        for change, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
-            name = f"{_TRIGGER}~{table.name}~{change.lower()}"
-            notes = " ".join(_note(table, row) for row in rows)
-            yield name, f'CREATE TRIGGER "{name}" AFTER {change} ON "{table.name}" BEGIN {notes} END'
-
-
-def _note(table: Table, row: str) -> str:
-    """One of a row's key, unless it is noted: an outer statement's own way with conflicts would hold for OR IGNORE."""
-    names = ", ".join(f'{row}."{column.name}"' for column in table.primary_key)
-    key = f"json_array({names})"
-    there = f"SELECT 1 FROM control_touched WHERE of = '{table.name}' AND key = {key}"  # noqa: S608
-    return f"INSERT INTO control_touched (of, key) SELECT '{table.name}', {key} WHERE NOT EXISTS ({there});"

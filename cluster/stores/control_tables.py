@@ -16,9 +16,10 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     UniqueConstraint,
 )
+
+from cluster.stores.control_text import AnyText
 
 metadata = MetaData()
 
@@ -26,7 +27,7 @@ _Serial = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up INTEG
 
 
 def _text(name: str, default: str | None = None) -> Column[str]:
-    return Column(name, Text, nullable=False, server_default=default)
+    return Column(name, AnyText, nullable=False, server_default=default)
 
 
 def _whole(name: str, default: int | None = None) -> Column[int]:
@@ -39,8 +40,8 @@ def _seconds(name: str, nullable: bool = False) -> Column[float]:
 
 shards = Table(
     "shards", metadata,
-    Column("id", Text, primary_key=True),
-    _text("uri"), _text("role"), Column("of", Text, ForeignKey("shards.id")), _text("region", ""), _text("state"),
+    Column("id", AnyText, primary_key=True),
+    _text("uri"), _text("role"), Column("of", AnyText, ForeignKey("shards.id")), _text("region", ""), _text("state"),
     Column("weight", Float(53), nullable=False), _whole("epoch", 0),
     Column("lag_records", BigInteger), _seconds("lag_seconds", nullable=True), _seconds("updated"),
 )  # fmt: skip
@@ -53,22 +54,22 @@ shard_maps = Table(
 
 sources = Table(
     "sources", metadata,
-    Column("tenant", Text, primary_key=True), Column("name", Text, primary_key=True),
-    _text("owner"), _text("transport"), _text("licence"), Column("positions", Text), _whole("priority"),
+    Column("tenant", AnyText, primary_key=True), Column("name", AnyText, primary_key=True),
+    _text("owner"), _text("transport"), _text("licence"), Column("positions", AnyText), _whole("priority"),
     _text("state", "active"), _whole("next_epoch", 1), _whole("next_position", 1),
     Column("assigned_epoch", BigInteger), _seconds("created"),
 )  # fmt: skip
 
 epochs = Table(
     "epochs", metadata,
-    Column("tenant", Text, primary_key=True), Column("source", Text, primary_key=True),
-    Column("digest", Text, primary_key=True), _whole("epoch"), _seconds("created"),
+    Column("tenant", AnyText, primary_key=True), Column("source", AnyText, primary_key=True),
+    Column("digest", AnyText, primary_key=True), _whole("epoch"), _seconds("created"),
     UniqueConstraint("tenant", "source", "epoch"),
 )  # fmt: skip
 
 loads = Table(
     "loads", metadata,
-    Column("id", Text, primary_key=True), _text("tenant"), _text("source"), _whole("epoch"), _text("digest"),
+    Column("id", AnyText, primary_key=True), _text("tenant"), _text("source"), _whole("epoch"), _text("digest"),
     _text("label"), _text("mapping"), _text("state"),
     _whole("acked", 0), _whole("applied", 0), _whole("duplicate", 0), _whole("stale", 0), _whole("dead", 0),
     _seconds("started"), _seconds("ended", nullable=True),
@@ -77,29 +78,30 @@ loads = Table(
 
 load_ranges = Table(
     "load_ranges", metadata,
-    Column("load", Text, ForeignKey("loads.id"), primary_key=True),
+    Column("load", AnyText, ForeignKey("loads.id"), primary_key=True),
     Column("range", BigInteger, primary_key=True, autoincrement=False), _whole("position"),
     _whole("acked", 0), _whole("dead", 0),  # up to the position; what a load's own row says comes on top
 )  # fmt: skip
 
 acceptances = Table(
     "acceptances", metadata,
-    Column("tenant", Text, primary_key=True), Column("source", Text, primary_key=True),
-    Column("key", Text, primary_key=True), _text("body_hash"), _whole("epoch"), _whole("first_position"),
+    Column("tenant", AnyText, primary_key=True), Column("source", AnyText, primary_key=True),
+    Column("key", AnyText, primary_key=True), _text("body_hash"), _whole("epoch"), _whole("first_position"),
     _whole("count"), _seconds("created"),
     Index("acceptances_by_age", "tenant", "created"),
 )  # fmt: skip
 
 pushes = Table(
     "pushes", metadata,
-    Column("tenant", Text, primary_key=True), Column("key", Text, primary_key=True),
-    _text("body_hash"), _text("holder"), _seconds("held_until"), Column("answer", Text), _seconds("created"),
+    Column("tenant", AnyText, primary_key=True), Column("key", AnyText, primary_key=True),
+    _text("body_hash"), _text("holder"), _seconds("held_until"), Column("answer", AnyText), _seconds("created"),
     Index("pushes_by_age", "created"),
 )  # fmt: skip
 
 dead_letters = Table(
     "dead_letters", metadata,
-    Column("sequence", _Serial, primary_key=True, autoincrement=True), Column("id", Text, nullable=False, unique=True),
+    Column("sequence", _Serial, primary_key=True, autoincrement=True),
+    Column("id", AnyText, nullable=False, unique=True),
     _text("tenant"), _text("source"), _text("partition", ""), _text("version"), _text("type", ""),
     _text("error_class"), _text("reason"), Column("payload", LargeBinary, nullable=False),
     _whole("payload_bytes"), _text("payload_sha256"), _text("headers"), _whole("attempts", 0), _text("state"),
@@ -110,30 +112,30 @@ dead_letters = Table(
 
 tallies = Table(
     "tallies", metadata,
-    Column("what", Text, primary_key=True), Column("label", Text, primary_key=True), _whole("count"),
+    Column("what", AnyText, primary_key=True), Column("label", AnyText, primary_key=True), _whole("count"),
 )  # fmt: skip
 
 registered_names = Table(
     "registered_names", metadata,
-    Column("tenant", Text, primary_key=True), Column("space", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
+    Column("tenant", AnyText, primary_key=True), Column("space", AnyText, primary_key=True),
+    Column("name", AnyText, primary_key=True),
 )  # fmt: skip
 
 runs = Table(
     "runs", metadata,
-    Column("tenant", Text, primary_key=True), Column("overlay", Text, primary_key=True),
+    Column("tenant", AnyText, primary_key=True), Column("overlay", AnyText, primary_key=True),
     Column("run", BigInteger, primary_key=True, autoincrement=False), _text("snapshot"), _text("state"),
-    Column("gate", Text), _seconds("started"), _seconds("ended", nullable=True),
+    Column("gate", AnyText), _seconds("started"), _seconds("ended", nullable=True),
 )  # fmt: skip
 
 pointers = Table(
     "pointers", metadata,
-    Column("name", Text, primary_key=True), _whole("sequence"), _text("manifest"), _seconds("updated"),
+    Column("name", AnyText, primary_key=True), _whole("sequence"), _text("manifest"), _seconds("updated"),
 )  # fmt: skip
 
 leases = Table(
     "leases", metadata,
-    Column("name", Text, primary_key=True), _text("holder"), _whole("token"), _seconds("expires"),
+    Column("name", AnyText, primary_key=True), _text("holder"), _whole("token"), _seconds("expires"),
 )  # fmt: skip
 
 audit = Table(
@@ -145,13 +147,13 @@ audit = Table(
 
 consumer_positions = Table(
     "consumer_positions", metadata,
-    Column("consumer", Text, primary_key=True),
+    Column("consumer", AnyText, primary_key=True),
     Column("partition", BigInteger, primary_key=True, autoincrement=False), _whole("number"), _seconds("at"),
 )  # fmt: skip
 
 streams = Table(
     "streams", metadata,
-    Column("name", Text, primary_key=True), _text("tenants"), _text("topic"), _text("format"), _text("table", ""),
+    Column("name", AnyText, primary_key=True), _text("tenants"), _text("topic"), _text("format"), _text("table", ""),
     _text("begin"), _text("state"), _text("note", ""), _text("topic_id", ""),
     _whole("timeline_epoch", 0), _seconds("looked", nullable=True), _seconds("created"),
     _text("schema", "none"), _text("subject", ""),
@@ -159,7 +161,7 @@ streams = Table(
 
 stream_partitions = Table(
     "stream_partitions", metadata,
-    Column("stream", Text, ForeignKey("streams.name"), primary_key=True),
+    Column("stream", AnyText, ForeignKey("streams.name"), primary_key=True),
     Column("partition", BigInteger, primary_key=True, autoincrement=False),
     _whole("epoch"), _whole("start"), _whole("offset"), Column("cut", BigInteger), _whole("carried", 0),
     _whole("end", 0), _whole("acked", 0), _whole("dead", 0), _whole("record_ms", 0), _whole("leader_epoch", -1),
@@ -168,7 +170,7 @@ stream_partitions = Table(
 
 stream_schemas = Table(
     "stream_schemas", metadata,
-    Column("stream", Text, ForeignKey("streams.name"), primary_key=True), Column("key", Text, primary_key=True),
+    Column("stream", AnyText, ForeignKey("streams.name"), primary_key=True), Column("key", AnyText, primary_key=True),
     _text("name"), _whole("schema_id"), _text("subject"), _whole("version"), _text("state"), _text("note"),
     _whole("partition"), _whole("offset"), _seconds("seen"),
 )  # fmt: skip
@@ -186,5 +188,5 @@ control_log = Table(
 
 control_touched = Table(
     "control_touched", metadata,
-    Column("of", Text, primary_key=True), Column("key", Text, primary_key=True),
+    Column("of", AnyText, primary_key=True), Column("key", AnyText, primary_key=True),
 )  # fmt: skip

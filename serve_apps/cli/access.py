@@ -36,7 +36,7 @@ def token(
 
     seconds = seconds_of(ttl)
     made = TokenAuthority.open(session.state_dir).issue(tenant, scopes, sources, seconds, subject)
-    if (session.state_dir / "control.db").exists():  # before the first start there is no audit
+    if session.was_started:  # before the first start there is no audit
         detail = {"scopes": sorted(scopes), "sources": sorted(sources), "expires_in_s": seconds}
         session.control.audit.append(tenant, "command line", "token.issue", subject, time.time(), detail)
     session.output.result({"tenant": tenant, "scopes": sorted(scopes), "expires_in_s": seconds, "token": made})

@@ -78,10 +78,15 @@ class Session:
         inherited = {name: value for name, value in os.environ.items() if name != LOOPBACK_STAYS}
         return {**inherited, **named}
 
+    @property
+    def was_started(self) -> bool:
+        """Whether there is a control store, as far as this machine can tell."""
+        return self.settings.control.kind != "sqlite" or (self.state_dir / "control.db").exists()
+
     @cached_property
     def stack(self) -> Stack:
         """The stores. Raises NotUp where the system was never started."""
-        if not (self.state_dir / "control.db").exists():
+        if not self.was_started:
             raise NotUp(f"there is nothing in {self.state_dir} yet: start the system with `intelgraph up`")
         from actors.stack import Stack
 

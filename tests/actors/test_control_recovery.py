@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from actors import control_recovery as recovery
 from actors.stack import Stack
 from cluster import shard_map
 from cluster.config import LogSettings, Settings
+from cluster.config_control import ControlSettings
 from cluster.config_kafka import KafkaSettings
 from cluster.errors import Conflict, Corrupt, OutcomeUnknown, Unavailable
 from cluster.stores import control_changes as changes
@@ -29,9 +30,11 @@ from cluster.stores.log import Append, EventLog, LogLostTail
 from cluster.stores.open_log import open_control_log
 from cluster.stores.redis_address import RedisAddress
 from tests.kafka_broker import KafkaBroker
+from tests.postgres import PostgresServer
 
 T, S = "tenant-1", "feed"
-KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.production)]
+KINDS = ["redis", *(pytest.param(kind, marks=pytest.mark.production) for kind in ("kafka", "postgres"))]
+"""The defaults, and either of the other log and the other store."""
 
 
 class Installation(Stack):
@@ -56,10 +59,12 @@ class Place:
     folder: Path
     log: tuple[LogSettings, RedisAddress, str]
     opened: list[Stack]
+    control: ControlSettings = field(default_factory=ControlSettings)
+    postgres: PostgresServer | None = None
 
     def open(self, spoilt: Callable[[EventLog], EventLog] | None = None) -> Installation:
         """A process's stack of the installation."""
-        stack = Installation(Settings(state_dir=self.folder, log=self.log[0]))
+        stack = Installation(Settings(state_dir=self.folder, log=self.log[0], control=self.control))
         stack.where = self.log
         if spoilt is not None:
             stack.spoilt = spoilt
@@ -72,22 +77,29 @@ class Place:
         recovery.make_whole(stack)
         return stack
 
-    def backup(self) -> Path:
-        """A copy of the store's file, as it is."""
+    def backup(self) -> str:
+        """A copy of the store, as it is."""
+        if self.postgres is not None:
+            name = f"{self.control.database}b"
+            self.postgres.create(name, self.control.database)
+            return name
         with closing(self.open().control) as control:
             path = self.folder / "backup.db"
             path.unlink(missing_ok=True)
             control.database.copy_to(path)
-        return path
+        return str(path)
 
-    def restore(self, path: Path | None) -> None:
-        """Puts another file in the store's place; None: there is none any more."""
+    def restore(self, copy: str | None) -> None:
+        """Puts another one in the store's place; None: there is none any more."""
         for stack in self.opened:
             stack.control.close()
+        if self.postgres is not None:
+            self.postgres.create(self.control.database, copy or "template1")
+            return
         for name in ("control.db", "control.db-wal", "control.db-shm"):
             (self.folder / name).unlink(missing_ok=True)
-        if path is not None:
-            shutil.copy(path, self.folder / "control.db")
+        if copy is not None:
+            shutil.copy(copy, self.folder / "control.db")
 
 
 @pytest.fixture(params=KINDS)
@@ -104,9 +116,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, unique: str) -> Iterat
         server = request.getfixturevalue("log_server")
         address = RedisAddress(socket=str(server.socket), password=server.password)
     made = Place(tmp_path, (settings, address, unique), [])
+    if request.param == "postgres":
+        made.postgres = request.getfixturevalue("postgres")
+        made.control = made.postgres.settings(unique)
+        made.postgres.create(unique)
     yield made
     for stack in made.opened:
         stack.control.close()
+    if made.postgres is not None:
+        made.postgres.drop(unique)
+        made.postgres.drop(f"{unique}b")
 
 
 def state(stack: Stack) -> dict[str, list[Any]]:

@@ -15,6 +15,7 @@ from tests.cluster.stores.logs import KafkaPlace, Place, RedisPlace
 from tests.conftest import StartKafka
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_topics import Topics, reader
+from tests.postgres import PostgresServer
 
 KINDS = ["redis", pytest.param("kafka", marks=pytest.mark.production)]
 
@@ -27,11 +28,32 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def migrated_database(postgres: PostgresServer) -> str:
+    """The name of a control store's database that has its tables, to be copied."""
+    open_control(postgres.create("migrated")).close()
+    return "migrated"
+
+
 @pytest.fixture
-def url(migrated: Path, tmp_path: Path) -> str:
-    """Where the control store of this test is."""
+def sqlite_url(migrated: Path, tmp_path: Path) -> str:
+    """Where the control store of this test is, as a file."""
     shutil.copy(migrated, tmp_path / "control.db")
     return f"sqlite:///{tmp_path / 'control.db'}"
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, migrated_database: str, unique: str) -> Iterator[str]:
+    """Where the control store of this test is, in PostgreSQL."""
+    yield postgres.create(unique, migrated_database)
+    postgres.drop(unique)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.production)])
+def url(request: pytest.FixtureRequest) -> str:
+    """Where the control store of this test is, in each database."""
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
 
 
 @pytest.fixture

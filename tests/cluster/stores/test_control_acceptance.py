@@ -163,7 +163,7 @@ def crash(*_):
     if seen == statement:
         os.kill(os.getpid(), signal.SIGKILL)
 
-event.listen(store.database._engine, where, crash)
+event.listen(store.database._backend.engine, where, crash)
 print(store.acceptance.accept("tenant-1", "feed", "key", "h", 7, 0.0).first_position, flush=True)
 """
 

@@ -24,6 +24,11 @@ from tests.cluster.stores.processes import in_processes
 T, S = "tenant-1", "feed"
 
 
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
 def test_the_migrations_make_the_tables_of_the_code(store: ControlStore) -> None:
     with store.database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
