@@ -31,6 +31,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform, YearTransform
 from pyiceberg.types import DateType, IntegerType, LongType, NestedField, PrimitiveType, StringType
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from cluster import batch
@@ -112,7 +113,15 @@ def _catalog(place: FilePlace) -> SqlCatalog:
         "py-io-impl": f"{PlaceIO.__module__}.{PlaceIO.__name__}",
         PLACE: place,
     }
-    return SqlCatalog("lake", **properties)
+    catalog = SqlCatalog("lake", **properties)
+    event.listen(catalog.engine, "connect", _durably)
+    catalog.engine.dispose()  # it has made its tables over a connection that was opened before
+    return catalog
+
+
+def _durably(connection: Any, record: Any) -> None:
+    """A commit removes SQLite's journal; by default a power loss may undo that, and the commit with it."""
+    connection.execute("PRAGMA synchronous=EXTRA")
 
 
 def load_table(catalog: SqlCatalog, place: FilePlace, *, create: bool, keep_metadata: int) -> Table:
