@@ -102,8 +102,9 @@ def say_again_what_it_alone_holds(stack: Stack, log: EventLog, shard_id: str) ->
     """
     current, said = stack.current_map(), 0
     with stack.open_lake() as lake, closing(stack.open_shard(shard_id)) as shard:
-        for partition in current.partitions_of(shard_id):
-            known = known_facts(log, lake, partition, log.ends()[partition])
+        for partition in current.appended_for(shard_id):
+            ends = log.ends()
+            known = pl.concat(known_facts(log, lake, p, ends[p]) for p in current.partitions_beside(partition))
             for page in pages(facts_of_shard(shard, current, shard_id, partition)):
                 alone = batch.frame_of(page).join(known, on=list(KEY), how="anti").unique()
                 if alone.height:

@@ -116,7 +116,7 @@ class ShardCanary:
         self.last = Canary(self._shard_id, place.partition if place else -1, sent, None, reason)
 
     def _partitions(self) -> list[int]:
-        return sorted(self._stack.current_map().partitions_of(self._shard_id))
+        return list(self._stack.current_map().appended_for(self._shard_id))
 
     def _sent(self) -> _Place | None:
         mine = self._partitions()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from actors.checkpoints import CheckpointRounds
 from actors.stack import Stack
-from cluster.errors import IntelGraphError, Rejected
+from cluster.errors import IntelGraphError, Rejected, Unavailable
 from cluster.stores.open_shard import is_neo4j
 from cluster.telemetry.logs import Log
 
@@ -67,8 +67,10 @@ def claim_own(stack: Stack, shard_id: str) -> None:
     """
     uri = stack.control.shards.get(shard_id).uri
     if is_neo4j(uri):
-        with closing(stack.open_log()) as log:
-            claim(stack, shard_id, uri, log.identity.name)
+        bound = stack.control.positions.newest_log()  # the log itself may be opened by nobody yet
+        if bound is None:
+            raise Unavailable("there is no event log yet: start the system with `intelgraph up`")
+        claim(stack, shard_id, uri, bound.name)
 
 
 def claim(stack: Stack, shard_id: str, uri: str, log_name: str) -> None:

@@ -29,6 +29,7 @@ from cluster import batch
 from cluster.batch import Frame
 from cluster.errors import NotFound, Rejected
 from cluster.model import Kind, Record
+from cluster.shard_map import partition_of
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.lake import Lake, Pin
@@ -120,7 +121,7 @@ class FactReplay:
                 once = Once()
                 for part in reading.parts(partition, place.at[partition], end):
                     rows = once.first(chosen.of(part.rows))
-                    self._take(done, partition, rows, rate_per_s, began, dry_run)
+                    self._take(done, rows, rate_per_s, began, dry_run)
                     passed = part.number - place.at[partition]
                     done.entries, done.left = done.entries + passed, done.left - passed
                     place.reach(partition, part.number, durably=not dry_run)
@@ -132,9 +133,7 @@ class FactReplay:
         done.seconds = self._clock() - began
         return done
 
-    def _take(
-        self, done: Replayed, partition: int, rows: Frame, rate_per_s: float, began: float, dry_run: bool
-    ) -> None:
+    def _take(self, done: Replayed, rows: Frame, rate_per_s: float, began: float, dry_run: bool) -> None:
         facts = rows.filter(pl.col("kind") < Kind.FLOOR)
         for tenant, source, number in facts.group_by("tenant", "source").len().rows():
             done.by_source[tenant, source] += number
@@ -145,15 +144,21 @@ class FactReplay:
             return
         size = max(1, min(self._stack.settings.ingest.batch_records, int(rate_per_s)))
         for page in rows.iter_slices(size):
-            self._append(done, partition, batch.records_of(page))
+            self._append(done, batch.records_of(page))
             if (early := began + done.records / rate_per_s - self._clock()) > 0:
                 self._sleep(early)
 
-    def _append(self, done: Replayed, partition: int, records: list[Record]) -> None:
-        entries = entries_of(partition, records, self._stack.settings.log.entry_bytes)
-        self._failpoint("before append")
-        done.reached[partition] = self._backoff.call(partial(self._log.append, entries))[-1]
-        self._failpoint("after append")
+    def _append(self, done: Replayed, records: list[Record]) -> None:
+        """By the number of partitions that the log has now: the records may have been read from one that was given up.
+        The bucket of a floor is the partition that it was appended to; every shard reads the one that comes of it."""
+        by_partition: dict[int, list[Record]] = {}
+        for record in records:
+            by_partition.setdefault(partition_of(record.bucket, self._log.identity.partitions), []).append(record)
+        for partition, mine in by_partition.items():
+            entries = entries_of(partition, mine, self._stack.settings.log.entry_bytes)
+            self._failpoint("before append")
+            done.reached[partition] = self._backoff.call(partial(self._log.append, entries))[-1]
+            self._failpoint("after append")
         system = sum(record.kind >= Kind.FLOOR for record in records)
         done.records, done.system = done.records + len(records) - system, done.system + system
 

@@ -33,6 +33,11 @@ class LogReader(Protocol):
         """Which log this is."""
         ...
 
+    @property
+    def all_partitions(self) -> int:
+        """How many partitions there are to read."""
+        ...
+
     def read_many(
         self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
     ) -> Mapping[int, Sequence[Entry]]:
@@ -131,7 +136,7 @@ class LakeAppender:
                 " Restore the log's files, or move the lake away"
             )
         self._durable = kept
-        self._taken = {partition: kept.of(partition).number for partition in range(identity.partitions)}
+        self._taken = {partition: kept.of(partition).number for partition in range(self._log.all_partitions)}
         self._report(kept)
         return kept
 

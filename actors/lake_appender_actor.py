@@ -67,7 +67,7 @@ class LakeAppenderLoop:
         token = control.leases.acquire(_LEASE, CONSUMER, _LEASE_S, time.time())
         log, lake = self._stack.open_log(), self._stack.open_lake()
         control.positions.bind_log(log.identity)
-        control.positions.register(CONSUMER, range(settings.log.partitions), time.time())
+        control.positions.register(CONSUMER, range(log.all_partitions), time.time())
 
         def holds_lease() -> bool:
             control.leases.renew(_LEASE, token, _LEASE_S, time.time())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 
 import redis
 
@@ -60,15 +61,25 @@ def damage_of(
             continue
         if state is not None and not state.lacking:
             whole.add(shard_id)
-    owners = {p: current.shards_of_partition(p) for p in range(current.partitions)}
+    read = _map_of_log(stack, current)
+    owners = {p: read.shards_of_partition(p) for p in range(read.all_partitions)}
     lake = _lake_numbers(stack, log_name, all_answer)
     reported = stack.control.positions.greatest()
-    return judge(Held(ends(), lake, cursors, frozenset(whole), reported), owners)
+    found = ends()
+    count = max(current.all_partitions, len(found))
+    return judge(Held({p: found.get(p, 0) for p in range(count)}, lake, cursors, frozenset(whole), reported), owners)
+
+
+def _map_of_log(stack: Stack, current: ShardMap) -> ShardMap:
+    """The map by which the log was read last: one with another number of partitions is published before the log has
+    it, and the shards that read a partition since then hold nothing of it."""
+    newest = stack.control.positions.newest_log()
+    return current if newest is None else replace(current, partitions=newest.partitions)
 
 
 def _silent(who: str, error: IntelGraphError) -> Unavailable:
     return Unavailable(
-        f"the event log ends below what was read from it, and {who}, which may hold what is lost, does not answer:"
+        f"the event log begins a new generation, and {who}, which may hold what is lost, does not answer:"
         f" start it ({error})",
         5.0,
     )
@@ -112,7 +123,7 @@ def check_tail(stack: Stack, operator: redis.Redis) -> None:
 
     def ends() -> dict[int, int]:
         with translated("the event log"):
-            found = ranges(operator, LogKeys(), range(current.partitions))
+            found = ranges(operator, LogKeys(), range(current.all_partitions))
         return {partition: end for partition, (_, end) in found.items()}
 
     silent: set[str] = set()

@@ -10,7 +10,7 @@ from cluster import batch
 from cluster.batch import Frame
 from cluster.ids import bucket_of
 from cluster.model import Kind, Op, Record, floor_record
-from cluster.shard_map import ShardMap
+from cluster.shard_map import ShardMap, partition_of
 from cluster.stores.graph import GraphShard
 from cluster.stores.lake import Lake, Wanted
 from cluster.stores.log import EventLog
@@ -52,10 +52,10 @@ def reaches_back(log: EventLog, lake: Lake | None, partition: int) -> bool:
 def cases_of_partition(
     shard: GraphShard, current: ShardMap, shard_id: str, partition: int
 ) -> Iterator[tuple[str, str]]:
-    """(tenant, case) of a shard's own cases whose records go through a log partition."""
+    """(tenant, case) of a shard's own cases whose records are appended to a log partition."""
     for tenant, case in shard.cases():
         bucket = bucket_of(tenant, case)
-        if bucket % current.partitions == partition and current.owners[bucket] == shard_id:
+        if partition_of(bucket, current.partitions) == partition and current.owners[bucket] == shard_id:
             yield tenant, case
 
 

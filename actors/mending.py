@@ -1,4 +1,5 @@
 """A log that ends below what its consumers have is mended: a new generation of it is opened, before anybody appends.
+One that is not appended to by as many partitions as the map says gets them the same way (`repartition`).
 
     what everybody has → who holds what the log lacks; where nobody does, an operator's word is wanted
         → writers pause, the lake goes on in the new generation: whoever worked in the one before is refused from now on
@@ -16,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -70,6 +71,7 @@ class Mended:
 
     Args:
         generation: that was opened.
+        partitions: that it is appended to by.
         again: entries appended again from the lake. empty: entries that hold nothing.
         facts: `tenant/source` → facts that were in shards alone, appended anew; floors and priorities too.
         pushes: answers that had promised lost entries, and are given no more.
@@ -77,16 +79,26 @@ class Mended:
 
     generation: int
     seams: Mapping[int, Seam]
+    partitions: int
     again: int = 0
     empty: int = 0
     facts: dict[str, int] = field(default_factory=dict)
     pushes: int = 0
 
+    @property
+    def note(self) -> str:
+        """For people."""
+        opened = f"generation {self.generation} of it was opened (audit --actions)"
+        if all(seam.resumed == seam.end for seam in self.seams.values()):
+            return f"the event log has {self.partitions} partitions now: {opened}"
+        return f"the event log had lost its tail: {opened}"
+
     def as_plain(self) -> dict[str, object]:
         """Plain values, of partitions that lost something."""
         changed = {str(p): list(seam) for p, seam in self.seams.items() if seam.resumed > seam.end}
         return {
-            "generation": self.generation, "end_kept_resumed": changed, "entries_again": self.again,
+            "generation": self.generation, "partitions": self.partitions,
+            "end_kept_resumed": changed, "entries_again": self.again,
             "entries_empty": self.empty, "facts_of_shards": self.facts,
             "pushes_forgotten": self.pushes,
         }  # fmt: skip
@@ -111,14 +123,17 @@ def mend(stack: Stack, failpoint: Failpoint = no_failpoint) -> Mended | None:
         if not log.is_unfinished and not _open_generation(stack, log, failpoint):
             return None
         failpoint("opened")
-        done = _Filling(stack, log, failpoint).fill()
-        done.pushes = stack.control.pushes.forget_beyond({p: seam.kept for p, seam in done.seams.items()})
-        stack.control.audit.append(INSTALLATION, _NODE, MENDED, _SUBJECT, time.time(), done.as_plain())
-        failpoint("audited")
+        filling = _Filling(stack, log, failpoint)
+        if not log.generations[-1].is_whole:  # else it has another number of partitions, and nothing to be filled with
+            filling.fill()
+            stack.control.audit.append(INSTALLATION, _NODE, MENDED, _SUBJECT, time.time(), filling.done.as_plain())
+            LOG.warning("log_mended", **filling.done.as_plain())
+            failpoint("audited")
         log.finish_generation()
         stack.control.positions.bind_log(log.identity)
-        LOG.warning("log_mended", **done.as_plain())
-        return done
+    if filling.done.partitions != stack.current_map().partitions:  # a start that was cut off had begun it for another
+        return mend(stack, failpoint)
+    return filling.done
 
 
 def accept_loss(stack: Stack, lost: str, actor: str) -> None:
@@ -132,7 +147,8 @@ def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
     if current is None:
         return False
     silent: set[str] = set()
-    if (damage := damage_of(stack, log.identity.name, log.ends, current, all_answer=False, silent=silent)).none:
+    damage = damage_of(stack, log.identity.name, log.ends, current, all_answer=False, silent=silent)
+    if damage.none and log.identity.partitions == current.partitions:
         note_away(stack.control.audit, silent, {p: seam.end for p, seam in damage.seams.items()}, time.time())
         return False
     for _ in range(_TRIES):
@@ -148,18 +164,19 @@ def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint
     with ExitStack() as held:
         held.enter_context(alone(stack, "opening a generation of the log"))
         held.enter_context(paused(stack, current.shards))
-        number = max(log.identity.generation, stack.control.positions.newest_generation()) + 1
+        newest = stack.control.positions.newest_log()
+        number = max(log.identity.generation, newest.generation if newest else 0) + 1
         if (lake := lake_of(stack)) is not None:
             with lake:
                 number = max(number, lake.positions().generation + 1)
                 lake.begin_generation(log.identity.name, number)
         failpoint("fenced")
         damage = damage_of(stack, log.identity.name, log.ends, current, all_answer=True)
-        if damage.none:
+        if damage.none and log.identity.partitions == current.partitions:
             return False
         _accepted(stack, damage.lost_text)
-        log.begin_generation(Generation(number, damage.seams))
-    said = Mended(number, damage.seams).as_plain()
+        log.begin_generation(Generation(number, damage.seams, current.partitions))
+    said = Mended(number, damage.seams, current.partitions).as_plain()
     stack.control.audit.append(INSTALLATION, _NODE, OPENED, _SUBJECT, time.time(), {**said, "lost": damage.lost_text})
     LOG.warning("log_generation_opened", **said, lost=damage.lost_text)
     return True
@@ -178,9 +195,10 @@ class _Filling:
     def __init__(self, stack: Stack, log: EventLog, failpoint: Failpoint) -> None:
         self._stack, self._log, self._failpoint = stack, log, failpoint
         self._generation = log.generations[-1]
-        self._done = Mended(self._generation.number, self._generation.seams)
+        self._map = replace(stack.current_map(), partitions=log.identity.partitions)  # it may be of another by now
+        self.done = Mended(self._generation.number, self._generation.seams, self._map.partitions)
 
-    def fill(self) -> Mended:
+    def fill(self) -> None:
         """See the module."""
         lake = lake_of(self._stack)
         with ExitStack() as opened:
@@ -189,18 +207,16 @@ class _Filling:
             for partition, seam in sorted(self._generation.seams.items()):
                 self._again(lake, partition, seam)
                 self._empty(partition, seam)
-            shards = {
-                id: opened.enter_context(closing(self._stack.open_shard(id))) for id in self._stack.current_map().shards
-            }
+            shards = {id: opened.enter_context(closing(self._stack.open_shard(id))) for id in self._map.shards}
             self._check_held(shards)
-            for partition in sorted(self._generation.seams):
+            for partition in range(self._map.partitions):
                 self._facts_of_shards(lake, partition, shards)
-        return self._done
+        lost_beyond = {p: seam.kept for p, seam in self._generation.seams.items()}
+        self.done.pushes = self._stack.control.pushes.forget_beyond(lost_beyond)
 
     def _check_held(self, shards: Mapping[str, GraphShard]) -> None:
-        current = self._stack.current_map()
         at = {id: {p: c.at for p, c in shard.cursors().items()} for id, shard in shards.items()}
-        owners = {partition: current.shards_of_partition(partition) for partition in self._generation.seams}
+        owners = {partition: self._map.shards_of_partition(partition) for partition in self._generation.seams}
         _accepted(self._stack, ranges_text(lost_since(self._generation.seams, at, owners)))
 
     def _again(self, lake: Lake | None, partition: int, seam: Seam) -> None:
@@ -213,7 +229,7 @@ class _Filling:
             facts = sum(kind < Kind.FLOOR for kind in entry.batch.column("kind").to_pylist())
             data = batch.encode(batch.from_arrow(entry.batch)) if entry.batch.num_rows else b""
             self._append([Append(partition, data, facts)], entry.number)
-            self._done.again += 1
+            self.done.again += 1
             self._failpoint("again")
 
     def _empty(self, partition: int, seam: Seam) -> None:
@@ -221,7 +237,7 @@ class _Filling:
         while end < seam.resumed:
             count = min(_APPENDS, seam.resumed - end)
             self._append([Append(partition, b"", 0)] * count, end + 1)
-            end, self._done.empty = end + count, self._done.empty + count
+            end, self.done.empty = end + count, self.done.empty + count
             self._failpoint("empty")
 
     def _append(self, entries: list[Append], first: int) -> None:
@@ -230,10 +246,10 @@ class _Filling:
             raise Corrupt(f"another appends to the log while it is mended: entry {first} has come to be {numbers[0]}")
 
     def _facts_of_shards(self, lake: Lake | None, partition: int, shards: Mapping[str, GraphShard]) -> None:
-        known = known_facts(self._log, lake, partition, self._log.ends()[partition])
-        current = self._stack.current_map()
-        for shard_id in current.shards_of_partition(partition):
-            held = facts_of_shard(shards[shard_id], current, shard_id, partition)
+        ends = self._log.ends()
+        known = pl.concat(known_facts(self._log, lake, p, ends[p]) for p in self._map.partitions_beside(partition))
+        for shard_id in self._map.owners_of(partition):
+            held = facts_of_shard(shards[shard_id], self._map, shard_id, partition)
             for page in pages(held):
                 frame = batch.frame_of(page)
                 alone_there = frame.join(known, on=list(KEY), how="anti").unique()
@@ -246,4 +262,4 @@ class _Filling:
         self._log.append(entries_of(partition, records, self._stack.settings.log.entry_bytes))
         for record in records:
             name = f"{record.tenant}/{record.source}"
-            self._done.facts[name] = self._done.facts.get(name, 0) + 1
+            self.done.facts[name] = self.done.facts.get(name, 0) + 1

@@ -1,7 +1,7 @@
 """How a writer comes to its shard: take it over, heal it, and let readers in.
 
     epoch → lease → entries that the log has lost are stepped over → buckets it lacks are rebuilt, others dropped
-          → gaps of the log are filled from the lake
+          → entries that were for others alone are passed over → gaps of the log are filled from the lake
           → (the loop reaches the log's ends of that moment) → readers are let in
 
 Everything is safe to do again: what is written twice is a duplicate.
@@ -20,7 +20,7 @@ from cluster import batch
 from cluster.errors import Fenced
 from cluster.model import Kind, Record
 from cluster.shard_map import ShardMap
-from cluster.stores.graph import Fence, GraphShard
+from cluster.stores.graph import Fence, GraphShard, WriteCounts
 from cluster.stores.lake import Lake
 from cluster.stores.log import Entry, EventLog, LogLostTail
 from cluster.telemetry.logs import Log
@@ -90,7 +90,8 @@ def start_writer(start: Start, read_entries: int, read_bytes: int, block_ms: int
         LOG.warning("buckets_rebuild", shard=start.shard_id, buckets=len(lacking))
         _rebuild(start, writer, lacking, at)
     shard.own(start.epoch, owned, (), fence)
-    _fill_gaps(start, writer, at)
+    _pass_over_others(start, writer)
+    _fill_gaps(start, writer, {p: writer.positions[p] for p in at})
     return writer
 
 
@@ -99,6 +100,18 @@ def _check_tails(start: Start) -> None:
     for partition, cursor in start.shard.cursors().items():
         if partition in start.partitions and cursor.at > ends.get(partition, 0):
             raise LogLostTail(partition, cursor.at, ends.get(partition, 0))
+
+
+def _pass_over_others(start: Start, writer: ShardWriter) -> None:
+    """Of a partition that has entries for this shard since the log got its number of partitions, all before is others'.
+
+    An appender that did not know of the new number appends by the one before, behind the seam, where it is read.
+    """
+    new = start.map.new_to(start.shard_id)
+    begun = [one for one in start.log.generations if one.partitions == start.map.partitions] if new else []
+    for partition in new if begun else ():
+        if writer.positions[partition] < (end := begun[0].seams[partition].end):
+            writer.jump(partition, end, WriteCounts())
 
 
 def _pages(records: Iterable[Record]) -> Iterable[list[Record]]:

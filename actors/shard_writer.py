@@ -220,7 +220,7 @@ class ShardWriter:
         if len(self._lanes) == 1 or self._log_partitions is None:
             yield self._fence, rows
             return
-        partition = pl.col("bucket") % self._log_partitions  # as `shard_map.partition_of`
+        partition = pl.col("bucket") % self._log_partitions  # `shard_map.partition_of`, of a column
         for fence in self._lanes:
             if (own := rows.filter(partition.is_in(fence.partitions))).height:
                 yield fence, own

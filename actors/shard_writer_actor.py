@@ -17,7 +17,7 @@ from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
 from actors.stack import Stack
 from cluster.config import Settings
-from cluster.errors import Fenced, IntelGraphError, Retryable
+from cluster.errors import Fenced, IntelGraphError, Retryable, Unavailable
 from cluster.stores.open_shard import is_neo4j
 from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
@@ -104,6 +104,8 @@ class ShardWriterLoop:
         log, shard = self._stack.open_log(), self._stack.open_shard(self._shard_id)
         metrics.LOG_GENERATION.set(log.identity.generation)
         current = self._stack.current_map()
+        if log.identity.partitions != current.partitions:
+            raise Unavailable("the event log gets another number of partitions: `intelgraph up` does that", 1.0)
         start = Start(self._shard_id, registered.epoch, token, current, shard, log, self._stack.open_lake)
         try:
             if is_neo4j(registered.uri):  # by now its database may be another's, or empty

@@ -23,6 +23,7 @@ from cluster.config import Settings
 from cluster.errors import Rejected
 from cluster.fold import Floors, fold_batch
 from cluster.model import Kind, Record, floor_record
+from cluster.shard_map import partition_of
 from cluster.stores.control import ControlStore
 from cluster.stores.control_loads import Load
 from cluster.stores.files import Failpoint, no_failpoint
@@ -131,7 +132,7 @@ class Undo:
         count, limits = self._log.identity.partitions, self._settings
         groups: dict[int, list[Record]] = {}
         for record in records:
-            groups.setdefault(record.bucket % count, []).append(record)
+            groups.setdefault(partition_of(record.bucket, count), []).append(record)
         for partition, group in sorted(groups.items()):
             for at in range(0, len(group), limits.ingest.batch_records):
                 part = group[at : at + limits.ingest.batch_records]

@@ -1,10 +1,13 @@
 """The shard map: which shard owns each of the 4,096 buckets, as a value, and how one map follows another.
 
     initial(shards, partitions) ─► ShardMap ─► add_shard | adopt_empty | drain ─► ShardMap ─► plan(old, new)
+                                            └► repartition ─► ShardMap
 
 A bucket belongs to the log partition bucket % partitions. Maps keep the buckets of a partition on one shard where they
-can, so that a partition's writer writes to one shard. Health is no input of this module: a shard that is down still
-owns its buckets. Every function is deterministic and changes nothing but what it says.
+can, so that a partition's writer writes to one shard. A log that was given another number of partitions has entries of
+a bucket by every number that it had, so a map keeps them: whoever reads takes all of these partitions, in any order,
+since versions order; whoever appends takes the one of today. Health is no input of this module: a shard that is down
+still owns its buckets. Every function is deterministic and changes nothing but what it says.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -36,15 +39,23 @@ class ShardMap:
         revision: counts the maps from 1.
         partitions: of the log; decides which buckets belong together.
         owners: shard id by bucket, 4,096 of them.
+        earlier: numbers of partitions that the log has had before, in order, each once.
     """
 
     revision: int
     partitions: int
     owners: tuple[str, ...]
+    earlier: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.owners) != BUCKETS or not 1 <= self.partitions <= BUCKETS or not all(self.owners):
+        numbers = (self.partitions, *self.earlier)
+        if len(self.owners) != BUCKETS or not all(1 <= n <= BUCKETS for n in numbers) or not all(self.owners):
             raise ValueError(f"a shard map has {BUCKETS} owners and 1 to {BUCKETS} partitions")
+
+    @property
+    def all_partitions(self) -> int:
+        """How many partitions may hold entries: those that were given up too."""
+        return max(self.partitions, *self.earlier, 0)
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -57,16 +68,70 @@ class ShardMap:
 
     def shards_of_partition(self, partition: int) -> tuple[str, ...]:
         """The shards that entries of a log partition are for, sorted; one, where nothing was moved singly."""
-        return tuple(sorted(set(self.owners[partition :: self.partitions])))
+        return tuple(sorted({owner for n in self._numbers(partition) for owner in self.owners[partition::n]}))
 
     def partitions_of(self, shard: str) -> tuple[int, ...]:
-        """The log partitions that have entries for a shard, ascending."""
+        """The log partitions that have entries for a shard, ascending; earlier generations' too."""
+        return tuple(p for p in range(self.all_partitions) if any(shard in self.owners[p::n] for n in self._numbers(p)))
+
+    def owners_of(self, partition: int) -> tuple[str, ...]:
+        """The shards that entries are for which are appended to a log partition from now on, sorted."""
+        return tuple(sorted(set(self.owners[partition :: self.partitions])))
+
+    def appended_for(self, shard: str) -> tuple[int, ...]:
+        """The log partitions that get entries for a shard from now on, ascending."""
         return tuple(p for p in range(self.partitions) if shard in self.owners[p :: self.partitions])
+
+    def new_to(self, shard: str) -> tuple[int, ...]:
+        """The log partitions that have entries for a shard since the log has the number that it has, and had none
+        before, ascending."""
+        if self.partitions in self.earlier:
+            return ()
+        return tuple(
+            p
+            for p in (self.appended_for(shard) if self.earlier else ())
+            if not any(shard in self.owners[p::n] for n in self.earlier if p < n)
+        )
+
+    def partitions_of_bucket(self, bucket: int) -> tuple[int, ...]:
+        """The log partitions that may have a bucket's entries, ascending."""
+        return tuple(sorted({partition_of(bucket, n) for n in (self.partitions, *self.earlier)}))
+
+    def partitions_beside(self, partition: int) -> tuple[int, ...]:
+        """The log partitions that may have entries of the buckets that are appended to one of them, ascending."""
+        buckets = range(partition, BUCKETS, self.partitions)
+        return tuple(sorted({p for bucket in buckets for p in self.partitions_of_bucket(bucket)}))
+
+    def groups(self) -> list[tuple[int, ...]]:
+        """All log partitions, in groups of those that share a bucket: all records of a thing are in one group."""
+        group = {p: {p} for p in range(self.all_partitions)}
+        for bucket in range(BUCKETS) if self.earlier else ():
+            first, *rest = self.partitions_of_bucket(bucket)
+            for other in rest:
+                if (joined := group[first]) is not group[other]:
+                    joined |= group[other]
+                    group.update(dict.fromkeys(group[other], joined))
+        return sorted({tuple(sorted(one)) for one in group.values()})
+
+    def _numbers(self, partition: int) -> set[int]:
+        return {n for n in (self.partitions, *self.earlier) if partition < n}
 
 
 def partition_of(bucket: int, partitions: int) -> int:
-    """The log partition of a bucket, for ever within a generation of the log."""
+    """The log partition that a bucket's records are appended to, for ever within a generation of the log."""
     return bucket % partitions
+
+
+def repartition(old: ShardMap, partitions: int) -> ShardMap:
+    """The map for a log that gets another number of partitions; nobody's buckets change.
+
+    Raises:
+        Rejected: it is the same number.
+    """
+    if partitions == old.partitions:
+        raise Rejected(f"the log has {partitions} partitions already")
+    earlier = tuple(dict.fromkeys((*old.earlier, old.partitions)))
+    return replace(old, revision=old.revision + 1, partitions=partitions, earlier=earlier)
 
 
 def initial(shards: Sequence[str], partitions: int) -> ShardMap:
@@ -78,7 +143,7 @@ def initial(shards: Sequence[str], partitions: int) -> ShardMap:
     if not shards or len(set(shards)) != len(shards):
         raise Rejected(f"a shard map needs shards, each named once, not {list(shards)}")
     if len(shards) <= partitions:
-        owners = [shards[bucket % partitions % len(shards)] for bucket in range(BUCKETS)]
+        owners = [shards[partition_of(bucket, partitions) % len(shards)] for bucket in range(BUCKETS)]
     else:
         owners = [""] * BUCKETS
         for at, bucket in enumerate(_by_partition(range(BUCKETS), partitions)):
@@ -131,7 +196,7 @@ def drain(old: ShardMap, shard: str, weights: Mapping[str, float] | None = None)
             for bucket in group:
                 owners[bucket] = target
             sizes[target] += len(group)
-    return ShardMap(old.revision + 1, old.partitions, tuple(owners))
+    return replace(old, revision=old.revision + 1, owners=tuple(owners))
 
 
 def plan(old: ShardMap, new: ShardMap) -> tuple[Move, ...]:
@@ -152,6 +217,8 @@ def pack(shard_map: ShardMap) -> str:
     ordered = [shard_map.owners[bucket] for bucket in _by_partition(range(BUCKETS), shard_map.partitions)]
     runs = [[names.index(owner), len(list(same))] for owner, same in groupby(ordered)]
     body = {"revision": shard_map.revision, "partitions": shard_map.partitions, "shards": names, "runs": runs}
+    if shard_map.earlier:
+        body["earlier"] = shard_map.earlier
     return json.dumps(body, separators=(",", ":"))
 
 
@@ -168,13 +235,13 @@ def unpack(text: str) -> ShardMap:
         owners = [""] * BUCKETS
         for bucket, owner in zip(_by_partition(range(BUCKETS), partitions), ordered, strict=True):
             owners[bucket] = owner
-        return ShardMap(int(body["revision"]), partitions, tuple(owners))
+        return ShardMap(int(body["revision"]), partitions, tuple(owners), tuple(map(int, body.get("earlier", ()))))
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise Corrupt(f"not a shard map: {text[:80]!r}; restore the control store") from error
 
 
 def _by_partition(buckets: Iterable[int], partitions: int) -> list[int]:
-    return sorted(buckets, key=lambda bucket: (bucket % partitions, bucket))
+    return sorted(buckets, key=lambda bucket: (partition_of(bucket, partitions), bucket))
 
 
 def _weights(shards: Iterable[str], given: Mapping[str, float]) -> dict[str, float]:
@@ -212,7 +279,7 @@ class _Taking:
         """Whole partitions, while one fits and its owner keeps at least half of what it should have."""
         stacks: dict[str, list[int]] = {}
         for partition in range(self._old.partitions):
-            owners = self._old.shards_of_partition(partition)
+            owners = self._old.owners_of(partition)
             if len(owners) == 1:
                 stacks.setdefault(owners[0], []).append(partition)
         while donors := [name for name, stack in stacks.items() if stack and self._fits(stack[-1], name)]:
@@ -241,7 +308,7 @@ class _Taking:
 
     def result(self) -> ShardMap:
         """The map as it stands."""
-        return ShardMap(self._old.revision + 1, self._old.partitions, tuple(self._owners))
+        return replace(self._old, revision=self._old.revision + 1, owners=tuple(self._owners))
 
     def _excess(self, name: str) -> float:
         return self._sizes[name] - self._targets[name]

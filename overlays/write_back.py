@@ -19,6 +19,7 @@ from cluster import batch, versions
 from cluster.errors import Rejected
 from cluster.ids import bucket_of
 from cluster.model import Kind, Op, Record, floor_record, stamp_of
+from cluster.shard_map import partition_of
 from cluster.stores.log import Append
 from cluster.values import Value, canonical_json
 from overlays.definition import STAMPS, Props
@@ -137,7 +138,7 @@ def value_entries(records: Iterable[Record], partitions: int, bounds: Bounds) ->
     waiting: dict[int, list[Record]] = {}
     sizes: dict[int, int] = {}
     for record in records:
-        partition, size = record.bucket % partitions, _bytes_of(record)
+        partition, size = partition_of(record.bucket, partitions), _bytes_of(record)
         held = waiting.setdefault(partition, [])
         if held and (len(held) == bounds.entry_records or sizes[partition] + size > bounds.entry_bytes):
             yield Append(partition, batch.encode(held), len(held))

@@ -24,6 +24,7 @@ from actors import external_shards
 from actors.control_recovery import keep, make_whole, seal
 from actors.log_damage import check_tail
 from actors.mending import mend
+from actors.repartition import change_number
 from actors.stack import Stack
 from cluster import config, dialect_shard
 from cluster.config import Settings
@@ -178,9 +179,9 @@ class Node:
         for name in [name for name in specs if name not in self._servers]:
             running = ensure(specs[name], raise_epoch_before_serving(self._opened, specs[name]))
             self._servers[name] = Watched(specs[name], running)
+        change_number(self._opened)
         if (mended := mend(self._opened)) is not None:
-            note = f"the event log had lost its tail: generation {mended.generation} of it was opened (audit --actions)"
-            self._say("servers", notes=(*self._state.notes, note))
+            self._say("servers", notes=(*self._state.notes, mended.note))
         positions = self._opened.control.positions
         with closing(self._opened.open_log()) as log:
             self._log_name = log.identity.name

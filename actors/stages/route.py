@@ -9,6 +9,7 @@ from actors.stages.bad import Slot
 from cluster import batch
 from cluster.errors import Rejected
 from cluster.model import Kind, Record
+from cluster.shard_map import partition_of
 from cluster.stores.log import Append
 
 _FLOOR = int(Kind.FLOOR)
@@ -30,7 +31,7 @@ def route(slots: Sequence[Slot[Record]], partitions: int, entry_bytes: int) -> R
     groups: dict[int, list[Record]] = {}
     for slot in slots:
         if type(slot) is Record:
-            partition = slot[2] % partitions
+            partition = partition_of(slot[2], partitions)
             if (group := groups.get(partition)) is None:
                 groups[partition] = [slot]
             else:

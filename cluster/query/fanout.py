@@ -69,9 +69,9 @@ class FanOut:
             _count_from_zero(shard)
 
     @property
-    def partitions(self) -> int:
-        """How many partitions the log has."""
-        return self._directory.topology().shard_map.partitions
+    def shard_map(self) -> ShardMap:
+        """The map of now."""
+        return self._directory.topology().shard_map
 
     def deadline(self) -> Deadline:
         """When a question that begins now has to be answered."""

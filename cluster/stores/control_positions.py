@@ -63,17 +63,20 @@ class ConsumerPositions:
         """
         with self._database.write() as connection:
             for known in connection.execute(select(logs)).all():
-                if (known.name, known.partitions) != (identity.name, identity.partitions):
+                other = known.generation == identity.generation and known.partitions != identity.partitions
+                if known.name != identity.name or other:
                     raise Corrupt(
                         f"this event log ({identity.name[:8]}) is not the one that shards and lake were filled from"
                         f" ({known.name[:8]}): restore the log's files, or start with an empty state directory"
                     )
             insert_new(connection, logs, [identity._asdict()])
 
-    def newest_generation(self) -> int:
-        """The newest generation of the log that was ever bound; 0 before the first."""
+    def newest_log(self) -> LogIdentity | None:
+        """The newest generation of the log that was ever bound; None before the first."""
+        newest = select(logs.c.name, logs.c.generation, logs.c.partitions).order_by(logs.c.generation.desc()).limit(1)
         with self._database.read() as connection:
-            return int(connection.execute(select(func.max(logs.c.generation))).scalar_one() or 0)
+            row = connection.execute(newest).one_or_none()
+        return None if row is None else LogIdentity(*row)
 
     def _by_partition(self, function: str) -> dict[int, int]:
         column = consumer_positions.c

@@ -156,8 +156,15 @@ class ShardMaps:
                 require(connection, name, token)
             row = {"revision": new.revision, "map": pack(new), "made_at": now, "made_by": made_by}
             connection.execute(insert(shard_maps).values(**row))
-            touched = {id for move in plan(old, new) for id in (move.source, move.target)} if old else set(new.shards)
+            touched = _touched(old, new) if old else set(new.shards)
             return {id: _raise_epoch(connection, id) for id in sorted(touched)}
+
+
+def _touched(old: ShardMap, new: ShardMap) -> set[str]:
+    """Who gives or takes a bucket. Raises Rejected where a map changes owners and the number of partitions at once."""
+    if old.partitions != new.partitions and old.owners == new.owners:
+        return set()
+    return {id for move in plan(old, new) for id in (move.source, move.target)}
 
 
 def _check_owners(connection: Connection, new: ShardMap) -> None:

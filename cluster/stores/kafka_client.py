@@ -24,7 +24,12 @@ from aiokafka.errors import (
     NodeNotReadyError,
     RequestTimedOutError,
 )
-from aiokafka.protocol.admin import CreateTopicsRequest, DeleteRecordsRequest, DescribeConfigsRequest
+from aiokafka.protocol.admin import (
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteRecordsRequest,
+    DescribeConfigsRequest,
+)
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.offset import OffsetRequest
 
@@ -166,6 +171,13 @@ class KafkaClient:
         for _, code, said in answer.topic_errors:
             if code != _ALREADY_EXISTS:
                 check_code(code, said)
+
+    async def add_partitions(self, name: str, count: int) -> None:
+        """Gives a topic so many partitions in all; it has to have fewer."""
+        wanted: Any = [(name, (count, None))]
+        answer = await self.ask(CreatePartitionsRequest(wanted, self.timeout_ms, False))
+        for _, code, said in answer.topic_errors:
+            check_code(code, said)
 
     async def topic_config(self, name: str, node: int | None = None) -> dict[str, str]:
         """The topic's settings in force, as that broker knows them, or any."""

@@ -56,7 +56,7 @@ class KafkaEventLog:
     ) -> None:
         self._thread, self._client, self._settings, self._clock_ms = thread, client, settings, clock_ms
         self._identity, self._generations = opened.known.identity, opened.known.generations
-        self._meta, self._mending = opened.meta, mending
+        self._meta, self._mending, self._all = opened.meta, mending, len(opened.topic.leaders)
         self._current = CurrentTopic(client, opened.topic, settings.timeout_s)
         kafka = settings.kafka
         self._appender = KafkaAppender(
@@ -80,6 +80,11 @@ class KafkaEventLog:
         return self._generations
 
     @property
+    def all_partitions(self) -> int:
+        """See `EventLog.all_partitions`."""
+        return self._all
+
+    @property
     def is_unfinished(self) -> bool:
         """See `EventLog.is_unfinished`."""
         known = self._run(read_known(self._client, self._meta, self._settings.timeout_s))
@@ -91,8 +96,9 @@ class KafkaEventLog:
             raise ValueError("this log was not opened for mending")
         ends = {partition: seam.end for partition, seam in new.seams.items()}
         begun = begin(self._client, self._current.topic, self._meta, self._settings, self._identity, new, ends)
-        known = self._run(begun, sent=True)
+        known, self._current.topic = self._run(begun, sent=True)
         self._identity, self._generations = known.identity, known.generations
+        self._all = len(self._current.topic.leaders)
 
     def finish_generation(self) -> None:
         """See `EventLog.finish_generation`."""
@@ -199,7 +205,7 @@ class KafkaEventLog:
 
     def _admit(self, entries: Sequence[Append]) -> int:
         for entry in entries:
-            self._check_partition(entry.partition)
+            self._check_partition(entry.partition, self._all if self._mending else self._identity.partitions)
             if len(entry.data) > self._settings.entry_bytes:
                 raise Rejected(
                     f"a log entry of {len(entry.data)} bytes is over log.entry_bytes ({self._settings.entry_bytes});"
@@ -261,8 +267,7 @@ class KafkaEventLog:
             raise
 
     def _offsets(self, which: int) -> dict[int, int]:
-        partitions = range(self._identity.partitions)
-        return self._run(self._client.offsets(self._current.topic, partitions, which))
+        return self._run(self._client.offsets(self._current.topic, range(self._all), which))
 
     def _know(self, ends: Mapping[int, int]) -> None:
         with self._lock:
@@ -289,9 +294,9 @@ class KafkaEventLog:
         if block_ms > self._settings.timeout_s * 500:
             raise ValueError(f"block_ms={block_ms} has to stay below half of log.timeout_s")
 
-    def _check_partition(self, partition: int) -> None:
-        if not 0 <= partition < self._identity.partitions:
-            raise ValueError(f"partition {partition} of {self._identity.partitions}")
+    def _check_partition(self, partition: int, count: int | None = None) -> None:
+        if not 0 <= partition < (count or self._all):
+            raise ValueError(f"partition {partition} of {count or self._all}")
 
 
 def _closed() -> Unavailable:

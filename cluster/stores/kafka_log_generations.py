@@ -4,7 +4,8 @@
     {name, generation, partitions, seams, drawn}             one that was opened; of two, the first record counts
     {name, generation, partitions, filled: true}             it is filled
 
-The topic of entries stays the same one, and its offsets go on. While a generation is filled, everybody else is kept
+The topic of entries stays the same one, and its offsets go on; it gets more partitions where a generation has more, and
+keeps those that one has given up. While a generation is filled, everybody else is kept
 from appending by the time of their batches, which is 0: the topic refuses batches that are older than an hour, unless
 the broker stamps them itself, as it does otherwise. Brokers have no other switch that refuses some appenders only.
 """
@@ -79,7 +80,11 @@ def known(records: Iterable[Said]) -> Known | None:
     if not first:
         return None
     newest = first[max(first)]
-    later = tuple(Generation(number, said.seams) for number, said in sorted(first.items()) if said.seams is not None)
+    later = tuple(
+        Generation(number, said.seams, said.identity.partitions)
+        for number, said in sorted(first.items())
+        if said.seams is not None
+    )
     unfinished = newest.seams is not None and newest.identity.generation not in filled
     return Known(newest.identity, later, unfinished, newest.drawn)
 
@@ -88,7 +93,8 @@ def opening(identity: LogIdentity, new: Generation) -> tuple[dict[str, Any], str
     """(the record that opens a generation, what it has drawn)."""
     drawn = secrets.token_hex(16)
     seams = {str(partition): list(seam) for partition, seam in new.seams.items()}
-    return {**identity._replace(generation=new.number)._asdict(), "seams": seams, "drawn": drawn}, drawn
+    opened = identity._replace(generation=new.number, partitions=new.partitions or identity.partitions)
+    return {**opened._asdict(), "seams": seams, "drawn": drawn}, drawn
 
 
 def filling(identity: LogIdentity) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from aiokafka.errors import NotLeaderForPartitionError
 from aiokafka.record.memory_records import MemoryRecords
 
 from cluster.config import LogSettings
@@ -27,7 +28,7 @@ from cluster.stores.kafka_errors import MOVED, WHAT
 from cluster.stores.kafka_fetch import fetch
 from cluster.stores.kafka_log_generations import KEPT_OUT, LET_IN, Known, Said, filling, known, opening, parsed
 from cluster.stores.kafka_topic import CurrentTopic, Topic, known_topic
-from cluster.stores.log import Generation, LogIdentity
+from cluster.stores.log import Generation, LogIdentity, all_partitions, check_number
 
 _FIRST_GENERATION = 1
 _META_PARTITION = 0
@@ -101,7 +102,11 @@ async def open_topics(client: KafkaClient, settings: LogSettings, mending: bool 
     if found.unfinished and not mending:
         raise Unavailable(f"a new generation of {WHAT} is being opened: `intelgraph up` does that", 1.0)
     topic = await known_topic(client, bytes.fromhex(found.identity.name), settings.timeout_s)
-    _check_partitions(found.identity, topic, settings)
+    count = all_partitions(found.identity, found.generations)
+    topic = await _with(client, topic, count, settings, led=mending)
+    if not mending:  # who opens a generation may find partitions for it, of one that was killed before it was open
+        _check_partitions(count, topic)
+        check_number(found.identity.partitions, settings.partitions)
     if mending and not found.unfinished and KEPT_OUT.items() <= (await client.topic_config(topic.name)).items():
         await client.alter_topic(topic, LET_IN)  # who was killed before it could open one has left it so
     await _check_fit(client, topic, topic_config(settings), settings, not found.unfinished)
@@ -123,6 +128,31 @@ async def _made(
         await asyncio.sleep(_POLL_S)
         topic = await client.topic(name=name)
     return topic
+
+
+async def _with(client: KafkaClient, topic: Topic, partitions: int, settings: LogSettings, *, led: bool) -> Topic:
+    """The topic, as soon as the broker that is asked knows so many of its partitions: news of them takes a moment.
+
+    Args:
+        led: wait until each has a leader, too, that knows that it is one.
+    """
+    until = time.monotonic() + settings.timeout_s
+    while len(topic.leaders) < partitions or (led and not await _is_led(client, topic)):
+        if time.monotonic() > until:
+            raise Unavailable(f"{WHAT}: partitions of {topic.name} have no leader yet; see that the brokers run")
+        await asyncio.sleep(_POLL_S)
+        topic = await known_topic(client, topic.id, settings.timeout_s)
+    return topic
+
+
+async def _is_led(client: KafkaClient, topic: Topic) -> bool:
+    if min(topic.leaders.values()) < 0:
+        return False
+    try:
+        await client.offsets(topic, topic.leaders, NEXT)
+    except NotLeaderForPartitionError:
+        return False
+    return True
 
 
 async def read_known(client: KafkaClient, meta: Topic, timeout_s: float) -> Known | None:
@@ -153,18 +183,11 @@ async def say(client: KafkaClient, meta: Topic, said: Mapping[str, object], sett
         raise Unavailable(f"{WHAT} is slow to answer; open it again") from error
 
 
-def _check_partitions(identity: LogIdentity, topic: Topic, settings: LogSettings) -> None:
-    count = len(topic.leaders)
-    if count != identity.partitions:
+def _check_partitions(count: int, topic: Topic) -> None:
+    if len(topic.leaders) != count:
         raise Corrupt(
-            f"{WHAT} was created with {identity.partitions} partitions, and its topic {topic.name} has {count}."
-            " Somebody added some; entries lie by the first number: restore the topic"
-        )
-    if identity.partitions != settings.partitions:
-        raise Rejected(
-            f"{WHAT} was created with {identity.partitions} partitions, and log.partitions is {settings.partitions}:"
-            f" set it to {identity.partitions}. Another number needs a new generation of the log, which this version"
-            " cannot make"
+            f"{WHAT} has {count} partitions, and its topic {topic.name} has {len(topic.leaders)}. Somebody else added"
+            " some; entries lie by the first number: restore the topic"
         )
 
 
@@ -199,20 +222,24 @@ async def _check_fit(
 async def begin(
     client: KafkaClient, topic: Topic, meta: Topic, settings: LogSettings, identity: LogIdentity, new: Generation,
     ends: Mapping[int, int],
-) -> Known:  # fmt: skip
-    """Opens a generation; see `EventLog.begin_generation`."""
+) -> tuple[Known, Topic]:  # fmt: skip
+    """Opens a generation, with partitions of the topic for it; see `EventLog.begin_generation`."""
     await client.alter_topic(topic, KEPT_OUT)
     now = await read_known(client, meta, settings.timeout_s)
-    if now is None or now.identity != identity or await client.offsets(topic, ends, NEXT) != ends:
+    found_ends = {**dict.fromkeys(ends, 0), **await client.offsets(topic, topic.leaders, NEXT)}
+    if now is None or now.identity != identity or found_ends != ends:
         if now is None or not now.unfinished:
             await client.alter_topic(topic, LET_IN)
         raise Conflict(f"{WHAT} has another generation, or other ends, than a moment ago: look again", 0.1)
+    if len(topic.leaders) < len(ends):
+        await client.add_partitions(topic.name, len(ends))
+        topic = await _with(client, topic, len(ends), settings, led=True)
     said, drawn = opening(identity, new)
     await say(client, meta, said, settings)
     found = await read_known(client, meta, settings.timeout_s)
     if found is None or found.drawn != drawn:
         raise Conflict(f"another generation of {WHAT} was opened just now", 0.1)
-    return found
+    return found, topic
 
 
 async def finish(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from cluster.errors import Corrupt
+from cluster.errors import Corrupt, Rejected
 
 
 class Append(NamedTuple):
@@ -60,8 +60,8 @@ class LogIdentity(NamedTuple):
 
     Args:
         name: drawn once, when the log is created.
-        generation: counts up each time that a tail was lost; numbers go on.
-        partitions: fixed when the log is created.
+        generation: counts up each time that a tail was lost, or the number of partitions changed; numbers go on.
+        partitions: that are appended to; fixed within a generation.
     """
 
     name: str
@@ -93,10 +93,21 @@ class Seam(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """How a generation of the log began, by partition; of the first there is nothing to say."""
+    """How a generation of the log began; of the first there is nothing to say.
+
+    Args:
+        seams: of all partitions, those too that it gives up, or begins with.
+        partitions: that are appended to from now on; 0: as many as before.
+    """
 
     number: int
     seams: Mapping[int, Seam]
+    partitions: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was lost at its seams, so that there is nothing to fill."""
+        return all(seam.resumed == seam.end for seam in self.seams.values())
 
 
 class LogGap(Corrupt):
@@ -147,6 +158,12 @@ class EventLog(Protocol):
     @property
     def generations(self) -> Sequence[Generation]:
         """Those after the first, in order, as they were when this was opened."""
+        ...
+
+    @property
+    def all_partitions(self) -> int:
+        """How many partitions there are to read, those too that earlier generations have left behind; entries are
+        appended to the first `identity.partitions` of them."""
         ...
 
     @property
@@ -240,6 +257,25 @@ class EventLog(Protocol):
     def close(self) -> None:
         """Closes the connections. Safe to call twice."""
         ...
+
+
+def all_partitions(identity: LogIdentity, generations: Sequence[Generation]) -> int:
+    """How many partitions a log has that knows these generations; see `EventLog.all_partitions`."""
+    return max(identity.partitions, *(len(one.seams) for one in generations), 0)
+
+
+def check_number(has: int, wanted: int) -> None:
+    """Nothing, if the log is appended to by as many partitions as the settings say.
+
+    Raises:
+        Rejected: by another number.
+    """
+    if has != wanted:
+        raise Rejected(
+            f"the event log has {has} partitions, and log.partitions is {wanted}: set it to {has}. To give the log"
+            f" {wanted} partitions, say `intelgraph log repartition {wanted}` first; the next `intelgraph up` with"
+            f" log.partitions {wanted} does it"
+        )
 
 
 def generation_at(generations: Sequence[Generation], partition: int, at: int, first: int = 1) -> int:

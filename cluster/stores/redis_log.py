@@ -31,7 +31,9 @@ from cluster.stores.log import (
     Entry,
     Generation,
     LogIdentity,
+    all_partitions,
     check_continuity,
+    check_number,
     check_range,
     entry_as_read,
     generation_at,
@@ -66,7 +68,7 @@ class RedisEventLog:
     ) -> None:
         self._client, self._keys, self._settings, self._identity = client, keys, settings, identity
         self._generations, self._mending, self._synced_answers = tuple(generations), mending, synced_answers
-        self._clock_ms = clock_ms
+        self._all, self._clock_ms = all_partitions(identity, generations), clock_ms
         self._trim = client.register_script(_TRIM)
         self._used_bytes, self._used_until_s = 0, 0.0
         self._entry_bytes = settings.entry_bytes // 16  # of entries seen lately: how many are worth asking for at once
@@ -82,6 +84,11 @@ class RedisEventLog:
         return self._generations
 
     @property
+    def all_partitions(self) -> int:
+        """See `EventLog.all_partitions`."""
+        return self._all
+
+    @property
     def is_unfinished(self) -> bool:
         """See `EventLog.is_unfinished`."""
         with translated(WHAT):
@@ -91,10 +98,11 @@ class RedisEventLog:
         """See `EventLog.begin_generation`."""
         if not self._mending:
             raise ValueError("this log was not opened for mending")
+        new = new._replace(partitions=new.partitions or self._identity.partitions)
         with translated(WHAT, sent=True):
             redis_log_generations.begin(self._client, self._keys, self._identity, new, self._settings.timeout_s)
-        self._identity = self._identity._replace(generation=new.number)
-        self._generations = (*self._generations, new)
+        self._identity = self._identity._replace(generation=new.number, partitions=new.partitions)
+        self._generations, self._all = (*self._generations, new), len(new.seams)
 
     def finish_generation(self) -> None:
         """See `EventLog.finish_generation`."""
@@ -157,11 +165,11 @@ class RedisEventLog:
 
     def ends(self) -> dict[int, int]:
         """See `EventLog.ends`."""
-        return {partition: end for partition, (_, end) in self._ranges(range(self._identity.partitions)).items()}
+        return {partition: end for partition, (_, end) in self._ranges(range(self._all)).items()}
 
     def begins(self) -> dict[int, int]:
         """See `EventLog.begins`."""
-        return {partition: begin for partition, (begin, _) in self._ranges(range(self._identity.partitions)).items()}
+        return {partition: begin for partition, (begin, _) in self._ranges(range(self._all)).items()}
 
     def records(self) -> dict[int, int]:
         """See `EventLog.records`."""
@@ -188,7 +196,7 @@ class RedisEventLog:
 
     def _admit(self, entries: Sequence[Append]) -> int:
         for entry in entries:
-            self._check_partition(entry.partition)
+            self._check_partition(entry.partition, self._all if self._mending else self._identity.partitions)
             if len(entry.data) > self._settings.entry_bytes:
                 raise Rejected(
                     f"a log entry of {len(entry.data)} bytes is over log.entry_bytes ({self._settings.entry_bytes});"
@@ -268,9 +276,9 @@ class RedisEventLog:
         with translated(WHAT):
             return setup.ranges(self._client, self._keys, partitions)
 
-    def _check_partition(self, partition: int) -> None:
-        if not 0 <= partition < self._identity.partitions:
-            raise ValueError(f"partition {partition} of {self._identity.partitions}")
+    def _check_partition(self, partition: int, count: int | None = None) -> None:
+        if not 0 <= partition < (count or self._all):
+            raise ValueError(f"partition {partition} of {count or self._all}")
 
 
 def open_redis_log(
@@ -285,7 +293,7 @@ def open_redis_log(
     Args:
         namespace: what the log's keys begin with (`<ns>` above); two logs may share a server in tests.
         clock_ms: the time that entries are stamped with, ms since 1970.
-        mending: by who opens a new generation, and fills it; `log.max_bytes` does not bound that.
+        mending: by who opens a new generation, and fills it; neither `log.max_bytes` nor `log.partitions` bounds that.
 
     Raises:
         Rejected: the server is not fit (too old, not append-only, evicts), or the log has another number of partitions.
@@ -297,10 +305,12 @@ def open_redis_log(
         with translated(WHAT, sent=False):
             setup.check_server(client)
             identity = setup.create_or_open(client, keys, settings.partitions)
-            setup.check_streams(client, keys, identity)
             generations = redis_log_generations.read(client, keys)
-            if not mending and redis_log_generations.is_unfinished(client, keys):
-                raise Unavailable(f"a new generation of {WHAT} is being opened: `intelgraph up` does that", 1.0)
+            setup.check_streams(client, keys, identity, all_partitions(identity, generations))
+            if not mending:
+                if redis_log_generations.is_unfinished(client, keys):
+                    raise Unavailable(f"a new generation of {WHAT} is being opened: `intelgraph up` does that", 1.0)
+                check_number(identity.partitions, settings.partitions)
             synced = setup.answers_are_synced(client, keys, settings.timeout_s)
     except BaseException:
         client.close()

@@ -1,7 +1,8 @@
 """Generations of the log on Redis: how one is opened, in one transaction, and what is kept of it.
 
     <ns>:generations    hash: generation → {partition: [end, kept, resumed]}
-    <ns>:meta           `unfinished` is there from the opening of a generation until it is filled
+    <ns>:meta           `unfinished` is there from the opening of a generation until it is filled;
+                        `partitions:<generation>`: how many it appends to
 
 A stream goes on under the ids of the new generation, `<generation>-<number>`, from the number at which it ends: Redis
 refuses ids of an earlier generation from then on, so an appender that does not know of the new one appends nothing.
@@ -23,16 +24,23 @@ _BEGIN = """
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return 0 end
 if redis.call('HEXISTS', KEYS[1], 'unfinished') == 1 then return 0 end
 for i = 4, #KEYS do
-  local begin = tonumber(redis.call('HGET', KEYS[2], tostring(i - 4)))
-  if begin + redis.call('XLEN', KEYS[i]) - 1 ~= tonumber(ARGV[i]) then return 0 end
+  local begin, last = redis.call('HGET', KEYS[2], tostring(i - 4)), -1
+  if begin then
+    last = tonumber(begin) + redis.call('XLEN', KEYS[i]) - 1
+  elseif redis.call('EXISTS', KEYS[i]) == 0 then
+    last = 0
+  end
+  if last ~= tonumber(ARGV[i + 1]) then return 0 end
 end
 for i = 4, #KEYS do
-  local id = ARGV[2] .. '-' .. ARGV[i]
+  local id = ARGV[2] .. '-' .. ARGV[i + 1]
+  redis.call('HSETNX', KEYS[2], tostring(i - 4), '1')
   redis.call('XADD', KEYS[i], id, 'd', '')
   redis.call('XDEL', KEYS[i], id)
 end
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
-redis.call('HSET', KEYS[1], 'generation', ARGV[2], 'unfinished', '1')
+redis.call('HSET', KEYS[1], 'generation', ARGV[2], 'partitions', ARGV[4], 'partitions:' .. ARGV[2], ARGV[4],
+  'unfinished', '1')
 return 1
 """
 
@@ -44,11 +52,13 @@ def read(client: redis.Redis, keys: LogKeys) -> tuple[Generation, ...]:
         Corrupt: what is kept of them is not readable.
     """
     raw = cast(dict[bytes, bytes], client.hgetall(keys.generations))
+    meta = cast(dict[bytes, bytes], client.hgetall(keys.meta))
     try:
         found = {int(number): msgspec.json.decode(seams, type=dict[int, Seam]) for number, seams in raw.items()}
+        partitions = {number: int(meta.get(b"partitions:%d" % number, 0)) for number in found}
     except (ValueError, msgspec.DecodeError) as error:
         raise Corrupt(f"{WHAT}: {keys.generations} is not readable; restore the log's files") from error
-    return tuple(Generation(number, found[number]) for number in sorted(found))
+    return tuple(Generation(number, found[number], partitions[number]) for number in sorted(found))
 
 
 def is_unfinished(client: redis.Redis, keys: LogKeys) -> bool:
@@ -58,12 +68,12 @@ def is_unfinished(client: redis.Redis, keys: LogKeys) -> bool:
 
 def begin(client: redis.Redis, keys: LogKeys, identity: LogIdentity, new: Generation, timeout_s: float) -> None:
     """See `EventLog.begin_generation`; durable when this returns. Raises the client's errors."""
-    streams = [keys.stream(partition) for partition in range(identity.partitions)]
-    ends = [new.seams[partition].end for partition in range(identity.partitions)]
+    streams = [keys.stream(partition) for partition in range(len(new.seams))]
+    ends = [new.seams[partition].end for partition in range(len(new.seams))]
     seams = msgspec.json.encode(new.seams).decode()
     script = client.register_script(_BEGIN)
     names = [keys.meta, keys.begins, keys.generations, *streams]
-    if not script(keys=names, args=[identity.generation, new.number, seams, *ends]):
+    if not script(keys=names, args=[identity.generation, new.number, seams, new.partitions, *ends]):
         raise Conflict(f"{WHAT} has another generation, or other ends, than a moment ago: look again", 0.1)
     sync(client, timeout_s)
 

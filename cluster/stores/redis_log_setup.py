@@ -42,7 +42,7 @@ class LogKeys:
 
     @property
     def meta(self) -> str:
-        """Hash: name, generation, partitions; `unfinished` while the generation is being filled."""
+        """Hash: name, generation, partitions; `unfinished` while the generation is being filled, and more."""
         return f"{self.namespace}:meta"
 
     @property
@@ -104,10 +104,9 @@ def check_server(client: redis.Redis) -> None:
 
 
 def create_or_open(client: redis.Redis, keys: LogKeys, partitions: int) -> LogIdentity:
-    """The log's identity; creates it where there is none. Raises the client's errors.
+    """The log's identity; creates it where there is none, with so many partitions. Raises the client's errors.
 
     Raises:
-        Rejected: it has another number of partitions.
         Corrupt: what identifies it is incomplete.
     """
     raw = cast(dict[bytes, bytes], client.hgetall(keys.meta))
@@ -115,15 +114,9 @@ def create_or_open(client: redis.Redis, keys: LogKeys, partitions: int) -> LogId
         _create(client, keys, partitions)
         raw = cast(dict[bytes, bytes], client.hgetall(keys.meta))
     try:
-        identity = LogIdentity(raw[b"name"].decode(), int(raw[b"generation"]), int(raw[b"partitions"]))
+        return LogIdentity(raw[b"name"].decode(), int(raw[b"generation"]), int(raw[b"partitions"]))
     except (KeyError, ValueError) as error:
         raise Corrupt(f"{WHAT}: {keys.meta} is not readable; restore the log's files") from error
-    if identity.partitions != partitions:
-        raise Rejected(
-            f"{WHAT} was created with {identity.partitions} partitions, and log.partitions is {partitions}: set it to"
-            f" {identity.partitions}. Another number needs a new generation of the log, which this version cannot make"
-        )
-    return identity
 
 
 def _create(client: redis.Redis, keys: LogKeys, partitions: int) -> None:
@@ -144,14 +137,14 @@ def _create(client: redis.Redis, keys: LogKeys, partitions: int) -> None:
             return  # another process has created it meanwhile
 
 
-def check_streams(client: redis.Redis, keys: LogKeys, identity: LogIdentity) -> None:
-    """Nothing if each stream's last id is what its begin and length say. Raises the client's errors.
+def check_streams(client: redis.Redis, keys: LogKeys, identity: LogIdentity, count: int) -> None:
+    """Nothing if the last id of each of so many streams is what its begin and length say. Raises the client's errors.
 
     Raises:
         Corrupt: a stream is missing, or entries in its midst are.
     """
     last_id = client.register_script(_LAST_ID)
-    partitions = range(identity.partitions)
+    partitions = range(count)
     before = ranges(client, keys, partitions)
     last: dict[int, str] = {}
     for partition in partitions:

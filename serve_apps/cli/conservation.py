@@ -111,11 +111,14 @@ class Balance:
 def audit(session: Session, deadline_s: float = 60.0) -> Balance:
     """Count everything at one moment at which no shard is behind the log. Changes nothing.
 
-    Reads the whole lake, a log partition at a time, whose rows are in memory together.
+    Reads the whole lake, a log partition at a time, whose rows are in memory together; of a log that was given another
+    number of partitions, those together that share a bucket.
 
     Raises:
         Unavailable: shards stay behind for longer than `deadline_s`, or do not answer.
     """
+    import polars as pl
+
     from serve_apps.cli.load_balance import load_balances
     from serve_apps.cli.log_counts import Counted, count, rows_of
     from serve_apps.cli.stream_balance import stream_balances, stream_counts
@@ -129,20 +132,23 @@ def audit(session: Session, deadline_s: float = 60.0) -> Balance:
     partitions: list[PartitionBalance] = []
     with closing(lake) if lake else nullcontext():
         version = lake.version() if lake else None
-        for p in range(current.partitions):
-            mine = [cursors[s][p] for s in current.shards_of_partition(p) if p in cursors[s]]
-            at = max((cursor.at for cursor in mine), default=0)
-            rows = rows_of(session.log, lake, version, p, at)
-            told, by_shards = logged(session.log, lake, version, p, at), sum(cursor.records for cursor in mine)
-            partitions.append(PartitionBalance(p, at, len(rows), told, by_shards))
-            for key, more in count(rows, places).items():
+        for group in current.groups():
+            found = []
+            for p in group:
+                mine = [cursors[s][p] for s in current.shards_of_partition(p) if p in cursors[s]]
+                at = max((cursor.at for cursor in mine), default=0)
+                rows = rows_of(session.log, lake, version, p, at)
+                told, by_shards = logged(session.log, lake, version, p, at), sum(cursor.records for cursor in mine)
+                partitions.append(PartitionBalance(p, at, len(rows), told, by_shards))
+                found += [rows] if len(rows) else []
+            for key, more in count(pl.concat(found, how="vertical"), places).items() if found else ():
                 counted[key] += more
     shards = tuple(shard_balance(s, cursors[s].values(), outcomes[s].values()) for s in sorted(cursors))
     epochs = tuple(epoch_balances(counted, together(outcomes.values())))
     loads = tuple(load_balances(control, tenants, counted, places, session.settings.ingest.batch_records))
     letters = {tenant: control.dead_letters.facets(tenant)["state"] for tenant in tenants}
     streams = tuple(stream_balances(control, acknowledged, counted))
-    return Balance(tuple(partitions), shards, epochs, loads, streams, letters)
+    return Balance(tuple(sorted(partitions, key=lambda one: one.partition)), shards, epochs, loads, streams, letters)
 
 
 def settled(

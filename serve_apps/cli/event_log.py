@@ -12,6 +12,7 @@ from serve_apps.cli.session import Session
 from serve_apps.cli.verbs import ActorOption, group, verb
 
 _LOST = re.compile(r"[0-9]{1,4}:[0-9]{1,19}-[0-9]{1,19}(,[0-9]{1,4}:[0-9]{1,19}-[0-9]{1,19})*\Z")
+Partitions = Annotated[int, typer.Argument(metavar="N", min=1, max=1_000, help="How many partitions.")]
 Lost = Annotated[str, typer.Argument(metavar="LOST", help="As `up` has named them: 0:61-70,3:5-9.")]
 
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(log, name="log", rich_help_panel="Running it")
     verb(log, "show")(show)
     verb(log, "accept-loss")(accept_loss)
+    verb(log, "repartition")(repartition)
 
 
 def show(session: Session) -> None:
@@ -35,9 +37,10 @@ def show(session: Session) -> None:
         if seam.resumed > seam.end
     ]
     session.output.result({**identity._asdict(), "ends": partitions, "seams": seams})
-    title = f"log {identity.name[:8]}, generation {identity.generation}"
-    session.output.table(title, ("partition", "first entry", "last entry"), [
-        (str(one["partition"]), one["begin"], one["end"]) for one in partitions
+    title = f"log {identity.name[:8]}, generation {identity.generation}, {identity.partitions} partitions"
+    session.output.table(title, ("partition", "first entry", "last entry", ""), [
+        (str(one["partition"]), one["begin"], one["end"], "given up" if one["partition"] >= identity.partitions else "")
+        for one in partitions
     ])  # fmt: skip
     if seams:
         session.output.table("where a tail was lost", ("generation", "partition", "ended at", "lake had",
@@ -55,3 +58,15 @@ def accept_loss(session: Session, lost: Lost, actor: ActorOption = "operator") -
     mending.accept_loss(session.stack, lost, actor)
     session.output.result({"accepted": lost})
     session.output.text("noted; `intelgraph up` opens a new generation of the log, if nothing else is lost")
+
+
+def repartition(session: Session, partitions: Partitions, actor: ActorOption = "operator") -> None:
+    """Say that the next start gives the log another number of partitions. Changes nothing before that."""
+    from actors.repartition import ask
+
+    before = ask(session.stack, partitions, actor).partitions
+    session.output.result({"from": before, "to": partitions})
+    session.output.text(
+        f"noted; stop the system (`intelgraph down`), set log.partitions to {partitions}, and `intelgraph up` gives the"
+        f" log {partitions} partitions. Until then it has {before}"
+    )

@@ -72,7 +72,8 @@ def _behind(log: EventLog, partition: int, at: int, upto: int) -> Iterator[pl.Da
 
 
 def count(rows: pl.DataFrame, letters: Iterable[LetterPlace]) -> Mapping[Epoch, Counted]:
-    """Records by source epoch. All rows of a thing have to be among `rows`: they are in one log partition."""
+    """Records by source epoch. All rows of a thing have to be among `rows`: of one log partition, or of a group of them
+    (`ShardMap.groups`)."""
     if rows.is_empty():
         return {}
     version = pl.col("stamp").str.split(".").list.first()

@@ -22,6 +22,7 @@ class MemoryLog:
 
     def __init__(self, partitions: int = 2) -> None:
         self.identity = LogIdentity("log-a", 1, partitions)
+        self.all_partitions = partitions
         self.held: dict[int, dict[int, Entry]] = {p: {} for p in range(partitions)}
         self.ends = dict.fromkeys(range(partitions), 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,18 @@ from hypothesis import strategies as st
 
 from cluster.errors import Corrupt, Rejected
 from cluster.ids import BUCKETS
-from cluster.shard_map import ShardMap, add_shard, adopt_empty, drain, initial, pack, partition_of, plan, unpack
+from cluster.shard_map import (
+    ShardMap,
+    add_shard,
+    adopt_empty,
+    drain,
+    initial,
+    pack,
+    partition_of,
+    plan,
+    repartition,
+    unpack,
+)
 
 PARTITIONS = st.sampled_from([1, 2, 3, 7, 8, 16, 64, 4096])
 COUNTS = st.integers(1, 12)
@@ -159,3 +171,66 @@ def test_partitions_and_shards_name_each_other() -> None:
         for partition in shard_map.partitions_of(shard):
             assert shard in shard_map.shards_of_partition(partition)
         assert {partition_of(b, 8) for b in shard_map.buckets_of(shard)} == set(shard_map.partitions_of(shard))
+
+
+NUMBERS = st.lists(st.sampled_from([1, 2, 3, 4, 6, 8, 12, 100]), min_size=1, max_size=5).map(
+    lambda drawn: [number for number, _ in groupby(drawn)]
+)
+
+
+def numbered(shards: int, numbers: list[int]) -> ShardMap:
+    """The map of a log that had these numbers of partitions, one after the other."""
+    shard_map = initial(names(shards), numbers[0])
+    for number in numbers[1:]:
+        shard_map = repartition(shard_map, number)
+    return shard_map
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 5), NUMBERS)
+def test_a_shard_reads_every_partition_that_its_buckets_were_ever_appended_to(count: int, numbers: list[int]) -> None:
+    shard_map = numbered(count, numbers)
+    assert shard_map.owners == initial(names(count), numbers[0]).owners, "nobody's buckets change"
+    assert unpack(pack(shard_map)) == shard_map
+    assert (shard_map.partitions, shard_map.all_partitions) == (numbers[-1], max(numbers))
+    for shard in shard_map.shards:
+        ever = {partition_of(bucket, n) for bucket in shard_map.buckets_of(shard) for n in numbers}
+        now = {partition_of(bucket, numbers[-1]) for bucket in shard_map.buckets_of(shard)}
+        before = {partition_of(bucket, n) for bucket in shard_map.buckets_of(shard) for n in numbers[:-1]}
+        assert set(shard_map.partitions_of(shard)) == ever
+        assert set(shard_map.appended_for(shard)) == now
+        assert set(shard_map.new_to(shard)) == (now - before if before else set())
+        assert all(shard in shard_map.shards_of_partition(p) for p in ever)
+    for partition in range(shard_map.all_partitions):
+        owners = {s for s in shard_map.shards if partition in shard_map.partitions_of(s)}
+        assert set(shard_map.shards_of_partition(partition)) == owners
+    if count > 1:
+        assert set(drain(shard_map, shard_map.shards[0]).earlier) == set(shard_map.earlier)
+    assert add_shard(shard_map, "new").earlier == shard_map.earlier
+
+
+@settings(deadline=None, max_examples=20)
+@given(NUMBERS)
+def test_all_records_of_a_thing_are_in_one_group(numbers: list[int]) -> None:
+    shard_map = numbered(2, numbers)
+    groups = shard_map.groups()
+    assert sorted(p for group in groups for p in group) == list(range(max(numbers)))
+    group_of = {p: group for group in groups for p in group}
+    beside = [set(shard_map.partitions_beside(p)) for p in range(numbers[-1])]
+    for bucket in range(BUCKETS):
+        own = shard_map.partitions_of_bucket(bucket)
+        assert set(own) == {partition_of(bucket, n) for n in numbers}
+        assert len({group_of[p] for p in own}) == 1
+        assert set(own) <= beside[partition_of(bucket, numbers[-1])]
+    if len(set(numbers)) == 1:
+        assert groups == [(p,) for p in range(numbers[0])]
+
+
+def test_a_multiple_or_a_divisor_keeps_partitions_on_one_shard() -> None:
+    for number in (4, 16, 64):
+        changed = repartition(initial(names(2), 8), number)
+        assert all(len(changed.shards_of_partition(p)) == 1 for p in range(changed.all_partitions))
+        assert changed.new_to("shard-0") == tuple(p for p in range(8, number) if p % 2 == 0)
+    assert repartition(initial(names(2), 8), 4).groups() == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    with pytest.raises(Rejected, match="8 partitions already"):
+        repartition(initial(names(2), 8), 8)

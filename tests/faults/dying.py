@@ -1,4 +1,5 @@
-"""A process that loads a file, replays letters or facts, rebuilds a shard or mends the log, and is killed at a step.
+"""A process that loads a file, replays letters or facts, rebuilds a shard, mends the log or gives it another number of
+partitions, and is killed at a step.
 
 It imports no Ray.
 """
@@ -15,6 +16,7 @@ from actors.fact_replay import FactReplay
 from actors.loads import FileLoads, LoadFile
 from actors.mending import mend
 from actors.rebuild import rebuild
+from actors.repartition import change_number
 from actors.stack import Stack
 from cluster.config import IngestLimits, Settings
 from cluster.stores.files import Failpoint
@@ -40,10 +42,13 @@ def dies_at(step: str, nth: int) -> Failpoint:
 
 
 def child(what: str, settings: str, tenant: str, path: str, step: str, nth: str) -> None:
-    """What a process does that dies: load a file, replay a tenant's dead letters or facts, rebuild a shard, mend."""
+    """What a process does that dies: load a file, replay a tenant's dead letters or facts, rebuild a shard, mend the
+    log, give it another number of partitions."""
     given = Settings.model_validate_json(settings).model_copy(update={"ingest": QUICK})
     stack, failpoint = Stack(given), dies_at(step, int(nth))
-    if what == "mend":
+    if what in ("mend", "repartition"):
+        if what == "repartition":
+            change_number(stack, failpoint)
         mend(stack, failpoint)
         return
     control, log = stack.control, stack.open_log()

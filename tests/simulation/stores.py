@@ -44,6 +44,7 @@ class SimLog:
     def __init__(self, network: Network) -> None:
         self.identity = LogIdentity("sim", 1, PARTITIONS)
         self.generations: tuple[Generation, ...] = ()
+        self.all_partitions = PARTITIONS
         self._network = network
         self.history: dict[int, list[Entry]] = {p: [] for p in range(PARTITIONS)}
         self.begin = dict.fromkeys(range(PARTITIONS), 1)

@@ -17,7 +17,6 @@ from cluster.query.ir import EntityQuery
 from cluster.query.neighbours import read_neighbours
 from cluster.query.validate import QueryLimits
 from cluster.routing import Deadline
-from cluster.shard_map import partition_of
 from overlays.freshness import marked
 from serve_apps.api.auth import Context, ReaderToken
 from serve_apps.api.edge import Segment
@@ -58,12 +57,13 @@ async def _begin(services: Services, wait_for: str | None, bucket: int | None = 
         if services.applied is None:
             raise Rejected("wait_for: this installation takes no events")
         waited = waited_for(wait_for)
-        positions, known = waited.positions, services.fanout.partitions
-        if waited.generation > newest(services.generations) or any(partition >= known for partition in positions):
+        positions, known = waited.positions, services.fanout.shard_map
+        beyond = any(partition >= known.all_partitions for partition in positions)
+        if waited.generation > newest(services.generations) or beyond:
             raise Rejected("wait_for: not a position of this installation's log; give one that a push has answered")
         if bucket is not None:
-            own = partition_of(bucket, known)
-            positions = {partition: entry for partition, entry in positions.items() if partition == own}
+            own = known.partitions_of_bucket(bucket)
+            positions = {partition: entry for partition, entry in positions.items() if partition in own}
         check_kept(waited._replace(positions=positions), services.generations)
         await wait_until_applied(services.applied, positions, deadline)
     return deadline

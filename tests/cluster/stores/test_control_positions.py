@@ -27,13 +27,18 @@ def test_the_log_may_be_trimmed_by_the_slowest_consumer(store: ControlStore) -> 
 
 def test_positions_are_of_one_log(store: ControlStore) -> None:
     identity = LogIdentity("a" * 32, 1, 8)
+    assert store.positions.newest_log() is None
     store.positions.bind_log(identity)
     store.positions.bind_log(identity)
     with pytest.raises(Corrupt, match="not the one"):
         store.positions.bind_log(identity._replace(name="b" * 32))
-    assert store.positions.newest_generation() == 1
+    assert store.positions.newest_log() == identity
     with pytest.raises(Corrupt, match="not the one"):
         store.positions.bind_log(identity._replace(name="b" * 32, generation=2))
     store.positions.bind_log(identity._replace(generation=3))
     store.positions.bind_log(identity)
-    assert store.positions.newest_generation() == 3
+    with pytest.raises(Corrupt, match="not the one"):
+        store.positions.bind_log(identity._replace(generation=3, partitions=4))
+    other_number = identity._replace(generation=4, partitions=4)
+    store.positions.bind_log(other_number)
+    assert store.positions.newest_log() == other_number

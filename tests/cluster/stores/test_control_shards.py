@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.errors import Conflict, Fenced, Rejected
-from cluster.shard_map import add_shard, adopt_empty, initial
+from cluster.shard_map import add_shard, adopt_empty, initial, repartition
 from cluster.stores.control import ControlStore, open_control
 from tests.cluster.stores.processes import in_processes
 
@@ -33,6 +33,20 @@ def test_a_map_follows_its_own_parent_only_and_raises_the_epochs_it_touches(stor
         store.shard_maps.publish(2, add_shard(only_from_a, "stranger"), 3.0, "x")
     assert store.shard_maps.current() == only_from_a
     assert store.shards.raise_epoch("b") == 2
+
+
+def test_another_number_of_partitions_moves_nobody(store: ControlStore) -> None:
+    for name in "ab":
+        store.shards.register(name, "", 0.0)
+    first = initial(["a", "b"], 8)
+    store.shard_maps.publish(0, first, 1.0, "up")
+    changed = repartition(first, 12)
+    assert store.shard_maps.publish(1, changed, 2.0, "up") == {}
+    assert store.shard_maps.current() == changed
+    assert [shard.epoch for shard in store.shards.list()] == [1, 1]
+    both = replace(repartition(changed, 8), owners=("a", *first.owners[:-1]))
+    with pytest.raises(Rejected, match="12 and 8 log partitions"):
+        store.shard_maps.publish(2, both, 3.0, "both at once")
 
 
 def publish_race(worker: int, url: str) -> None:

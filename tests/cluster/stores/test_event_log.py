@@ -235,7 +235,7 @@ def test_what_is_appended_between_two_readings_counts(place: Place) -> None:
 
 def test_another_number_of_partitions_is_refused(place: Place) -> None:
     place.open()
-    with pytest.raises(Rejected, match=r"created with 4 partitions, and log\.partitions is 8: set it to 4"):
+    with pytest.raises(Rejected, match=r"has 4 partitions, and log\.partitions is 8: set it to 4.*log repartition 8"):
         place.open(partitions=8)
 
 

@@ -24,7 +24,8 @@ from cluster.stores.kafka_log_open import open_kafka_log
 from cluster.stores.kafka_log_setup import topic_config
 from cluster.stores.kafka_topic import TopicGone
 from cluster.stores.kafka_wire import Produce
-from cluster.stores.log import Append, LogGap, LogLostTail, check_tails
+from cluster.stores.log import Append, Generation, LogGap, LogLostTail, Seam, check_tails
+from cluster.stores.open_log import open_log
 from tests.cluster.stores.logs import MANY, MB, SETTINGS, KafkaPlace, fill
 from tests.fault_proxy import HALF_OPEN, FaultProxy, Faults
 from tests.kafka_broker import PASSWORD, USER, KafkaBroker
@@ -299,8 +300,22 @@ def test_partitions_that_somebody_added_are_refused(kafka_place: KafkaPlace) -> 
     more = {kafka_place.topic: NewPartitions(8)}
     as_operator(kafka_place, lambda admin: admin.create_partitions(more))
     for count in (4, 8):
-        with pytest.raises(Corrupt, match=r"created with 4 partitions, and its topic .* has 8"):
+        with pytest.raises(Corrupt, match=r"has 4 partitions, and its topic .* has 8"):
             kafka_place.open(partitions=count)
+
+
+def test_partitions_added_by_who_was_killed_then_are_taken(kafka_place: KafkaPlace) -> None:
+    """Between the topic's partitions and the record that says that they count."""
+    fill(kafka_place.open(), 2)
+    more = {kafka_place.topic: NewPartitions(8)}
+    as_operator(kafka_place, lambda admin: admin.create_partitions(more))
+    log = open_log(*kafka_place.arguments(), mending=True)
+    assert (log.identity.partitions, log.all_partitions, len(log.ends())) == (4, 8, 8)
+    log.begin_generation(Generation(2, {p: Seam(end, end, end) for p, end in log.ends().items()}, 6))
+    log.finish_generation()
+    log.close()
+    again = kafka_place.open(partitions=6)
+    assert (again.all_partitions, fill(again, 1, partition=5)) == (8, [1])
 
 
 def test_trimmed_entries_leave_the_disk(kafka_place: KafkaPlace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.errors import Conflict, IntelGraphError, Unavailable
+from cluster.errors import Conflict, IntelGraphError, Rejected, Unavailable
 from cluster.stores.log import Append, EventLog, Generation, LogGap, Seam
 from cluster.stores.open_log import open_log
 from tests.cluster.stores.logs import MANY, MB, Place, RedisPlace, fill
@@ -34,7 +34,7 @@ def test_numbers_go_on_and_readers_cross(place: Place) -> None:
     log.finish_generation()
     again = place.open()
     assert again.identity == log.identity
-    assert again.generations == log.generations == (Generation(3, seams(5, 0, 0, 0)),)
+    assert again.generations == log.generations == (Generation(3, seams(5, 0, 0, 0), 4),)
     for after in range(8):
         found = [entry.number for entry in again.read(0, after, MANY, MB)]
         assert found == list(range(after + 1, 8)), after
@@ -138,3 +138,58 @@ def test_what_was_there_before_has_room(place: Place) -> None:
     log.begin_generation(Generation(2, seams(1, 0, 0, 0)))
     assert fill(log, 1) == [2]
     log.close()
+
+
+def test_more_partitions_begin_at_none(place: Place) -> None:
+    old = place.open()
+    fill(old, 5)
+    log = mending(place)
+    log.begin_generation(Generation(2, seams(5, *[0] * 7), 8))
+    assert (log.identity.partitions, log.all_partitions) == (8, 8)
+    with pytest.raises(IntelGraphError):
+        old.append([Append(0, b"late", 1)])
+    log.finish_generation()
+    for number in (4, 16):
+        with pytest.raises(Rejected, match=f"has 8 partitions.*log repartition {number}"):
+            place.open(partitions=number)
+    again = place.open(partitions=8)
+    assert fill(again, 2, partition=7) == [1, 2]
+    assert fill(again, 1) == [6]
+    assert (again.ends(), again.begins()) == ({**dict.fromkeys(range(8), 0), 0: 6, 7: 2}, dict.fromkeys(range(8), 1))
+    assert [entry.number for entry in again.read(7, 0, MANY, MB)] == [1, 2]
+    assert [entry.number for entry in again.read(0, 3, MANY, MB)] == [4, 5, 6]
+    assert again.trim(7, 2) == 1
+    assert place.open(partitions=8).begins()[7] == 2
+    assert again.generations == (Generation(2, seams(5, *[0] * 7), 8),)
+
+
+def test_partitions_that_are_given_up_stay_readable(place: Place) -> None:
+    fill(place.open(), 5, partition=3)
+    log = mending(place)
+    log.begin_generation(Generation(2, seams(0, 0, 0, 5), 2))
+    log.finish_generation()
+    with pytest.raises(Rejected, match="has 2 partitions"):
+        place.open()
+    again = place.open(partitions=2)
+    assert (again.identity.partitions, again.all_partitions, again.ends()) == (2, 4, {0: 0, 1: 0, 2: 0, 3: 5})
+    with pytest.raises(ValueError, match="partition 3 of 2"):
+        fill(again, 1, partition=3)
+    assert [entry.number for entry in again.read(3, 2, MANY, MB)] == [3, 4, 5]
+    assert again.trim(3, 6) == 5
+    assert again.begins()[3] == 6
+    second = mending(place)
+    second.begin_generation(Generation(3, seams(0, 0, 0, 5), 4))
+    second.finish_generation()
+    assert fill(place.open(), 1, partition=3) == [6]
+
+
+def test_another_number_survives_sigkill(own_place: Place) -> None:
+    fill(own_place.open(), 5)
+    log = mending(own_place)
+    log.begin_generation(Generation(2, seams(5, *[0] * 5), 6))
+    own_place.kill()
+    own_place.start()
+    again = mending(own_place)
+    assert (again.is_unfinished, again.identity.partitions, again.all_partitions) == (True, 6, 6)
+    again.finish_generation()
+    assert fill(own_place.open(partitions=6), 1, partition=5) == [1]

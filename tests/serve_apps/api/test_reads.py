@@ -14,6 +14,7 @@ import pytest
 from cluster.errors import Corrupt
 from cluster.model import Kind, Op
 from cluster.query.cypher import Statement
+from cluster.shard_map import repartition
 from serve_apps.api.app import build
 from tests.cluster.query.facts import entity, record, relationship
 from tests.cluster.stores.test_falkor import SLOW
@@ -302,6 +303,17 @@ def test_wait_for_waits_until_it_shows_and_no_longer_than_the_deadline(stand: St
     status, polls = ask(stand, later)
     assert status == 200
     assert polls > 2
+
+
+def test_wait_for_knows_the_partitions_that_the_log_had_before(stand: Stand) -> None:
+    stand.write([entity("a", "c", "T", "x")])
+    bucket = entity("a", "c", "T", "x").bucket
+    first, other = bucket % 8, next(p for p in range(8) if p not in (bucket % 8, bucket % 3))
+    stand.map = repartition(stand.map, 3)
+    assert get(stand, path_of("c", "T", "x") + f"?wait_for={first}:0,{other}:99").status_code == 200
+    assert stand.parts.asked == [{first: 0}]
+    assert get(stand, "/v1/cases?wait_for=7:0").status_code == 200
+    assert get(stand, "/v1/cases?wait_for=8:0").status_code == 400
 
 
 def test_wait_that_is_too_long_says_when_to_ask_again(stand: Stand) -> None:

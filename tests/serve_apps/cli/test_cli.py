@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from cluster.shard_map import initial
 from cluster.stores.control import open_control
 from cluster.stores.control_audit import INSTALLATION
 from serve_apps.cli.access import seconds_of
@@ -31,7 +32,7 @@ GROUPS = {
     "query": ("cases", "search", "entity", "neighbors"),
     "shards": ("list", "add", "drain"),
     "schemas": ("check", "list", "show"),
-    "log": ("show", "accept-loss"),
+    "log": ("show", "accept-loss", "repartition"),
 }
 PLAIN = ("up", "down", "status", "lag", "token", "export", "hash", "audit", "demo")
 VERBS = [(name,) for name in PLAIN] + [(name, verb) for name, verbs in GROUPS.items() for verb in verbs]
@@ -179,6 +180,21 @@ def test_output_that_nobody_reads_ends_quietly_and_a_full_disk_is_named(
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_another_number_of_partitions_is_asked_for_once_there_is_a_log(tmp_path: Path) -> None:
+    never = run(tmp_path, "log", "repartition", "8")
+    assert (never.exit_code, "start the system" in never.output) == (Exit.RETRY, True)
+    with closing(open_control(f"sqlite:///{tmp_path / 'control.db'}")) as control:
+        control.shards.register("shard-0", "", 0.0)
+        control.shard_maps.publish(0, initial(["shard-0"], 4), 0.0, "up")
+    assert run(tmp_path, "log", "repartition", "0").exit_code == Exit.USAGE
+    assert "4 partitions already" in run(tmp_path, "log", "repartition", "4").output
+    done = run(tmp_path, "log", "repartition", "8", "--as", "ann")
+    assert (done.exit_code, "set log.partitions to 8" in done.output) == (Exit.DONE, True)
+    with closing(open_control(f"sqlite:///{tmp_path / 'control.db'}")) as control:
+        (said,) = control.audit.every(INSTALLATION)
+    assert (said.actor, said.detail) == ("ann", {"from": 4, "to": 8})
 
 
 def test_a_loss_is_accepted_in_the_words_that_named_it(tmp_path: Path) -> None:
