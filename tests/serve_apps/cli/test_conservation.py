@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,14 +26,14 @@ from cluster.embedded import Running, operator
 from cluster.errors import Forbidden
 from cluster.ids import BUCKETS
 from cluster.model import Record
-from cluster.shard_map import ShardMap, initial
+from cluster.shard_map import ShardMap, initial, repartition
 from cluster.stores.control import open_control
 from cluster.stores.control_dead_letters import LetterPlace
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence, WriteCounts
 from cluster.stores.lake import Lake, LakeAddress, LakeEntry, Positions
-from cluster.stores.log import Append
+from cluster.stores.log import Append, Generation, Seam
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log
 from serve_apps.cli.conservation import Balance, audit
@@ -57,10 +59,11 @@ class Books:
         self.control = open_control(f"sqlite:///{folder / 'control.db'}")
         self.control.sources.register("acme", "hr", 1.0)
         address = RedisAddress(socket=str(log_server.socket), password=log_server.password)
-        self.log = open_redis_log(address, SETTINGS.log, name)
         names = ("shard-0", "shard-1")
         owners = tuple(names[bucket // PARTITIONS % 3 > 0] for bucket in range(BUCKETS))  # one third and two thirds
         self.map: ShardMap = replace(initial(names, PARTITIONS), owners=owners)
+        self._open = partial(open_redis_log, address, namespace=name)
+        self.log = self._open(SETTINGS.log)
         lake = LakeAddress(folder / "lake", SETTINGS.lake)
         self.stack = SimpleNamespace(current_map=lambda: self.map, lake_address=lake)
         self.shards: dict[str, FalkorShard] = {}
@@ -71,10 +74,27 @@ class Books:
             shard.prepare()
             shard.raise_epoch(1)
             shard.own(1, self.map.buckets_of(shard_id))
-            fence = Fence(1, 1, tuple(range(PARTITIONS)))
-            shard.take_lease(fence)
-            owned = frozenset(self.map.buckets_of(shard_id))
-            self.writers[shard_id] = ShardWriter(shard, self.log, fence, owned.__contains__, block_ms=0)
+            self._write(shard_id, 1)
+
+    def _write(self, shard_id: str, lease: int) -> None:
+        shard, fence = self.shards[shard_id], Fence(1, lease, self.map.partitions_of(shard_id))
+        shard.take_lease(fence)
+        owned = frozenset(self.map.buckets_of(shard_id))
+        self.writers[shard_id] = ShardWriter(shard, self.log, fence, owned.__contains__, block_ms=0)
+
+    def repartition(self, partitions: int) -> None:
+        """The log gets another number of partitions."""
+        self.map = repartition(self.map, partitions)
+        settings = SETTINGS.log.model_copy(update={"partitions": partitions})
+        ends = {**dict.fromkeys(range(partitions), 0), **self.log.ends()}
+        self.log.close()
+        with closing(self._open(settings, mending=True)) as log:
+            seams = {p: Seam(end, end, end) for p, end in ends.items()}
+            log.begin_generation(Generation(log.identity.generation + 1, seams, partitions))
+            log.finish_generation()
+        self.log = self._open(settings)
+        for shard_id in self.shards:
+            self._write(shard_id, self.log.identity.generation)
 
     def audit(self) -> Balance:
         for writer in self.writers.values():
@@ -169,6 +189,22 @@ def test_it_holds_for_a_load_that_was_cut_off_and_for_what_it_appended_twice(boo
         nth == 3) * 2)  # fmt: skip
     assert sum(s.records for s in found.shards) == sum(p.found for p in found.partitions)
     assert len({s.records for s in found.shards}) == 2
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("numbers", [(4,), (3,), (3, 2)], ids=str)
+def test_a_record_that_is_in_partitions_of_before_and_of_now_is_one(books: Books, numbers: tuple[int, ...]) -> None:
+    file = books.file(MIXED)
+    books.ingest(file)
+    books.to_lake(1)
+    for number in numbers:
+        books.repartition(number)
+        books.ingest(file)
+        found = books.audit()
+        assert wrong(found) == {}
+        (row,) = found.loads
+        assert (row.logged, len(found.partitions)) == (20, max(2, *numbers[: numbers.index(number) + 1]))
+    assert sum(s.records for s in found.shards) == 20 * (1 + len(numbers))
 
 
 @pytest.mark.services
