@@ -27,7 +27,7 @@ def hashes(installation: Installation) -> list[object]:
 def test_as_with_that_number_from_the_start(tmp_path: Path, number: int) -> None:
     first, second = people(tmp_path / "a.jsonl", 0, 300), people(tmp_path / "b.jsonl", 200, 500)
     with temporary("LOG", PARTITIONS="4") as before:
-        assert before.run("up")["notes"] == []
+        before.run("up")
         new = {"applied": 300, "duplicate": 0, "stale": 0, "dead": 0, "missing": 0}
         assert ingested(before, first) == new
         was = hashes(before)
