@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 from pydantic import SecretStr
@@ -42,6 +43,9 @@ from tests.s3_bucket import S3Bucket
 
 pytest_plugins = ["tests.faults.reporting"]
 TEST_MEMORY_BYTES = 512 << 20
+
+hypothesis.settings.register_profile("tests", deadline=None)  # how long an example takes depends on the machine
+hypothesis.settings.load_profile("tests")
 
 _SERVED = Path(__file__).with_name("serve_apps")
 
