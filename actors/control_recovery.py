@@ -112,7 +112,7 @@ def keep(stack: Stack, stopping: threading.Event) -> None:
                 continue
             with closing(stack.open_control_log()) as log:
                 checkpoint(stack, log)
-        except (IntelGraphError, OSError) as error:  # a thread that dies keeps nothing ever after
+        except Exception as error:  # a thread that dies keeps nothing ever after
             due = time.monotonic() + _PAUSE_S  # a copy that fails on a full disk is not begun again at once
             LOG.error("control_partition_not_kept", error)
 

@@ -12,11 +12,13 @@ import re
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.checkpoints import CheckpointRounds
+from actors.retrying import Backoff
 from actors.stack import Stack
-from cluster.errors import IntelGraphError, Rejected, Unavailable
+from cluster.errors import IntelGraphError, Rejected, Retryable, Unavailable
 from cluster.stores.open_shard import is_neo4j
 from cluster.telemetry.logs import Log
 
@@ -27,6 +29,7 @@ LOG = Log("intelgraph.external")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _EMBEDDED = re.compile(r"shard-\d+\Z")
 _ANSWER_S = 5.0
+FIRST_START = Backoff(0.5, 5.0, deadline_s=60.0)
 _OVER, _AWAY, _RAISED, _SERVING = -1, 0, 1, 2
 """How far a shard is with its epoch: the time of its readers is over, it does not know it, its writer has taken it
 over, readers are let in."""
@@ -101,13 +104,21 @@ def register(stack: Stack, shard_id: str, uri: str) -> None:
 
 
 def register_first(stack: Stack) -> list[str]:
-    """Register the external shards that the settings name, where there is no map yet; their ids. Safe to call twice."""
+    """Register the external shards that the settings name, where there is no map yet; their ids. Safe to call twice.
+
+    One that was started a moment ago is waited for. Raises as `claim`.
+    """
     if stack.control.shard_maps.current() is not None:
         return []
     named = [(f"neo4j-{number}", uri) for number, uri in enumerate(stack.settings.shards.external)]
     for shard_id, uri in named:
-        register(stack, shard_name(stack, uri, shard_id), uri)
+        name = shard_name(stack, uri, shard_id)
+        FIRST_START.call(partial(register, stack, name, uri), partial(_waited_for, name))
     return [shard_id for shard_id, _ in named]
+
+
+def _waited_for(shard_id: str, error: Retryable) -> None:
+    LOG.warning("external_shard_waited_for", shard=shard_id, reason=str(error))
 
 
 def _client(stack: Stack, uri: str) -> Neo4jClient:

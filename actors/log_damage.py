@@ -44,7 +44,7 @@ def damage_of(
 
     Raises:
         Unavailable: a shard, or the lake, does not answer.
-        Corrupt: the lake was filled from another log.
+        Corrupt: the lake was filled from another log; or somebody has read partitions that nobody knows any more.
     """
     cursors: dict[str, dict[int, int]] = {}
     whole: set[str] = set()
@@ -67,7 +67,19 @@ def damage_of(
     reported = stack.control.positions.greatest()
     found = ends()
     count = max(current.all_partitions, len(found))
+    _check_known(count, {**{f"shard {id}": at for id, at in cursors.items()}, "the lake": lake})
     return judge(Held({p: found.get(p, 0) for p in range(count)}, lake, cursors, frozenset(whole), reported), owners)
+
+
+def _check_known(count: int, read: Mapping[str, Mapping[int, int]]) -> None:
+    """Nothing, if who has read from the log knows no more partitions than log and control store do."""
+    for who, at in read.items():
+        if (beyond := max((p for p, number in at.items() if number), default=-1)) >= count:
+            raise Corrupt(
+                f"{who} has read partition {beyond} of the event log, and log and control store know {count}: both are"
+                " of before the log got more. Restore newer ones; or say `intelgraph log repartition N` with the number"
+                " that it had, then `intelgraph up` with log.partitions N"
+            )
 
 
 def _map_of_log(stack: Stack, current: ShardMap) -> ShardMap:

@@ -148,7 +148,7 @@ def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
         return False
     silent: set[str] = set()
     damage = damage_of(stack, log.identity.name, log.ends, current, all_answer=False, silent=silent)
-    if damage.none and log.identity.partitions == current.partitions:
+    if damage.none and _is_as(log, current):
         note_away(stack.control.audit, silent, {p: seam.end for p, seam in damage.seams.items()}, time.time())
         return False
     for _ in range(_TRIES):
@@ -157,6 +157,12 @@ def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
         except Conflict as error:  # somebody of before was faster with a last word: what everybody has is another now
             LOG.warning("log_generation_conflict", reason=str(error))
     return _opened(stack, log, current, failpoint)
+
+
+def _is_as(log: EventLog, current: ShardMap) -> bool:
+    """Whether the log has the partitions of the map: also those of a number that was given up before the log had it,
+    since shards read them."""
+    return log.identity.partitions == current.partitions and log.all_partitions >= current.all_partitions
 
 
 def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint) -> bool:
@@ -172,7 +178,7 @@ def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint
                 lake.begin_generation(log.identity.name, number)
         failpoint("fenced")
         damage = damage_of(stack, log.identity.name, log.ends, current, all_answer=True)
-        if damage.none and log.identity.partitions == current.partitions:
+        if damage.none and _is_as(log, current):
             return False
         _accepted(stack, damage.lost_text)
         log.begin_generation(Generation(number, damage.seams, current.partitions))
@@ -247,7 +253,15 @@ class _Filling:
 
     def _facts_of_shards(self, lake: Lake | None, partition: int, shards: Mapping[str, GraphShard]) -> None:
         ends = self._log.ends()
-        known = pl.concat(known_facts(self._log, lake, p, ends[p]) for p in self._map.partitions_beside(partition))
+        beside = [p for p in self._map.partitions_beside(partition) if p != partition]
+        known = pl.concat(
+            [
+                known_facts(
+                    self._log, lake, partition, ends[partition]
+                ),  # floors stand in each partition: here, or not
+                *(known_facts(self._log, lake, p, ends[p]).filter(pl.col("kind") < Kind.FLOOR) for p in beside),
+            ]
+        )
         for shard_id in self._map.owners_of(partition):
             held = facts_of_shard(shards[shard_id], self._map, shard_id, partition)
             for page in pages(held):

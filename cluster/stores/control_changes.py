@@ -15,7 +15,14 @@ import msgspec
 from sqlalchemy import Connection, Table, delete, func, insert, select, tuple_
 
 from cluster.errors import Corrupt, Rejected
-from cluster.stores.control_dialect import count_on, defer_foreign_keys, insert_into, key_of_note, remove_note
+from cluster.stores.control_dialect import (
+    count_on,
+    defer_foreign_keys,
+    insert_into,
+    key_of_note,
+    note_nothing,
+    remove_note,
+)
 from cluster.stores.control_tables import control_log, control_touched, metadata
 
 LEFT_OUT = {
@@ -96,6 +103,7 @@ def put(connection: Connection, changes: ChangeSet) -> None:
             " upgrade"
         )
     defer_foreign_keys(connection)
+    note_nothing(connection, True)
     for table in reversed(covered()):
         for key in changes.tables[table.name].gone if table.name in changes.tables else ():
             connection.execute(delete(table).where(_is(table, key)))
@@ -103,6 +111,29 @@ def put(connection: Connection, changes: ChangeSet) -> None:
     for table in covered():
         if table.name in changes.tables:
             _put_rows(connection, table, changes.tables[table.name])
+    note_nothing(connection, False)
+
+
+def latest(sets: Sequence[ChangeSet]) -> list[ChangeSet]:
+    """The same, without what a later one of them says anew: to be put one after the other, in their order."""
+    said: set[tuple[str, tuple[Any, ...]]] = set()
+    keys = {str(table.name): [column.name for column in table.primary_key] for table in covered()}
+    found: list[ChangeSet] = []
+    for one in reversed(sets):
+        tables: dict[str, TableChanges] = {}
+        for name in one.tables.keys() & keys.keys():
+            changes = one.tables[name]
+            at = [changes.columns.index(column) for column in keys[name] if column in changes.columns]
+            rows = [(row, (name, tuple(row[index] for index in at))) for row in changes.rows]
+            gone = [(key, (name, tuple(key))) for key in changes.gone]
+            tables[name] = TableChanges(
+                changes.columns,
+                [row for row, key in rows if key not in said],
+                [k for k, key in gone if key not in said],
+            )
+            said.update(key for _, key in (*rows, *gone))
+        found.append(ChangeSet(one.schema, tables))
+    return found[::-1]
 
 
 def schema_of(connection: Connection) -> str:

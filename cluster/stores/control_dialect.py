@@ -11,6 +11,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.stores.control_text import escaped, plain
 
+SILENT = "intelgraph.silent"
+"""A setting of a transaction in PostgreSQL: while it is on, triggers note nothing."""
+
 
 def is_postgres(connection: Connection) -> bool:
     """Whether the store is in PostgreSQL."""
@@ -26,6 +29,12 @@ def defer_foreign_keys(connection: Connection) -> None:
     """To the end of the transaction."""
     statement = "SET CONSTRAINTS ALL DEFERRED" if is_postgres(connection) else "PRAGMA defer_foreign_keys = ON"
     connection.exec_driver_sql(statement)
+
+
+def note_nothing(connection: Connection, on: bool) -> None:
+    """Whether triggers note nothing from now on, in this transaction. In SQLite they always do."""
+    if is_postgres(connection):
+        connection.exec_driver_sql("SELECT set_config(%s, %s, true)", (SILENT, "on" if on else "off"))
 
 
 def key_of_note(connection: Connection, noted: str) -> list[Any]:

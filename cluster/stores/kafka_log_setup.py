@@ -185,10 +185,13 @@ async def say(client: KafkaClient, meta: Topic, said: Mapping[str, object], sett
 
 def _check_partitions(count: int, topic: Topic) -> None:
     if len(topic.leaders) != count:
+        more = len(topic.leaders) > count
         raise Corrupt(
-            f"{WHAT} has {count} partitions, and its topic {topic.name} has {len(topic.leaders)}. Somebody else added"
-            " some; entries lie by the first number: restore the topic"
-        )
+            f"{WHAT} has {count} partitions, and its topic {topic.name} has {len(topic.leaders)}."
+            + (" If `intelgraph log repartition` was said, a start was cut off: `intelgraph up` goes on. Else somebody"
+               if more else " Somebody")
+            + " else changed it; entries lie by the first number: restore the topic"
+        )  # fmt: skip
 
 
 async def _check_fit(

@@ -274,7 +274,7 @@ def check_number(has: int, wanted: int) -> None:
         raise Rejected(
             f"the event log has {has} partitions, and log.partitions is {wanted}: set it to {has}. To give the log"
             f" {wanted} partitions, say `intelgraph log repartition {wanted}` first; the next `intelgraph up` with"
-            f" log.partitions {wanted} does it"
+            f" log.partitions {wanted} does it, and goes on where one was cut off"
         )
 
 

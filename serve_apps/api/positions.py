@@ -77,7 +77,7 @@ def check_kept(waited: Waited, generations: Iterable[Generation]) -> None:
         LostPosition: an entry was lost; its number may be another's by now.
     """
     for generation in generations:
-        if generation.number <= waited.generation:
+        if generation.number <= waited.generation or generation.is_whole:  # of another number of partitions alone
             continue
         for partition, entry in waited.positions.items():
             seam = generation.seams.get(partition)

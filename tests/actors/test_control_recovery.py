@@ -428,6 +428,15 @@ def test_what_a_load_has_read_is_counted_with_how_far_it_was_read(place: Place) 
     assert (now.acked - load.acked, now.dead - load.dead) == (7, 2)
 
 
+def test_of_many_changes_of_a_row_the_last_one_is_put() -> None:
+    def one(rows: list[list[Any]], gone: list[list[Any]]) -> changes.ChangeSet:
+        return changes.ChangeSet("1", {"leases": changes.TableChanges(["name", "token"], rows, gone)})
+
+    sets = [one([["a", 1], ["b", 1]], []), one([["a", 2]], [["b"]]), one([["b", 3]], [["a"]]), one([["c", 4]], [])]
+    left = [(found.tables["leases"].rows, found.tables["leases"].gone) for found in changes.latest(sets)]
+    assert left == [([], []), ([], []), ([["b", 3]], [["a"]]), ([["c", 4]], [])]
+
+
 def test_a_change_that_is_larger_than_an_entry_is_cut_and_a_beginning_alone_is_void(place: Place) -> None:
     stack = place.up()
     settings = place.log[0].model_copy(update={"entry_bytes": 2 << 20})

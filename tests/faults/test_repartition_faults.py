@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.chosen_facts import Chosen
 from actors.fact_replay import FactReplay
+from actors.log_damage import damage_of
 from actors.mending import Mended, mend
 from actors.rebuild import rebuild
 from actors.repartition import ASKED, CHANGED, ask, change_number
@@ -19,7 +21,7 @@ from actors.stack import Stack
 from cluster import batch
 from cluster.config import LogSettings
 from cluster.config_kafka import KafkaSettings
-from cluster.errors import Conflict, IntelGraphError, Rejected, Unavailable
+from cluster.errors import Conflict, Corrupt, IntelGraphError, Rejected, Unavailable
 from cluster.fold import Fold
 from cluster.shard_map import partition_of
 from cluster.stores.control_audit import INSTALLATION
@@ -284,6 +286,50 @@ def test_cut_off_and_asked_for_another_number_before_the_next_start(server_root:
         done.go_on()
         done.send(0.3)
         done.check()
+
+
+@pytest.mark.parametrize("step", ["published", pytest.param("fenced", marks=pytest.mark.chaos)])
+def test_cut_off_and_taken_back(server_root: Path, forked: Forked, step: str) -> None:
+    """The map has had the new number, and the log never: shards read its partitions all the same."""
+    with Installation(server_root / f"rp{step[:3]}", partitions=4, lease_s=3.0) as system:
+        system.start(lake=True)
+        done = Numbered(system, 12)
+        done.send(0.3)
+        ask(system.stack, 8, "tester")
+        done.set_to(8)
+        text = "import sys; from tests.faults.dying import child; child(*sys.argv[1:])"
+        words = ("repartition", system.settings.model_dump_json(), "", "", step, "1")
+        assert forked.run(text, *words, timeout_s=60).returncode == -signal.SIGKILL
+        assert done.change(4).partitions == 4
+        done.go_on()
+        done.send(0.3)
+        done.check()
+        system.kill("log")
+        system.restart("log")
+        done.send(1.0)
+        done.check()
+
+
+def test_log_and_control_store_of_before_the_change_are_refused(server_root: Path) -> None:
+    """Lake and shards have read partitions that neither knows any more."""
+    with Installation(server_root / "rpn", partitions=3) as system:
+        system.start(lake=True)
+        done = Numbered(system, 13)
+        done.send(0.3)
+        first = system.stack.current_map()
+        done.change(8)
+        done.go_on()
+        done.send(0.3)
+        system.stop_loops()
+        for known in (3, 8):
+            older = replace(first, partitions=known, earlier=())
+            with closing(system.stack.open_log()) as log:
+                ends = {p: end for p, end in log.ends().items() if p < known}
+            if known == 8:
+                assert damage_of(system.stack, None, lambda: ends, older, all_answer=True).none  # noqa: B023
+                continue
+            with pytest.raises(Corrupt, match=r"know 3.*log repartition N"):
+                damage_of(system.stack, None, lambda: ends, older, all_answer=True)  # noqa: B023
 
 
 @pytest.mark.parametrize("numbers", [(4, 8), pytest.param((8, 3), marks=pytest.mark.chaos)], ids=str)

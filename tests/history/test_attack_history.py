@@ -109,7 +109,7 @@ def test_replays_and_shuffles_have_one_hash(server_root: Path, records: list[Rec
         assert {owners[r.bucket] for r in records} == set(system.shard_ids)
         for _ in range(3):
             append(system, records)
-            system.settle()
+            system.settle(deadline_s=120.0)
             assert system.hashes() == expected
         outcomes = [c for shard in system.opened() for c in shard.cursors().values()]
         assert sum(c.records for c in outcomes) == 3 * len(records)
@@ -119,5 +119,5 @@ def test_replays_and_shuffles_have_one_hash(server_root: Path, records: list[Rec
     with Installation(server_root / "ah2") as system:
         system.start()
         append(system, shuffled)
-        system.settle()
+        system.settle(deadline_s=120.0)
         assert system.hashes() == expected

@@ -194,6 +194,38 @@ def test_errors_of_the_database_become_ours_and_bad_sql_crashes(
     store.sources.register(T, S, 0.0)
 
 
+def test_a_trigger_that_is_gone_or_disabled_is_put_back(store: ControlStore, url: str) -> None:
+    """As after a restore of one table."""
+    with store.database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER intelgraph_noted_sources ON sources")
+        connection.exec_driver_sql("ALTER TABLE leases DISABLE TRIGGER USER")
+    with closing(open_control(url)) as again:
+        again.sources.register(T, S, 0.0)
+        again.leases.acquire("l", "me", 10.0, 1.0)
+    assert {of for of, _ in rows(store)["control_touched"]} >= {"sources", "leases"}
+
+
+def test_what_is_set_up_wrongly_is_refused_and_says_how_it_should_be(
+    store: ControlStore, postgres: PostgresServer, unique: str
+) -> None:
+    with postgres.connected() as beside:
+        beside.execute(
+            f"CREATE DATABASE \"{unique}l\" ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        beside.execute(f"CREATE ROLE \"{unique}\" LOGIN PASSWORD 'word'")
+    try:
+        with pytest.raises(Rejected, match="LATIN1, and has to be UTF8"):
+            open_control(postgres.url(f"{unique}l"))
+        at = postgres.service.details
+        theirs = postgres.url(unique).replace(f"{at['user']}:{at['password']}", f"{unique}:word")
+        with pytest.raises(Rejected, match="belong to"):
+            open_control(theirs)
+    finally:
+        postgres.drop(f"{unique}l")
+        with postgres.connected() as beside:
+            beside.execute(f'DROP ROLE "{unique}"')
+
+
 def test_who_is_refused_is_told_so_without_the_password(postgres: PostgresServer) -> None:
     address = postgres.url("postgres")
     password = postgres.service.details["password"]

@@ -61,6 +61,10 @@ def test_an_entry_that_a_later_generation_does_not_have_is_refused(waited: Waite
     return None
 
 
+def test_what_an_appender_of_before_another_number_of_partitions_has_appended_is_waited_for() -> None:
+    check_kept(Waited({1: 8}), (Generation(2, {0: Seam(5, 5, 5), 1: Seam(7, 7, 7)}, 4),))
+
+
 @pytest.fixture
 def reopened(stand: Stand) -> Stand:
     """The API of an installation whose log is of its second generation."""
