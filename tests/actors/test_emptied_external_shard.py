@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def stack(service: Callable[[str], Any], neo4j_store: Neo4jStore, server_root: P
     made = Stack(Settings(state_dir=folder, shards=shards, log=LogSettings(partitions=2)))
     spec = server_spec(made.state_dir, Role.LOG, "log", 1 << 28)
     ensure(spec, None)
+    with closing(made.open_log()) as log:
+        made.control.positions.bind_log(log.identity)  # as a start does
     made.publish_first_map(register_first(made))
     yield made
     kill_server(spec)
