@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from actors.log_facts import COLUMNS, KEY, facts_of_shard, known_facts, pages
+from actors.log_facts import COLUMNS, KEY, facts_of_shard, known_beside, pages
 from actors.stages.route import entries_of
 from cluster import batch
 from cluster.errors import Corrupt
@@ -103,8 +103,7 @@ def say_again_what_it_alone_holds(stack: Stack, log: EventLog, shard_id: str) ->
     current, said = stack.current_map(), 0
     with stack.open_lake() as lake, closing(stack.open_shard(shard_id)) as shard:
         for partition in current.appended_for(shard_id):
-            ends = log.ends()
-            known = pl.concat(known_facts(log, lake, p, ends[p]) for p in current.partitions_beside(partition))
+            known = known_beside(log, lake, current, partition)
             for page in pages(facts_of_shard(shard, current, shard_id, partition)):
                 alone = batch.frame_of(page).join(known, on=list(KEY), how="anti").unique()
                 if alone.height:

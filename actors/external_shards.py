@@ -29,7 +29,8 @@ LOG = Log("intelgraph.external")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _EMBEDDED = re.compile(r"shard-\d+\Z")
 _ANSWER_S = 5.0
-FIRST_START = Backoff(0.5, 5.0, deadline_s=60.0)
+_FIRST_START = Backoff(0.5, 5.0, deadline_s=60.0)
+"""Servers that were started together with the system are waited for."""
 _OVER, _AWAY, _RAISED, _SERVING = -1, 0, 1, 2
 """How far a shard is with its epoch: the time of its readers is over, it does not know it, its writer has taken it
 over, readers are let in."""
@@ -113,7 +114,7 @@ def register_first(stack: Stack) -> list[str]:
     named = [(f"neo4j-{number}", uri) for number, uri in enumerate(stack.settings.shards.external)]
     for shard_id, uri in named:
         name = shard_name(stack, uri, shard_id)
-        FIRST_START.call(partial(register, stack, name, uri), partial(_waited_for, name))
+        _FIRST_START.call(partial(register, stack, name, uri), partial(_waited_for, name))
     return [shard_id for shard_id, _ in named]
 
 

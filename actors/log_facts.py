@@ -43,6 +43,15 @@ def known_facts(log: EventLog, lake: Lake | None, partition: int, upto: int) -> 
     return pl.concat(frames, how="vertical")
 
 
+def known_beside(log: EventLog, lake: Lake | None, current: ShardMap, partition: int) -> Frame:
+    """`known_facts` of a log partition up to its end, and the facts of the partitions that hold records of its buckets,
+    too. Floors and priorities have to be in each partition: what stands beside does not count for them."""
+    ends = log.ends()
+    beside = [known_facts(log, lake, p, ends[p]) for p in current.partitions_beside(partition) if p != partition]
+    facts = [found.filter(pl.col("kind") < Kind.FLOOR) for found in beside]
+    return pl.concat([known_facts(log, lake, partition, ends[partition]), *facts])
+
+
 def reaches_back(log: EventLog, lake: Lake | None, partition: int) -> bool:
     """Whether lake and log together hold every entry of a partition."""
     kept = lake.positions().of(partition).number if lake is not None else 0

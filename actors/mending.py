@@ -23,7 +23,7 @@ import polars as pl
 
 from actors.away import note_away
 from actors.log_damage import damage_of, lake_of
-from actors.log_facts import COLUMNS, KEY, facts_of_shard, known_facts, pages
+from actors.log_facts import COLUMNS, KEY, facts_of_shard, known_beside, pages
 from actors.lost_tail import lost_since, ranges_text
 from actors.ownership import alone, paused
 from actors.stack import Stack
@@ -36,7 +36,7 @@ from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.graph import GraphShard
 from cluster.stores.lake import Lake
-from cluster.stores.log import Append, EventLog, Generation, Seam
+from cluster.stores.log import Append, EventLog, Generation, Seam, all_partitions
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.log")
@@ -162,7 +162,8 @@ def _open_generation(stack: Stack, log: EventLog, failpoint: Failpoint) -> bool:
 def _is_as(log: EventLog, current: ShardMap) -> bool:
     """Whether the log has the partitions of the map: also those of a number that was given up before the log had it,
     since shards read them."""
-    return log.identity.partitions == current.partitions and log.all_partitions >= current.all_partitions
+    said = all_partitions(log.identity, log.generations)  # a topic may have got more before that was said
+    return log.identity.partitions == current.partitions and said >= current.all_partitions
 
 
 def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint) -> bool:
@@ -252,16 +253,7 @@ class _Filling:
             raise Corrupt(f"another appends to the log while it is mended: entry {first} has come to be {numbers[0]}")
 
     def _facts_of_shards(self, lake: Lake | None, partition: int, shards: Mapping[str, GraphShard]) -> None:
-        ends = self._log.ends()
-        beside = [p for p in self._map.partitions_beside(partition) if p != partition]
-        known = pl.concat(
-            [
-                known_facts(
-                    self._log, lake, partition, ends[partition]
-                ),  # floors stand in each partition: here, or not
-                *(known_facts(self._log, lake, p, ends[p]).filter(pl.col("kind") < Kind.FLOOR) for p in beside),
-            ]
-        )
+        known = known_beside(self._log, lake, self._map, partition)
         for shard_id in self._map.owners_of(partition):
             held = facts_of_shard(shards[shard_id], self._map, shard_id, partition)
             for page in pages(held):

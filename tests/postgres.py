@@ -46,8 +46,8 @@ class PostgresServer:
     def create(self, name: str, template: str = "template1") -> str:
         """A database like another one, in the place of one that has that name; its URL."""
         self.drop(name)
+        self.cut_off(template)
         with self.connected() as connection:
-            self._end_connections(connection, template)
             statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
             connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return self.url(name)
@@ -57,6 +57,7 @@ class PostgresServer:
         with self.connected() as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    @staticmethod
-    def _end_connections(connection: psycopg.Connection, name: str) -> None:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    def cut_off(self, name: str) -> None:
+        """Whoever works in a database loses the connection."""
+        with self.connected() as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))

@@ -115,7 +115,8 @@ def put(connection: Connection, changes: ChangeSet) -> None:
 
 
 def latest(sets: Sequence[ChangeSet]) -> list[ChangeSet]:
-    """The same, without what a later one of them says anew: to be put one after the other, in their order."""
+    """The same, without rows that a later one of them says anew: to be put one after the other, in their order. What is
+    deleted is deleted in its turn: another row may have its unique values since."""
     said: set[tuple[str, tuple[Any, ...]]] = set()
     keys = {str(table.name): [column.name for column in table.primary_key] for table in covered()}
     found: list[ChangeSet] = []
@@ -125,13 +126,9 @@ def latest(sets: Sequence[ChangeSet]) -> list[ChangeSet]:
             changes = one.tables[name]
             at = [changes.columns.index(column) for column in keys[name] if column in changes.columns]
             rows = [(row, (name, tuple(row[index] for index in at))) for row in changes.rows]
-            gone = [(key, (name, tuple(key))) for key in changes.gone]
-            tables[name] = TableChanges(
-                changes.columns,
-                [row for row, key in rows if key not in said],
-                [k for k, key in gone if key not in said],
-            )
-            said.update(key for _, key in (*rows, *gone))
+            tables[name] = TableChanges(changes.columns, [row for row, key in rows if key not in said], changes.gone)
+            said.update(key for _, key in rows)
+            said.update((name, tuple(key)) for key in changes.gone)
         found.append(ChangeSet(one.schema, tables))
     return found[::-1]
 

@@ -23,9 +23,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from cluster.errors import Conflict, IntelGraphError, Rejected, Unavailable
+from cluster.errors import Conflict, IntelGraphError, OutcomeUnknown, Rejected, Unavailable
 from cluster.stores.control_dialect import insert_into
-from cluster.stores.control_journal import LogIsAhead
+from cluster.stores.control_journal import Appended, LogIsAhead
 from cluster.stores.control_postgres import PostgresControl
 from cluster.stores.control_sqlite import SqliteControl
 
@@ -36,7 +36,9 @@ _MIGRATING = Lock()  # Alembic keeps its context in a global of the process
 class Journal(Protocol):
     """Where changes go before they are committed; see `control_journal.ControlJournal`."""
 
-    def record(self, connection: Connection) -> None: ...
+    def append(self, connection: Connection) -> Appended | None: ...
+
+    def note(self, connection: Connection, appended: Appended) -> None: ...
 
     def catch_up(self, connection: Connection) -> None: ...
 
@@ -89,7 +91,7 @@ class ControlDatabase:
         Raises:
             Conflict: a constraint, or another transaction, stood against it: read again, try again.
             Unavailable: the database is locked, full or gone; or the log does not take the change.
-            OutcomeUnknown: the log may have taken it: then it is done by whoever writes next.
+            OutcomeUnknown: the log has, or may have taken it: then it is done by whoever writes next.
         """
         if later or self._journal is None:
             with self._transaction(writes=True) as connection:
@@ -97,15 +99,21 @@ class ControlDatabase:
             return
         if self._may_lack:
             self.catch_up()
-        recording = False
+        recording, appended = False, None
         try:
             with self._transaction(writes=True) as connection:
                 yield connection
                 recording = True
-                self._journal.record(connection)
+                if (appended := self._journal.append(connection)) is not None:
+                    self._journal.note(connection, appended)
         except LogIsAhead:
             self._may_lack = True
             self.catch_up()
+            raise
+        except Unavailable as error:
+            self._may_lack = self._may_lack or recording
+            if appended is not None:
+                raise OutcomeUnknown(f"{error}; the log has the change, so whoever writes next does it") from error
             raise
         except BaseException:
             self._may_lack = self._may_lack or recording

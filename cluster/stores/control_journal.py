@@ -57,6 +57,13 @@ class LogIsAhead(Conflict):
         return type(self), ()
 
 
+class Appended(NamedTuple):
+    """The last entry of a change set, and what its entries take."""
+
+    number: int
+    size_bytes: int
+
+
 class Replayed(NamedTuple):
     """What was put into the store.
 
@@ -118,8 +125,9 @@ class ControlJournal:
         self._log: EventLog | None = None
         self._lock = threading.Lock()
 
-    def record(self, connection: Connection) -> None:
-        """Appends what the transaction changed, if the installation is up; the store's number goes on with it.
+    def append(self, connection: Connection) -> Appended | None:
+        """Appends what the transaction changed, if the installation is up; None where there was nothing to append. From
+        then on it is done, whatever becomes of the transaction; `note` says so in the store.
 
         Raises:
             LogIsAhead: see there; roll back, `catch_up`, and let the caller look again.
@@ -128,10 +136,10 @@ class ControlJournal:
         """
         bound = changes.number_of(connection)
         if bound is None or not bound.serving:
-            return  # the next start appends what is noted, before anything is served
+            return None  # the next start appends what is noted, before anything is served
         found = changes.take(connection)
         if found is None:
-            return
+            return None
         first = int(bound.number) + 1
         log = self._of(str(bound.name))
         if (end := log.ends()[PARTITION]) < int(bound.number):  # others would get the numbers of what is lost
@@ -140,8 +148,12 @@ class ControlJournal:
         numbers = log.append(entries)
         if numbers != list(range(first, first + len(entries))):
             raise LogIsAhead
-        size = sum(len(entry.data) for entry in entries)
-        connection.execute(update(control_log).values(number=numbers[-1], bytes=control_log.c.bytes + size))
+        return Appended(numbers[-1], sum(len(entry.data) for entry in entries))
+
+    def note(self, connection: Connection, appended: Appended) -> None:
+        """The store's number goes on with its changes."""
+        number, size = appended
+        connection.execute(update(control_log).values(number=number, bytes=control_log.c.bytes + size))
 
     def catch_up(self, connection: Connection) -> None:
         """Puts into the store what the log has and it lacks. Safe to call twice."""

@@ -18,6 +18,7 @@ from cluster.stores.control import ControlStore, open_control
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import RedisEventLog, open_redis_log
 from services.spec import Running as Service
+from tests.actors.control_place import KINDS, Place, place_of
 from tests.kafka_topics import Topic
 from tests.stream_feed import TopicFeed
 
@@ -108,3 +109,10 @@ def feed(
     made = TopicFeed(Topic(service("kafka"), unique, 2), control, event_log, ingest_settings)
     yield made
     made.close()
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path, unique: str) -> Iterator[Place]:
+    """An installation that was never up."""
+    with place_of(request, tmp_path, unique) as made:
+        yield made

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from actors.chosen_facts import Chosen
 from actors.fact_replay import FactReplay
 from actors.log_damage import damage_of
+from actors.log_facts import known_beside
 from actors.mending import Mended, mend
 from actors.rebuild import rebuild
 from actors.repartition import ASKED, CHANGED, ask, change_number
@@ -23,8 +22,10 @@ from cluster.config import LogSettings
 from cluster.config_kafka import KafkaSettings
 from cluster.errors import Conflict, Corrupt, IntelGraphError, Rejected, Unavailable
 from cluster.fold import Fold
+from cluster.model import floor_record
 from cluster.shard_map import partition_of
 from cluster.stores.control_audit import INSTALLATION
+from cluster.stores.kafka_log import KafkaEventLog
 from cluster.stores.lake import LakeEntry
 from cluster.stores.log import Append
 from tests.faults.checks import check
@@ -37,13 +38,6 @@ from tests.kafka_broker import KafkaBroker
 pytestmark = [pytest.mark.services]
 
 COUNT = 600
-
-
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Forked]:
-    """Where those processes come from that die."""
-    with Forked(("tests.faults.dying",), dict(os.environ)) as found:
-        yield found
 
 
 class Numbered:
@@ -363,19 +357,54 @@ def test_a_log_of_before_the_change_is_given_back(server_root: Path, numbers: tu
         done.check()
 
 
+def on_kafka(folder: Path, broker: KafkaBroker, partitions: int) -> Installation:
+    """An installation whose log is on that broker."""
+    if not broker.running:
+        broker.start()
+    kafka = KafkaSettings(bootstrap=broker.bootstrap, replication_factor=1, min_in_sync=1, topic_prefix=folder.name)
+    log = LogSettings(kind="kafka", kafka=kafka, partitions=partitions, block_ms=50, timeout_s=5.0, read_entries=8)
+    return Installation(folder, partitions=partitions, log=log)
+
+
+@pytest.mark.production
+def test_cut_off_once_the_topic_had_more_and_taken_back(server_root: Path, mortal_kafka: KafkaBroker) -> None:
+    with on_kafka(server_root / "rpt", mortal_kafka, 4) as system:
+        system.start(lake=True)
+        done = Numbered(system, 14)
+        done.send(0.3)
+        ask(system.stack, 8, "tester")
+        done.set_to(8)
+        change_number(system.stack)
+        with closing(system.stack.open_log(mending=True)) as log:
+            assert isinstance(log, KafkaEventLog)
+            log._run(log._client.add_partitions(log._current.topic.name, 8))
+        assert done.change(4).partitions == 4
+        done.go_on()
+        done.send(1.0)
+        done.check()
+
+
+def test_a_floor_beside_does_not_count_as_known(server_root: Path) -> None:
+    """A shard may read the one partition and not the other: a floor has to be in each."""
+    with Installation(server_root / "rpf", partitions=8) as system:
+        system.start_servers()
+        current = replace(system.stack.current_map(), earlier=(4,))
+        assert current.partitions_beside(7) == (3, 7)
+        fact = next(record for record in events(15, COUNT) if record.bucket % 8 == 7)
+        floor = floor_record(fact.tenant, fact.source, fact.type, fact.version, 3)
+        system.log.append(entries_of([fact, floor], 4))
+        assert known_beside(system.log, None, current, 7)["kind"].to_list() == [fact.kind]
+        assert known_beside(system.log, None, current, 3)["kind"].to_list() == [fact.kind, floor.kind]
+
+
 @pytest.mark.production
 @pytest.mark.parametrize("numbers", [(4, 8), (8, 3)], ids=str)
 def test_what_an_appender_of_before_appends_on_kafka_is_read(
     server_root: Path, mortal_kafka: KafkaBroker, numbers: tuple[int, int]
 ) -> None:
     """Brokers cannot refuse it once the generation is open: it appends by the number that it knows."""
-    if not mortal_kafka.running:
-        mortal_kafka.start()
     first, second = numbers
-    name = f"rpl{first}{second}"
-    kafka = KafkaSettings(bootstrap=mortal_kafka.bootstrap, replication_factor=1, min_in_sync=1, topic_prefix=name)
-    log = LogSettings(kind="kafka", kafka=kafka, partitions=first, block_ms=50, timeout_s=5.0, read_entries=8)
-    with Installation(server_root / name, partitions=first, log=log) as system:
+    with on_kafka(server_root / f"rpl{first}{second}", mortal_kafka, first) as system:
         system.start(lake=True)
         done = Numbered(system, 11)
         done.send(0.3)
