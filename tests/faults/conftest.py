@@ -1,8 +1,9 @@
-"""On which stack a fault run runs."""
+"""On which stack a fault run runs, and where processes come from that die in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,16 @@ import pytest
 
 from tests.faults.harness import Installation
 from tests.faults.production import ProductionInstallation
+from tests.forked import Forked
 
 Install = Callable[..., Installation]
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    """Where processes come from that are killed at a step (`tests.faults.dying`)."""
+    with Forked(("tests.faults.dying",), dict(os.environ)) as found:
+        yield found
 
 
 @pytest.fixture

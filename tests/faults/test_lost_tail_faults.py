@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
@@ -36,13 +35,6 @@ from tests.strategies import make
 pytestmark = [pytest.mark.services]
 
 COUNT = 600
-
-
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Forked]:
-    """Where those processes come from that die."""
-    with Forked(("tests.faults.dying",), dict(os.environ)) as found:
-        yield found
 
 
 class SetBack:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -63,13 +62,6 @@ def filled(
         history.invoked |= first.invoked
         system.settle()
         yield system, history
-
-
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Forked]:
-    """Where those processes come from."""
-    with Forked(("tests.faults.dying",), dict(os.environ)) as found:
-        yield found
 
 
 def killed_at(forked: Forked, system: Installation, step: str, nth: int) -> None:

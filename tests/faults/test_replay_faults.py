@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -31,13 +29,6 @@ from tests.forked import Forked
 pytestmark = [pytest.mark.services]
 
 EVERYTHING = Chosen(None)
-
-
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Forked]:
-    """Where processes come from that are killed."""
-    with Forked(("tests.faults.dying",), dict(os.environ)) as found:
-        yield found
 
 
 def replay(system: Installation, chosen: Chosen, rate_per_s: float = 1e6, dry_run: bool = False) -> Replayed:

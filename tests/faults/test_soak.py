@@ -35,10 +35,9 @@ def test_a_short_one_finds_what_does_not_balance(server_root: Path, monkeypatch:
     with Installation(server_root / "so0") as system:
         system.start(lake=True)
         monkeypatch.setattr("tests.faults.soak.WARM_S", 0.5)
-        found = soak(system, 0.1, 0.5, 1, every_s=3.0, peak_s=0.5, tell=lambda line: None)
+        found = soak(system, 0.4, 0.5, 1, every_s=10.0, peak_s=0.5, tell=lambda line: None)
         assert len(found.faults) >= 1
-        in_no_time = ("memory", "lag was")
-        assert [wrong for wrong in found.wrong if not any(word in wrong for word in in_no_time)] == []
+        assert [wrong for wrong in found.wrong if "memory" not in wrong] == []
         assert found.sent > 0
         assert found.memory_first_mib > 50
 

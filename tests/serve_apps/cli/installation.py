@@ -85,3 +85,13 @@ def temporary(section: str = "", config: Mapping[str, Any] | None = None, **sett
         with made.python:
             made.run("down")
         shutil.rmtree(folder)
+
+
+def people(path: Path, first: int, last: int) -> str:
+    """A file of people, a case in nine each; its path."""
+    events = [
+        {"case": f"c{n % 9}", "kind": "entity", "op": "upsert", "type": "person", "id": f"p{n}", "props": {"n": n}}
+        for n in range(first, last)
+    ]
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return str(path)

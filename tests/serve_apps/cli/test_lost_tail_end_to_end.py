@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.serve_apps.cli.installation import Installation, temporary
+from tests.serve_apps.cli.installation import Installation, people, temporary
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(900)]
 
@@ -20,15 +19,6 @@ TENANT = "acme"
 def installation() -> Iterator[Installation]:
     with temporary() as made:
         yield made
-
-
-def people(path: Path, first: int, last: int) -> str:
-    events = [
-        {"case": f"c{n % 9}", "kind": "entity", "op": "upsert", "type": "person", "id": f"p{n}", "props": {"n": n}}
-        for n in range(first, last)
-    ]
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return str(path)
 
 
 def copied(folder: Path, aside: Path, *names: str) -> None:

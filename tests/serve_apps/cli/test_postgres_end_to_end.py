@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.postgres import PostgresServer
-from tests.serve_apps.cli.installation import Installation, temporary
+from tests.serve_apps.cli.installation import Installation, people, temporary
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(900)]
 TENANT = "acme"
@@ -27,15 +26,6 @@ def installation(postgres: PostgresServer, unique: str) -> Iterator[Installation
         yield made
     postgres.drop(unique)
     postgres.drop(f"{unique}b")
-
-
-def people(path: Path, first: int, last: int) -> str:
-    events = [
-        {"case": f"c{n % 9}", "kind": "entity", "op": "upsert", "type": "person", "id": f"p{n}", "props": {"n": n}}
-        for n in range(first, last)
-    ]
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return str(path)
 
 
 def test_up_down_and_set_back(
