@@ -1,13 +1,14 @@
 """A snapshot of 1M and of 5M relationships against sorting the same rows into one Parquet file, in one run.
 
-    python bench/snapshot.py [--relationships 1000000 5000000] [--per-entity 2] [--repeats 3] [--seed 0]
+    python bench/snapshot.py [--relationships 1000000 5000000] [--per-entity 2 16] [--repeats 3] [--seed 0]
 
-Records in the form of `bare_ingest.py gen` (an entity to every two relationships, 5 properties each, 200 cases of 4
-tenants, Pareto ends) are made as Arrow columns and appended to a lake without going through ingest; not timed. Their
-content hashes are random numbers of the right form. Ours: `create_snapshot`, a first one of the whole lake, in a
-process of its own: registers folded, the visible graph numbered, CSR and CSC of each tenant, cases apart and joined,
-hashed, fsynced, published. polars: reads the lake's files, sorts by key, writes one Parquet file (zstd), fsynced, in a
-process of its own; no fold, no graph. They take turns; medians are compared; starts of processes do not count.
+Records in the form of `bare_ingest.py gen` (5 properties each, 200 cases of 4 tenants, Pareto ends; two relationships
+to an entity, and 16, as in the R-MAT graphs of the other benchmarks) are made as Arrow columns and appended to a lake
+without going through ingest; not timed. Their content hashes are random numbers of the right form. Ours:
+`create_snapshot`, a first one of the whole lake, in a process of its own: registers folded, the visible graph numbered,
+CSR and CSC of each tenant, cases apart and joined, hashed, fsynced, published. polars: reads the lake's files, sorts by
+key, writes one Parquet file (zstd), fsynced, in a process of its own; no fold, no graph. They take turns; medians are
+compared; starts of processes do not count.
 
 "More a second" is relationships that the larger lake has more, by the seconds that its snapshot takes more (the
 entities that come with them are in those seconds). Last line: JSON.
@@ -173,15 +174,16 @@ def one(side: str, lake: Path, scratch: Path) -> dict[str, Any]:
     return found
 
 
-def measure(count: int, options: argparse.Namespace, repeats: int) -> dict[str, Any]:
+def measure(count: int, per_entity: int, options: argparse.Namespace, repeats: int) -> dict[str, Any]:
     """Medians of both sides at one size."""
     with tempfile.TemporaryDirectory(prefix="igb-") as name:
-        scratch, entity_count = Path(name), max(CASES, count // options.per_entity)
+        scratch, entity_count = Path(name), max(CASES, count // per_entity)
         fill(scratch / "lake", entity_count, count, options.seed)
         runs: dict[str, list[dict[str, Any]]] = {"ours": [], "polars": []}
         for turn in range(repeats):
             for side, found in runs.items():
-                print(f"{count:,} relationships, round {turn + 1}/{repeats}: {side}", file=sys.stderr)
+                turns = f"round {turn + 1}/{repeats}"
+                print(f"{count:,} relationships, {per_entity} to an entity, {turns}: {side}", file=sys.stderr)
                 found.append(one(side, scratch / "lake", scratch))
     rows = {side: {**found[-1], "seconds": statistics.median(run["seconds"] for run in found)}
             for side, found in runs.items()}  # fmt: skip
@@ -194,31 +196,37 @@ def measure(count: int, options: argparse.Namespace, repeats: int) -> dict[str, 
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """All sizes, and what one more relationship costs."""
+    """All shapes and sizes, and what one more relationship costs."""
     load = os.getloadavg()[0]
-    measure(WARM, options, 1)  # compiled code and the programs' files are at hand from here on
-    sizes = {count: measure(count, options, options.repeats) for count in sorted(options.relationships)}
+    measure(WARM, options.per_entity[0], options, 1)  # compiled code and the programs' files are at hand from here on
+    shapes = {per_entity: _shape(per_entity, options) for per_entity in options.per_entity}
+    ratios = {f"{name}, {per_entity} to an entity": ratio for per_entity, found in shapes.items()
+              for name, ratio in found["ratios"].items()}  # fmt: skip
+    return {
+        "bench": "snapshot", "repeats": options.repeats, "seed": options.seed, "load_before": load,
+        "machine": machine(), "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "shapes": shapes, "ratios": ratios,
+    }  # fmt: skip
+
+
+def _shape(per_entity: int, options: argparse.Namespace) -> dict[str, Any]:
+    sizes = {count: measure(count, per_entity, options, options.repeats) for count in sorted(options.relationships)}
     ratios = {f"{count:,} relationships, ours / polars, seconds": rows["ours"]["seconds"] / rows["polars"]["seconds"]
               for count, rows in sizes.items()}  # fmt: skip
-    report: dict[str, Any] = {
-        "bench": "snapshot", "per_entity": options.per_entity, "repeats": options.repeats, "seed": options.seed,
-        "load_before": load, "machine": machine(), "sizes": sizes,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }  # fmt: skip
     small, large = sizes[min(sizes)], sizes[max(sizes)]
     longer_s = {side: large[side]["seconds"] - small[side]["seconds"] for side in large}
+    more = {}
     if min(longer_s.values()) > 0:  # else the sizes are so near to each other that only noise is between them
-        more = {side: (max(sizes) - min(sizes)) / seconds for side, seconds in longer_s.items()}
-        report["more_per_s"] = {side: round(rate) for side, rate in more.items()}
+        more = {side: round((max(sizes) - min(sizes)) / seconds) for side, seconds in longer_s.items()}
         ratios["more relationships a second, ours / polars"] = more["ours"] / more["polars"]
-    return {**report, "ratios": ratios}
+    return {"sizes": sizes, "more_per_s": more, "ratios": ratios}
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--relationships", type=int, nargs="+", default=[1_000_000, 5_000_000])
-    parser.add_argument("--per-entity", type=int, default=2, help="relationships to an entity")
+    parser.add_argument("--per-entity", type=int, nargs="+", default=[2, 16], help="relationships to an entity")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--side", nargs=3, metavar=("SIDE", "LAKE", "FOLDER"), help=argparse.SUPPRESS)
@@ -228,14 +236,16 @@ def main() -> None:
         print(json.dumps({"ours": ours, "polars": bare}[side](Path(lake), Path(folder))))
         return
     found = compare(options)
-    for count, rows in found["sizes"].items():
-        print(f"{count:>10,} relationships: " + ", ".join(
-            f"{side} {row['seconds']:.2f} s ({row['bytes'] >> 20:,} MiB written, peak {row['peak_mb']:,} MB)"
-            for side, row in rows.items()))  # fmt: skip
-    for side, rate in found.get("more_per_s", {}).items():
-        print(f"{side}: {rate:,} more relationships a second")
+    for per_entity, shape in found["shapes"].items():
+        print(f"{per_entity} relationships to an entity")
+        for count, rows in shape["sizes"].items():
+            print(f"{count:>12,} relationships: " + ", ".join(
+                f"{side} {row['seconds']:.2f} s ({row['bytes'] >> 20:,} MiB written, peak {row['peak_mb']:,} MB)"
+                for side, row in rows.items()))  # fmt: skip
+        for side, rate in shape["more_per_s"].items():
+            print(f"  {side}: {rate:,} more relationships a second")
     for name, ratio in found["ratios"].items():
-        print(f"{name:52} {ratio:.2f}x")
+        print(f"{name:68} {ratio:.2f}x")
     print(json.dumps(found))
 
 

@@ -11,6 +11,8 @@
                                               ▼
          topk.top_k ──► stability.stability_gate ──► may this run be written back?
 
+    order, codes, lookup         what a snapshot is made with: rows in order, columns of few values, rows by a hash
+
 Vertices are 0..n-1 everywhere. Equal input gives equal bits, whatever the number of threads or partitions.
 Threads are plain Python threads around kernels that release the interpreter lock: no numba threading layer
 is needed, so nothing depends on which of tbb, OpenMP or workqueue a machine has, and forking stays safe.

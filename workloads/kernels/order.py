@@ -2,6 +2,7 @@
 
 order_of(dst, n)          the rows by dst; those of one dst as they came
 order_by(src, dst, n)     the rows by (src, dst); parallel ones as they came
+starts_of(dst, n)         where the rows of each dst begin, once they are in that order
 """
 
 from __future__ import annotations
@@ -24,18 +25,33 @@ def order_of(keys: Ints, count: int, before: Ints | None = None) -> Ints:
     """
     if len(keys) == 0:
         return np.empty(0, np.int64)
-    per_key = np.bincount(keys, minlength=count)
-    if len(per_key) > count:
-        raise ValueError(f"a key is outside 0..{count - 1}")
-    cursor = np.cumsum(per_key) - per_key
+    cursor = starts_of(keys, count)
     order = np.empty(len(keys), np.int64)
     _place(frozen(keys), frozen(_AS_THEY_ARE if before is None else before), cursor, order)
     return order
 
 
+def starts_of(keys: Ints, count: int) -> Ints:
+    """How many rows have a lesser key than each of 0..count: int64[count + 1]. ValueError as of `order_of`."""
+    starts = np.zeros(count + 1, np.int64)
+    if not _count(frozen(keys), starts):
+        raise ValueError(f"a key is outside 0..{count - 1}")
+    return np.cumsum(starts, out=starts)
+
+
 def order_by(major: Ints, minor: Ints, count: int) -> Ints:
     """The order that sorts rows by (major, minor), stable: int64[E]. Both within 0..count-1, else ValueError."""
     return order_of(major, count, order_of(minor, count))
+
+
+@compiled
+def _count(keys: Any, starts: Any) -> bool:
+    for k in range(len(keys)):
+        key = keys[k]
+        if key < 0 or key >= len(starts) - 1:
+            return False
+        starts[key + 1] += 1
+    return True
 
 
 @compiled

@@ -15,6 +15,7 @@ import pyarrow as pa
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from workloads.kernels.codes import recoded, used_codes
 from workloads.snapshot.layout import CODED, Slot
 
 
@@ -133,14 +134,14 @@ class _Coded:
 
     def digest(self) -> bytes:
         codes, names = self._codes()
-        used = np.flatnonzero(np.bincount(codes, minlength=1)) if len(codes) else np.empty(0, np.int64)
+        used = used_codes(codes, len(names))
         texts = names.take(pa.array(used)).to_pylist()
         order = sorted(range(len(texts)), key=texts.__getitem__)
-        place = np.zeros(int(used[-1]) + 1 if len(used) else 1, "<u4")
-        place[used[order]] = np.arange(len(texts), dtype="<u4")
+        place = np.zeros(len(names), np.uint32)
+        place[used[order]] = np.arange(len(texts), dtype=np.uint32)
         values = _Plain()
         values.add(pa.chunked_array([pa.array([texts[i] for i in order], pa.large_string())]))
-        found: bytes = values.digest() + blake3(_bytes(place[codes])).digest()
+        found: bytes = values.digest() + blake3(_bytes(recoded(codes, place).astype("<u4", copy=False))).digest()
         return found
 
     def _codes(self) -> tuple[NDArray[Any], pa.Array]:

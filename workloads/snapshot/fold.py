@@ -105,7 +105,7 @@ def _ordered(previous: pl.DataFrame, events: pl.DataFrame, floors: Floors) -> tu
     rows = pl.concat([frame.select(COLUMNS).with_columns(casts) for frame in (previous, events)])
     rows = with_keys(coded(drop_hidden(rows, floors)))
     keyed = rows.select("_prefix", "id", pl.col("source").to_physical().alias("_source"), "stamp")
-    order = keyed.select(pl.arg_sort_by("_prefix", "id", "_source", "stamp")).to_series()
+    order = keyed.select(pl.arg_sort_by("_prefix", "id", "_source", "stamp", maintain_order=True)).to_series()
     return rows, order.filter(_ends_run(keyed.select("_prefix", "id", "_source")[order]))
 
 

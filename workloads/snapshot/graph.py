@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from workloads.kernels.order import order_of
+from workloads.kernels.order import order_of, starts_of
 from workloads.snapshot.layout import tenant_digest
 from workloads.snapshot.parts import Output, RowsBySlot, numbers, rows_by_slot
 from workloads.snapshot.visible import Visible
@@ -105,16 +105,9 @@ def _edges(tenant: str, buckets: pl.Series, edges: pl.DataFrame, base: Base, fir
         yield Output("csc", digest, pl.DataFrame(csc), rows_by_slot(edges["bucket"]))
     slots: RowsBySlot = ([(LEADING_SLOT, 1)] if base.first else []) + rows_by_slot(buckets)
     for name, ends in (("csr_offsets", src), ("csc_offsets", dst)):
-        starts = offsets(ends, count) + base.edges
+        starts = starts_of(ends, count) + base.edges
         if slots:
             yield Output(name, digest, numbers("offset", starts if base.first else starts[1:]), slots)
-
-
-def offsets(ends: Ints, count: int) -> Ints:
-    """Where the edges of each of `count` ends begin, and their number at last: int64[count + 1]."""
-    starts = np.zeros(count + 1, np.int64)
-    np.cumsum(np.bincount(ends, minlength=count), out=starts[1:])
-    return starts
 
 
 def ranges(frame: pl.DataFrame) -> dict[str, Rows]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from workloads.kernels.order import order_by, order_of
-from workloads.snapshot.graph import Ints, offsets
+from workloads.kernels.order import order_by, order_of, starts_of
+from workloads.snapshot.graph import Ints
 from workloads.snapshot.parts import Output, numbers
 
 
@@ -52,7 +52,9 @@ def join_cases(vertices: pl.DataFrame, src: Ints, dst: Ints, keys: Callable[[], 
 
 def _things(vertices: pl.DataFrame) -> tuple[pl.DataFrame, Ints]:
     types = pl.Enum(vertices["type"].unique().sort())
-    keyed = vertices.select(pl.col("type").cast(types), "id").with_row_index("at").sort("type", "id")
+    keyed = (
+        vertices.select(pl.col("type").cast(types), "id").with_row_index("at").sort("type", "id", maintain_order=True)
+    )
     differs = [pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("type", "id")]
     numbered = keyed.with_columns((pl.any_horizontal(differs).cum_sum().cast(pl.Int64) - 1).alias("vertex"))
     of = np.empty(len(vertices), np.int64)
@@ -82,8 +84,8 @@ def outputs(digest: str, joined: Joined) -> Iterator[Output]:
         "joined_of": numbers("joined", joined.of),
         "joined_csr": pl.DataFrame({"src": joined.src, "dst": joined.dst, "edge": joined.edge}),
         "joined_csc": pl.DataFrame({"dst": joined.dst[csc], "src": joined.src[csc]}),
-        "joined_csr_offsets": numbers("offset", offsets(joined.src, count)),
-        "joined_csc_offsets": numbers("offset", offsets(joined.dst, count)),
+        "joined_csr_offsets": numbers("offset", starts_of(joined.src, count)),
+        "joined_csc_offsets": numbers("offset", starts_of(joined.dst, count)),
     }
     for name, frame in frames.items():
         if len(frame):

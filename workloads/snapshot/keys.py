@@ -7,18 +7,20 @@ distinct values of one frame: they mean nothing outside it. Cases rank by bucket
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from cluster.errors import Rejected
 from cluster.model import Kind
+from workloads.kernels.codes import NO_VALUE, used_codes, values_of
 
 TYPE_BITS = 29
 TYPE_COLUMNS = ("type", "a_type", "b_type")
 PLAIN_COLUMNS = ("tenant", "case", "source", "partition")
 _DENSE_PAIRS = 1 << 24
-_NOWHERE = -1
 _ENTITY = pl.lit(int(Kind.ENTITY) << TYPE_BITS, pl.UInt64)
 
 
@@ -41,12 +43,14 @@ def coded(rows: pl.DataFrame) -> pl.DataFrame:
     The three type columns share one code.
     """
     groups = [TYPE_COLUMNS, *((name,) for name in PLAIN_COLUMNS)]
-    return rows.with_columns(column for names in groups for column in _in_order([rows[name] for name in names]))
+    with ThreadPoolExecutor(len(groups)) as threads:
+        found = list(threads.map(lambda names: _in_order([rows[name] for name in names]), groups))
+    return rows.with_columns(column for columns in found for column in columns)
 
 
 def _in_order(columns: list[pl.Series]) -> list[pl.Series]:
     """Columns of one category, coded in the order of the texts that occur."""
-    used = pl.concat([column.to_physical().unique() for column in columns]).unique()
+    used = pl.Series(np.unique(np.concatenate([_used(column.to_physical()) for column in columns])))
     texts = used.cat.to(columns[0].dtype).cast(pl.String)
     order = texts.arg_sort()
     if len(order) >= 1 << TYPE_BITS:
@@ -58,6 +62,11 @@ def _in_order(columns: list[pl.Series]) -> list[pl.Series]:
     return [codes.gather(column.to_physical()).cat.to(enum).alias(column.name) for column in columns]
 
 
+def _used(codes: pl.Series) -> NDArray[np.uint32]:
+    count = int(codes.to_numpy().max()) + 1 if len(codes) else 0
+    return used_codes(codes.to_numpy(), count).astype(np.uint32)
+
+
 def codes(column: pl.Series) -> NDArray[np.uint64]:
     """The codes of a coded column."""
     return column.to_physical().to_numpy().astype(np.uint64)
@@ -65,7 +74,7 @@ def codes(column: pl.Series) -> NDArray[np.uint64]:
 
 def with_keys(rows: pl.DataFrame) -> pl.DataFrame:
     """Coded rows with `_prefix` of the thing, and `_a` and `_b`: prefixes that entities have at its ends."""
-    cases = pl.Series("_case", _case_ranks(rows) << np.uint64(32))
+    cases = _case_ranks(rows).alias("_case")
     kind = pl.col("kind").cast(pl.UInt64) * (1 << TYPE_BITS)
     keys = {"_prefix": kind + _code("type"), "_a": _ENTITY + _code("a_type"), "_b": _ENTITY + _code("b_type")}
     own = [(pl.col("_case") + key).alias(name) for name, key in keys.items()]
@@ -76,7 +85,8 @@ def _code(name: str) -> pl.Expr:
     return pl.col(name).to_physical().cast(pl.UInt64)
 
 
-def _case_ranks(rows: pl.DataFrame) -> NDArray[np.uint64]:
+def _case_ranks(rows: pl.DataFrame) -> pl.Series:
+    """Rank of each row's case, × 2^32."""
     width = len(rows.schema["case"].categories)  # type: ignore[attr-defined]
     tenants = len(rows.schema["tenant"].categories)  # type: ignore[attr-defined]
     pair = (_code("tenant") * width + _code("case")).cast(pl.Int64)
@@ -87,11 +97,11 @@ def _case_ranks(rows: pl.DataFrame) -> NDArray[np.uint64]:
     return _ranks(places, rows["bucket"].to_numpy(), len(distinct))
 
 
-def _ranks(pairs: NDArray[np.int64], buckets: NDArray[np.uint16], count: int) -> NDArray[np.uint64]:
-    """Rank of each row's pair by bucket and pair; all rows of a pair have one bucket. Pairs within 0..count-1."""
-    bucket_of = np.full(count, _NOWHERE, np.int32)
-    bucket_of[pairs] = buckets
-    distinct = np.flatnonzero(bucket_of != _NOWHERE)
+def _ranks(pairs: NDArray[np.int64], buckets: NDArray[np.uint16], count: int) -> pl.Series:
+    """Rank × 2^32 of each row's pair by bucket and pair; rows of a pair have one bucket. Pairs within 0..count-1."""
+    bucket_of = values_of(pairs, buckets, count)
+    distinct = np.flatnonzero(bucket_of != NO_VALUE)
+    by_bucket = distinct[np.argsort(bucket_of[distinct], kind="stable")]
     rank = np.zeros(count, np.uint64)
-    rank[distinct[np.argsort(bucket_of[distinct], kind="stable")]] = np.arange(len(distinct), dtype=np.uint64)
-    return rank[pairs]
+    rank[by_bucket] = np.arange(len(distinct), dtype=np.uint64) << np.uint64(32)
+    return pl.Series(rank).gather(pl.Series(pairs))

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from workloads.kernels.order import starts_of
 from workloads.snapshot.digest import slots_of
 from workloads.snapshot.fold import fold_registers
-from workloads.snapshot.graph import bases, blocks, offsets, shares
+from workloads.snapshot.graph import bases, blocks, shares
 from workloads.snapshot.joined import join_cases
 from workloads.snapshot.layout import SCHEMAS, SLOT_BUCKETS, SLOTS, Tenant, tenant_digest
 from workloads.snapshot.read import Snapshot
@@ -76,7 +77,7 @@ def _joined(snapshot: Snapshot, tenant: Tenant) -> Iterator[str]:
         yield "the joined vertices are not the join of the cases"
         return
     count = len(whole.vertices)
-    arrays = (graph.csr_dst, whole.dst), (graph.csr_edge, whole.edge), (graph.csr_offsets, offsets(whole.src, count))
+    arrays = (graph.csr_dst, whole.dst), (graph.csr_edge, whole.edge), (graph.csr_offsets, starts_of(whole.src, count))
     if not all(np.array_equal(found, expected) for found, expected in arrays):
         yield "the joined edges are not the join of the cases"
         return
@@ -100,7 +101,7 @@ def _order(major: Ints, minor: Ints, count: int, starts: Ints, what: str) -> Ite
         return
     if (np.diff(major * max(count, 1) + minor) < 0).any():
         yield f"{what}: edges are not in order"
-    if not np.array_equal(starts, offsets(major, count)):
+    if not np.array_equal(starts, starts_of(major, count)):
         yield f"{what}: offsets do not fit the edges"
 
 

@@ -19,6 +19,7 @@ from cluster import batch
 from cluster.fold import Priorities, merge, thing_of
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
 from cluster.values import canonical_json
+from workloads.kernels.lookup import Hashes, lookup_table, rows_of
 from workloads.kernels.order import order_by
 from workloads.snapshot.fold import to_batch
 from workloads.snapshot.keys import codes
@@ -83,20 +84,22 @@ class _Finder:
 
     def __init__(self, prefix: pl.Series, id: pl.Series) -> None:
         self._prefix, self._id = prefix, id
-        self._hash = _hash(prefix, id)
-        self._is_unique = self._hash.n_unique() == len(self._hash)
+        self._hash = hash_of(prefix, id)
+        self._table = lookup_table(self._hash)
 
     def __call__(self, prefix: pl.Series, id: pl.Series) -> Ints:
         """Row of each entity, -1 where there is none: int64."""
-        if not self._is_unique:
+        if self._table is None:
             return self._exact(prefix, id)
-        build = pl.DataFrame({"hash": self._hash}).with_row_index("at")
-        probe = pl.DataFrame({"hash": _hash(prefix, id)})
-        at = probe.join(build, on="hash", how="left", maintain_order="left")["at"].fill_null(0)
-        if not len(self._id):
-            return np.full(len(id), -1, np.int64)
-        same = (self._id.gather(at) == id) & (self._prefix.gather(at) == prefix)
-        return np.where(same.to_numpy(), at.to_numpy().astype(np.int64), -1)
+        found = rows_of(self._table, self._hash, hash_of(prefix, id))
+        asked = np.flatnonzero(found >= 0)
+        if len(asked) == len(found):
+            at = pl.Series(found)
+        else:
+            at, prefix, id = pl.Series(found[asked]), prefix.gather(asked), id.gather(asked)
+        same = ((self._id.gather(at) == id) & (self._prefix.gather(at) == prefix)).to_numpy()
+        found[asked[~same]] = -1
+        return found
 
     def _exact(self, prefix: pl.Series, id: pl.Series) -> Ints:
         build = pl.DataFrame({"prefix": self._prefix, "id": self._id}).with_row_index("at")
@@ -105,9 +108,11 @@ class _Finder:
         return at.cast(pl.Int64).fill_null(-1).to_numpy()
 
 
-def _hash(prefix: pl.Series, id: pl.Series) -> pl.Series:
+def hash_of(prefix: pl.Series, id: pl.Series) -> Hashes:
+    """A hash of each row's prefix and id."""
     mixed = prefix.to_numpy() * np.uint64(_ODD)
-    return pl.Series(id.hash(_HASH_SEED).to_numpy() ^ mixed)
+    found: Hashes = id.hash(_HASH_SEED).to_numpy() ^ mixed
+    return found
 
 
 def merged(registers: pl.DataFrame, priorities: Priorities) -> pl.DataFrame:

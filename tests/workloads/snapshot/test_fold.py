@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from cluster.stores.lake import Lake, LakeEntry, Positions
 from tests.cluster.stores.lake_records import entity, relationship
 from tests.strategies import TENANTS, histories
 from tests.workloads.snapshot.lakes import fill
-from workloads.snapshot import units
+from workloads.snapshot import units, visible
 from workloads.snapshot.create import create_snapshot
 from workloads.snapshot.export import export_lines, state_lines
 from workloads.snapshot.read import open_snapshot
@@ -62,6 +63,24 @@ def test_snapshots_equal_the_fold(
             oracle.apply_all(records[first:last])
             create_snapshot(lake, folder, NOW, unit_rows=unit_rows)
             check(folder, oracle, TENANTS)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(histories, st.sampled_from((1, 2, 1 << 60)))
+def test_hashes_may_collide(records: list[Record], distinct: int) -> None:
+    """Ends are found by a hash: equal ones, and one that an absent thing shares with another, change nothing."""
+    few = visible.hash_of
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as name,
+        Lake.open(Path(name) / "lake") as lake,
+    ):
+        patch.setattr(visible, "hash_of", lambda prefix, id: few(prefix, id) % np.uint64(distinct))
+        oracle = Fold()
+        oracle.apply_all(records)
+        fill(lake, Positions("log", 1), records)
+        create_snapshot(lake, Path(name) / "snapshots", NOW)
+        check(Path(name) / "snapshots", oracle, TENANTS)
 
 
 def test_pieces_that_show_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
