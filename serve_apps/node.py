@@ -41,6 +41,7 @@ from cluster.telemetry import configure
 from cluster.telemetry.logfile import set_aside
 from cluster.telemetry.logs import NODE_LOG, Log
 from serve_apps.node_state import NodeState, node_file, ray_environment
+from serve_apps.node_tenure import NodeTenure
 
 LOG = Log("intelgraph.node")
 _LOCK_S, _NEW_SHARDS_S, _LOG_LOOK_S = 1.0, 1.0, 5.0
@@ -98,6 +99,7 @@ class Node:
         self._opened = Stack(settings)
         self._state = NodeState(os.getpid(), started=time.time())
         self._ending = ExitStack()
+        self._tenure: NodeTenure | None = None
         self._ports = HeldPorts()
         self._ending.callback(self._ports.close)
 
@@ -105,7 +107,7 @@ class Node:
         """Start, serve until SIGTERM or SIGINT, stop.
 
         Raises:
-            Conflict: another node runs on this state directory.
+            Conflict: another node runs on this state directory, or works on this control store.
         """
         lock = self._lock()
         self._heed_signals()
@@ -113,6 +115,8 @@ class Node:
             self._start()
             self._heed_signals()  # Ray has set handlers of its own
             self._stopping.wait()
+            if self._tenure and self._tenure.lost_to:
+                raise self._tenure.lost_to
         except BaseException as error:
             self._say("failed", notes=(*self._state.notes, str(error)))
             raise
@@ -170,9 +174,13 @@ class Node:
         if self.settings.log.kind == "redis":
             log_spec = stack(self.state_dir, 0)["log"]
             self._servers["log"] = Watched(log_spec, ensure(log_spec))
+        self._tenure = NodeTenure(self._opened.control.database, self._stopping)
+        self._ending.callback(self._opened.control.database.end_tenure)
+        self._tenure.take()
+        self._thread("tenure", self._tenure.keep)
         if note := make_whole(self._opened).note:
             self._say("servers", notes=(*self._state.notes, note))
-        self._ending.callback(seal, self._opened)
+        self._ending.callback(self._seal)
         self._thread("control-log", lambda: keep(self._opened, self._stopping))
         embedded = self._opened.register_embedded()
         specs = self._specs()
@@ -194,6 +202,14 @@ class Node:
         for name in specs:
             self._keep(name)
         self._thread("new-shards", self._start_new_shards)
+
+    def _seal(self) -> None:
+        try:
+            self._opened.control.database.take_tenure()  # else it is another node's, and that one's to seal
+        except IntelGraphError as error:
+            LOG.error("control_store_not_sealed", error)
+            return
+        seal(self._opened)
 
     def _keep(self, name: str) -> None:
         """Watch a server, and save it while it changes if it is a shard."""

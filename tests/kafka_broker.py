@@ -108,7 +108,8 @@ class KafkaBroker:
             **(options or {}),
         }
         (folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-        command = [*self._java("kafka.tools.StorageTool"), "format", "-t", self._cluster, "-c", self._properties]
+        cluster = f"--cluster-id={self._cluster}"  # in one word: it may begin with a hyphen
+        command = [*self._java("kafka.tools.StorageTool"), "format", cluster, "-c", self._properties]
         if secured:
             command += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -28,6 +28,7 @@ from cluster.stores.control_dialect import insert_into
 from cluster.stores.control_journal import Appended, LogIsAhead
 from cluster.stores.control_postgres import PostgresControl
 from cluster.stores.control_sqlite import SqliteControl
+from cluster.stores.control_tenure import Tenure
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATING = Lock()  # Alembic keeps its context in a global of the process
@@ -62,6 +63,9 @@ class Backend(Protocol):
     def copy_from(self, path: Path) -> None:
         """Makes the database what a copy was, in one transaction; `migrate` afterwards."""
 
+    def tenure(self) -> Tenure:
+        """What a node takes before it works on the store; its errors are the driver's."""
+
     def translate(self, error: DBAPIError) -> IntelGraphError | None:
         """The error of our tree; None where it is a programmer's."""
 
@@ -79,6 +83,7 @@ class ControlDatabase:
         self._journal, self._may_lack = journal, False
         is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self._backend: Backend = (SqliteControl if is_sqlite else PostgresControl)(url, busy_timeout_s)
+        self._tenure = self._backend.tenure()
 
     @contextmanager
     def write(self, *, later: bool = False) -> Iterator[Connection]:
@@ -163,8 +168,18 @@ class ControlDatabase:
         with self._translated():
             self._backend.copy_from(path)
 
+    def take_tenure(self) -> None:
+        """Keeps every other node off the store, from now on; to be called again now and then. Raises as `Tenure`."""
+        with self._translated():
+            self._tenure.take()
+
+    def end_tenure(self) -> None:
+        """Lets another node work on it. Safe to call twice."""
+        self._tenure.end()
+
     def close(self) -> None:
         """Closes the connections. Safe to call twice."""
+        self._tenure.end()
         if self._journal is not None:
             self._journal.close()
         self._backend.engine.dispose()

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, update
 
-from cluster.errors import Conflict, Corrupt
+from cluster.errors import Conflict, Corrupt, Unavailable
 from cluster.stores import control_changes as changes
 from cluster.stores.control_tables import control_log
 from cluster.stores.log import Append, Entry, EventLog, LogLostTail
@@ -124,6 +124,7 @@ class ControlJournal:
         self._open_log, self._entry_bytes = open_log, entry_bytes
         self._log: EventLog | None = None
         self._lock = threading.Lock()
+        self._has_served = False
 
     def append(self, connection: Connection) -> Appended | None:
         """Appends what the transaction changed, if the installation is up; None where there was nothing to append. From
@@ -131,12 +132,20 @@ class ControlJournal:
 
         Raises:
             LogIsAhead: see there; roll back, `catch_up`, and let the caller look again.
-            Unavailable: the log does not answer. OutcomeUnknown: it may have taken the entry.
+            Unavailable: the log does not answer; or the store says that nobody serves it, and did not say so before.
+            OutcomeUnknown: the log may have taken the entry.
             Corrupt: this is another log. LogLostTail: it lacks entries that the store has; the next start mends that.
         """
         bound = changes.number_of(connection)
         if bound is None or not bound.serving:
+            if self._has_served:
+                raise Unavailable(
+                    "control store: the system is going down, or its database was set back to before it came up: then"
+                    " say `intelgraph down` and `intelgraph up`",
+                    5.0,
+                )
             return None  # the next start appends what is noted, before anything is served
+        self._has_served = True
         found = changes.take(connection)
         if found is None:
             return None

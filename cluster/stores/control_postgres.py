@@ -24,6 +24,7 @@ from cluster.stores.control_changes import LEFT_OUT, covered, schema_of
 from cluster.stores.control_dialect import SILENT, count_on, defer_foreign_keys, note_nothing
 from cluster.stores.control_sqlite import SqliteControl
 from cluster.stores.control_tables import metadata
+from cluster.stores.control_tenure import SessionTenure
 
 IDLE_S = 60
 _LEAST_VERSION = 14
@@ -57,6 +58,7 @@ class PostgresControl:
         options = (
             f"-c lock_timeout={wait_ms} -c idle_in_transaction_session_timeout={IDLE_S * 1000}"
             f" -c statement_timeout={max(IDLE_S * 1000, 2 * wait_ms)} -c synchronous_commit=on -c timezone=UTC"
+            " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
         )
         asked = make_url(url)
         alive = {
@@ -146,6 +148,10 @@ class PostgresControl:
                     count_on(here, table)
         finally:
             copy.engine.dispose()
+
+    def tenure(self) -> SessionTenure:
+        """See `Backend.tenure`."""
+        return SessionTenure(self.engine)
 
     def translate(self, error: DBAPIError) -> IntelGraphError | None:
         """See `Backend.translate`."""

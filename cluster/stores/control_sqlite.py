@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cluster.errors import Corrupt, IntelGraphError, Unavailable
 from cluster.stores.control_changes import covered
+from cluster.stores.control_tenure import NoTenure
 
 _BEGIN = "intelgraph_begin"
 _TRIGGER = "noted"
@@ -62,6 +63,10 @@ class SqliteControl:
         """See `Backend.copy_from`; its schema comes along, too."""
         with self._driver() as driver, closing(sqlite3.connect(path)) as copy:
             copy.backup(driver)
+
+    def tenure(self) -> NoTenure:
+        """See `Backend.tenure`."""
+        return NoTenure()
 
     def translate(self, error: DBAPIError) -> IntelGraphError | None:
         """See `Backend.translate`."""

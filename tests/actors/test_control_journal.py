@@ -223,8 +223,24 @@ def test_while_it_is_up_nothing_is_written_that_the_log_does_not_take(place: Pla
     assert state(stack) == before
     worker.control.positions.report_durable("shard-0", {0: 1}, 1.0)  # such a thing may come later
     recovery.seal(stack)
-    worker.control.sources.register(T, S, 1.0)  # the next start appends it
+    place.open(refused).control.sources.register(T, S, 1.0)  # the next start appends it
     before = state(stack)
     place.up()
     place.restore(None)
     assert state(place.up()) == before
+
+
+def test_a_store_of_before_the_start_takes_nothing_from_who_has_seen_it_served(place: Place) -> None:
+    """A standby that lags by a whole start became the server: its row says that nobody serves it."""
+    first = place.up()
+    work(first, 0)
+    recovery.seal(first)
+    before = place.backup()
+    served = place.up()
+    work(served, 1)
+    place.restore(before)
+    with pytest.raises(Unavailable, match="set back"):
+        served.control.audit.append(T, "me", "lost", S, 1.0)
+    assert recovery.make_whole(place.open()).change_sets > 0
+    served.control.audit.append(T, "me", "kept", S, 2.0)
+    assert {entry.action for entry in served.control.audit.list(T)} == {"work", "kept"}

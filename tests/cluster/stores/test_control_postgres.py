@@ -216,3 +216,36 @@ def test_who_is_refused_is_told_so_without_the_password(postgres: PostgresServer
         open_control(postgres.url("absent"))
     with pytest.raises(psycopg.OperationalError), postgres.connected() as connection:
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_one_node_at_a_time(store: ControlStore, url: str) -> None:
+    store.database.take_tenure()
+    store.database.take_tenure()
+    with closing(open_control(url)) as other:
+        with pytest.raises(Conflict, match=r"another node works on it: intelgraph node on .*intelgraph down"):
+            other.database.take_tenure()
+        other.sources.register(T, S, 0.0)  # commands and actors are no nodes
+        store.database.end_tenure()
+        other.database.take_tenure()
+        with pytest.raises(Conflict, match="another node"):
+            store.database.take_tenure()
+    store.database.take_tenure()
+
+
+def test_a_session_that_the_server_lost_is_taken_anew_unless_another_node_came(
+    store: ControlStore, url: str, postgres: PostgresServer, unique: str
+) -> None:
+    store.database.take_tenure()
+    postgres.cut_off(unique)
+    with pytest.raises(Unavailable):
+        store.database.take_tenure()
+    store.database.take_tenure()
+    with closing(open_control(url)) as other:
+        with pytest.raises(Conflict, match="another node"):
+            other.database.take_tenure()
+        postgres.cut_off(unique)
+        with pytest.raises(Unavailable):
+            store.database.take_tenure()
+        other.database.take_tenure()
+        with pytest.raises(Conflict, match="another node"):
+            store.database.take_tenure()

@@ -37,6 +37,10 @@ def test_up_down_and_set_back(
     run("down")
     postgres.create(f"{unique}b", unique)
     run("up")
+    with postgres.connected() as connection:
+        query = "SELECT application_name FROM pg_stat_activity WHERE datname = %s"
+        sessions = [name for (name,) in connection.execute(query, (unique,)) if name.startswith("intelgraph node on")]
+    assert len(sessions) == 1, "the node keeps others off the store"
     (load,) = run("ingest", people(tmp_path / "b.jsonl", 100, 300), "-t", TENANT, "--source", "b")["loads"]
     assert (load["acked"], load["applied"]) == (200, 200)
     assert run("audit")["holds"]
