@@ -37,6 +37,7 @@ _POLL_S = 0.1
 _MIB = 1 << 20
 _SEGMENTS = 16
 """Files that a full log has of each partition: a trim frees whole files only."""
+_FILE_SIZE = "segment.bytes"
 
 
 class Opened(NamedTuple):
@@ -54,14 +55,16 @@ def batch_bytes(settings: LogSettings) -> int:
 
 def topic_config(settings: LogSettings) -> dict[str, str]:
     """Settings of the topic of entries."""
-    kafka, largest = settings.kafka, batch_bytes(settings)
-    segment = min(max(settings.max_bytes // (_SEGMENTS * settings.partitions), 2 * largest, _MIB), 1 << 30)
     return {
-        **_kept_whole(kafka),
-        "max.message.bytes": str(largest),
-        "segment.bytes": str(segment),
+        **_kept_whole(settings.kafka),
+        "max.message.bytes": str(batch_bytes(settings)),
+        _FILE_SIZE: str(_file_bytes(settings, settings.partitions)),
         "message.timestamp.type": "LogAppendTime",  # a broker refuses the times of a clock that is far off
     }
+
+
+def _file_bytes(settings: LogSettings, partitions: int) -> int:
+    return min(max(settings.max_bytes // (_SEGMENTS * partitions), 2 * batch_bytes(settings), _MIB), 1 << 30)
 
 
 def _kept_whole(kafka: KafkaSettings) -> dict[str, str]:
@@ -210,7 +213,7 @@ async def _check_fit(
             f" {factor}: add replicas (kafka-reassign-partitions), or set it to {fewest}"
         )
     has = await client.topic_config(topic.name)
-    unlike = {"segment.bytes", *KEPT_OUT} if not filled else {"segment.bytes"}
+    unlike = {_FILE_SIZE, *KEPT_OUT} if not filled else {_FILE_SIZE}
     at_least = {"min.insync.replicas", "max.message.bytes"}
     for name, want in wanted.items():
         value = has.get(name, "")
@@ -249,5 +252,7 @@ async def finish(
     client: KafkaClient, topic: Topic, meta: Topic, settings: LogSettings, identity: LogIdentity
 ) -> None:  # fmt: skip
     """The newest generation is filled; see `EventLog.finish_generation`. Safe to call twice."""
-    await client.alter_topic(topic, LET_IN)
+    has, most = (await client.topic_config(topic.name)).get(_FILE_SIZE, ""), _file_bytes(settings, len(topic.leaders))
+    smaller = {_FILE_SIZE: str(most)} if has.isdigit() and int(has) > most else {}
+    await client.alter_topic(topic, {**LET_IN, **smaller})
     await say(client, meta, filling(identity), settings)

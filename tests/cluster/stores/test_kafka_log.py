@@ -54,6 +54,17 @@ def configure(place: KafkaPlace, topic: str, **config: str) -> None:
     as_operator(place, lambda admin: admin.alter_configs([resource]))
 
 
+def file_bytes(place: KafkaPlace) -> int:
+    found: list[int] = []
+
+    async def look(admin: AIOKafkaAdminClient) -> None:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, place.topic)])
+        found.extend(int(value) for name, value, *_ in answer.resources[0][4] if name == "segment.bytes")
+
+    as_operator(place, look)
+    return found[0]
+
+
 def produce(place: KafkaPlace, value: bytes, transactional_id: str | None = None) -> None:
     async def run() -> None:
         named = {"transactional_id": transactional_id} if transactional_id else {}
@@ -316,6 +327,24 @@ def test_partitions_added_by_who_was_killed_then_are_taken(kafka_place: KafkaPla
     log.close()
     again = kafka_place.open(partitions=6)
     assert (again.all_partitions, fill(again, 1, partition=5)) == (8, [1])
+
+
+@pytest.mark.parametrize(("own", "expected"), [("", 2 * MB), (str(3 * MB // 2), 3 * MB // 2)])
+def test_more_partitions_have_smaller_files(kafka_place: KafkaPlace, own: str, expected: int) -> None:
+    """What one file of each holds cannot be trimmed. A smaller one that somebody chose stays."""
+    log = kafka_place.open(max_bytes=256 * MB, entry_bytes=MB // 4)
+    assert file_bytes(kafka_place) == 4 * MB
+    fill(log, 2)
+    log.close()
+    if own:
+        configure(kafka_place, kafka_place.topic, segment_bytes=own)
+    log = open_log(*kafka_place.arguments(max_bytes=256 * MB, entry_bytes=MB // 4), mending=True)
+    ends = dict.fromkeys(range(8), 0) | log.ends()
+    log.begin_generation(Generation(2, {p: Seam(end, end, end) for p, end in ends.items()}, 8))
+    log.finish_generation()
+    log.finish_generation()
+    log.close()
+    assert file_bytes(kafka_place) == expected
 
 
 def test_trimmed_entries_leave_the_disk(kafka_place: KafkaPlace) -> None:
