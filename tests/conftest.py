@@ -47,7 +47,7 @@ TEST_MEMORY_BYTES = 512 << 20
 hypothesis.settings.register_profile("tests", deadline=None)  # how long an example takes depends on the machine
 hypothesis.settings.load_profile("tests")
 
-_COMMANDS = Path(__file__).parent / "serve_apps" / "cli"
+_SERVED = Path(__file__).with_name("serve_apps")
 
 StartServer = Callable[..., Running]
 StartKafka = Callable[..., KafkaBroker]
@@ -71,8 +71,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 @cache
 def _wants_ray(file: Path) -> bool:
-    text = file.read_text()
-    return file.is_relative_to(_COMMANDS) or any(name in text for name in ("ray_node", "ray_dir"))
+    return file.is_relative_to(_SERVED) or "ray_node" in file.read_text()
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from workloads.snapshot.keys import codes
 Ints = NDArray[np.int64]
 _SHOWN = ["tenant", "bucket", "case", "type", "id", "sources", "event_time", "props"]
 _HASH_SEED = secrets.randbits(63)
-"""Another one in each process, so that nobody can name things whose hashes crowd. Nothing that is kept depends on it."""
+"""Another one in each process, so that nobody can name things whose hashes crowd. Nothing kept depends on it."""
 _ODD = 0x9E3779B97F4A7C15
 
 
