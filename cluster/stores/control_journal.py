@@ -132,13 +132,13 @@ class ControlJournal:
 
         Raises:
             LogIsAhead: see there; roll back, `catch_up`, and let the caller look again.
-            Unavailable: the log does not answer; or the store says that nobody serves it, and did not say so before.
+            Unavailable: the log does not answer; or nobody serves the store any more, and something was changed.
             OutcomeUnknown: the log may have taken the entry.
             Corrupt: this is another log. LogLostTail: it lacks entries that the store has; the next start mends that.
         """
         bound = changes.number_of(connection)
         if bound is None or not bound.serving:
-            if self._has_served:
+            if self._has_served and changes.pending(connection):
                 raise Unavailable(
                     "control store: the system is going down, or its database was set back to before it came up: then"
                     " say `intelgraph down` and `intelgraph up`",

@@ -63,8 +63,8 @@ def _in_order(columns: list[pl.Series]) -> list[pl.Series]:
 
 
 def _used(codes: pl.Series) -> NDArray[np.uint32]:
-    count = int(codes.to_numpy().max()) + 1 if len(codes) else 0
-    return used_codes(codes.to_numpy(), count).astype(np.uint32)
+    physical = codes.to_numpy()
+    return used_codes(physical, int(physical.max(initial=0)) + 1).astype(np.uint32)
 
 
 def codes(column: pl.Series) -> NDArray[np.uint64]:
