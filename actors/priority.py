@@ -15,15 +15,29 @@ from pathlib import Path
 FIRST = 5
 """Niceness of Ray's workers, `RAY_worker_niceness`: Ray's own default, 15, leaves no room behind."""
 BEHIND = 15
+_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def step_aside() -> None:
     """Let those go first that somebody waits for. Safe to call twice; nobody gets ahead by it.
 
-    Linux keeps a niceness for each thread, which those that it starts inherit: so all there are step aside.
+    Linux keeps a niceness for each thread, which those that it starts inherit: so all there are step aside. It counts
+    among the threads of a session only, where cores are shared out to sessions first (`sched_autogroup`, sched(7)), and
+    databases have sessions of their own: so the process leaves its session for one that is behind.
     """
     threads = [int(path.name) for path in Path("/proc/self/task").iterdir()] if sys.platform == "linux" else [0]
     for thread in threads:
         with suppress(ProcessLookupError):  # it has ended
             if os.getpriority(os.PRIO_PROCESS, thread) < BEHIND:
                 os.setpriority(os.PRIO_PROCESS, thread, BEHIND)
+    with suppress(OSError):  # no Linux with such groups, or this process may not
+        _leave_session()
+
+
+def _leave_session() -> None:
+    niceness = max(BEHIND, int(_AUTOGROUP.read_text().split()[-1]))
+    if os.getsid(0) != os.getpid():
+        if os.getpgrp() == os.getpid():  # as Ray's workers do: who leads a group cannot leave the session
+            os.setpgid(0, os.getpgid(os.getppid()))
+        os.setsid()
+    _AUTOGROUP.write_text(str(niceness))

@@ -15,7 +15,7 @@ Layout (a name that begins with `_` is ours, all others are the source's propert
     (:_Count {_k, tenant, source, epoch, applied, duplicate, stale})         outcomes of a source's epoch
     (:_Floor {_k, tenant, source, type, version, done})  (:_Priority {_k, tenant, source, stamp, priority})
 
-    _k  store key (ids.py), indexed      _c  case tag (ids.py), indexed on nodes
+    _k  store key (ids.py), indexed      _c  case tag (ids.py); indexed on nodes where `seeks_prefixes` is not
     _v  stamp: version, dot, hash        _s  source; '*' where several sources speak of the thing
     _d  true on a tombstone              _x  sidecar: JSON [event_time, partition, a_type, a_id, b_type, b_id,
     _m  with '*': JSON of all registers      claim, {property: exact value}] (what the database cannot hold)
@@ -47,19 +47,36 @@ VISIBLE_EDGE = "{0}._d IS NULL"
 
 ENTITY, CLAIM, OVERLAY = "Entity", "Claim", "Overlay"
 NODE_LABELS = (ENTITY, CLAIM, OVERLAY)
-INDEXES = (
+_INDEXES = (
     (ENTITY, "_k"),
-    (ENTITY, "_c"),
     (CLAIM, "_k"),
     (CLAIM, "_e"),
-    (CLAIM, "_c"),
     (OVERLAY, "_k"),
     (OVERLAY, "_e"),
     (OVERLAY, "_o"),
-    (OVERLAY, "_c"),
     ("_Case", "_k"),
     ("_Count", "_k"),
 )
+
+
+def indexes(database: Dialect) -> tuple[tuple[str, str], ...]:
+    """(label, property) of every index of nodes."""
+    tagged = ("_Case",) if database.seeks_prefixes else NODE_LABELS
+    return (*_INDEXES, *((label, "_c") for label in tagged))
+
+
+def match_case(database: Dialect, x: str, label: str, tag: str, case: str) -> str:
+    """The clause that finds a case's nodes of a label; conditions may follow with AND.
+
+    Args:
+        x: the variable that it binds.
+        tag, case: expressions of the case's tag and of its key. A tag may be shared by two cases.
+    """
+    of_case = f"{x}._k STARTS WITH {case}"
+    if database.seeks_prefixes:
+        return f"MATCH ({x}:{label}) USING INDEX {x}:{label}(_k) WHERE {of_case}"
+    return f"MATCH ({x}:{label}) WHERE {x}._c = {tag} AND {of_case}"
+
 
 # Nothing is written unless the shard's raised epoch, the leases of every partition named and the ownership of
 # every bucket named are as the writer believes; a query that was refused returns no row.
@@ -202,27 +219,32 @@ def forget_overlays(database: Dialect) -> str:
 
 RELATIONSHIP_TYPES = "CALL db.relationshipTypes() YIELD relationshipType RETURN relationshipType"
 
-# Scans of one case. A tag may be shared by two cases: the key is compared too.
-_IN_CASE = "{0}._c = $tag AND {0}._k STARTS WITH $case"
+
+def _in_case(database: Dialect, x: str, label: str) -> str:
+    return match_case(database, x, label, "$tag", "$case")
 
 
-def scan_nodes(label: str) -> str:
+def scan_nodes(database: Dialect, label: str) -> str:
     """Property maps of a case's nodes that hold registers."""
-    return f"MATCH (x:{label}) WHERE {_IN_CASE.format('x')} AND x._s IS NOT NULL RETURN properties(x)"
+    return f"{_in_case(database, 'x', label)} AND x._s IS NOT NULL RETURN properties(x)"
 
 
-SCAN_RELATIONSHIPS = f"MATCH (a:Entity) WHERE {_IN_CASE.format('a')} MATCH (a)-[x]->() RETURN type(x), properties(x)"
+def scan_relationships(database: Dialect) -> str:
+    """Types and property maps of a case's relationships."""
+    return f"{_in_case(database, 'a', ENTITY)} MATCH (a)-[x]->() RETURN type(x), properties(x)"
+
+
+def visible_nodes(database: Dialect, label: str) -> str:
+    """Property maps of a case's visible nodes."""
+    return f"{_in_case(database, 'x', label)} AND {VISIBLE_NODE.format('x')} RETURN properties(x)"
+
 
 _VISIBLE_ENDS = f"{VISIBLE_NODE.format('a')} AND {VISIBLE_NODE.format('b')} AND {VISIBLE_EDGE.format('x')}"
-VISIBLE_RELATIONSHIPS = (
-    f"MATCH (a:Entity) WHERE {_IN_CASE.format('a')} MATCH (a)-[x]->(b) WHERE {_VISIBLE_ENDS} "
-    "RETURN type(x), properties(x)"
-)
 
 
-def visible_nodes(label: str) -> str:
-    """Property maps of a case's visible nodes."""
-    return f"MATCH (x:{label}) WHERE {_IN_CASE.format('x')} AND {VISIBLE_NODE.format('x')} RETURN properties(x)"
+def visible_relationships(database: Dialect) -> str:
+    """Types and property maps of a case's visible relationships."""
+    return f"{_in_case(database, 'a', ENTITY)} MATCH (a)-[x]->(b) WHERE {_VISIBLE_ENDS} RETURN type(x), properties(x)"
 
 
 # Registers that a floor hides or that a priority may order anew: those of one source below a version, and every
@@ -230,11 +252,11 @@ def visible_nodes(label: str) -> str:
 _TOUCHED = f"(x._s = '{SEVERAL}' OR (x._s = $source AND x._v < $version))"
 
 
-def touched_nodes(label: str) -> str:
+def touched_nodes(database: Dialect, label: str) -> str:
     """Property maps of a case's nodes that a floor may hide."""
-    return f"MATCH (x:{label}) WHERE {_IN_CASE.format('x')} AND {_TOUCHED} RETURN properties(x)"
+    return f"{_in_case(database, 'x', label)} AND {_TOUCHED} RETURN properties(x)"
 
 
-TOUCHED_RELATIONSHIPS = (
-    f"MATCH (a:Entity) WHERE {_IN_CASE.format('a')} MATCH (a)-[x]->() WHERE {_TOUCHED} RETURN type(x), properties(x)"
-)
+def touched_relationships(database: Dialect) -> str:
+    """Types and property maps of a case's relationships that a floor may hide."""
+    return f"{_in_case(database, 'a', ENTITY)} MATCH (a)-[x]->() WHERE {_TOUCHED} RETURN type(x), properties(x)"

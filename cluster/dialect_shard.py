@@ -5,7 +5,7 @@ of cases, floors and priorities. Layout: dialect.py.
 from __future__ import annotations
 
 from cluster.databases import Dialect
-from cluster.dialect import guard
+from cluster.dialect import guard, match_case
 
 _RAISED = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.raised = $epoch "
 _ADVANCE = (
@@ -106,12 +106,16 @@ def set_priority(database: Dialect) -> str:
     )
 
 
+_IN_BUCKET = "{0}._c >= $low AND {0}._c < $high"
+
+
 def drop_bucket(database: Dialect, label: str) -> str:
-    """Delete nodes of a bucket, with their relationships, some at a time."""
-    return (
-        f"{database.hold_all}{_RAISED}MATCH (x:{label}) WHERE x._c >= $low AND x._c < $high "
-        "WITH x LIMIT $limit DETACH DELETE x RETURN count(*)"
-    )
+    """Delete nodes of a bucket, with their relationships, some at a time; names of its cases last."""
+    of_bucket = f"MATCH (x:{label}) WHERE {_IN_BUCKET.format('x')} "
+    if database.seeks_prefixes and label != "_Case":
+        cases = f"MATCH (c:_Case) WHERE {_IN_BUCKET.format('c')} "
+        of_bucket = f"{cases}{match_case(database, 'x', label, 'c._c', 'c._k')} "
+    return f"{database.hold_all}{_RAISED}{of_bucket}WITH x LIMIT $limit DETACH DELETE x RETURN count(*)"
 
 
 KNOWN_LABELS = ("_Case", "_Floor", "_Priority")

@@ -44,7 +44,7 @@ def launch(own: Path, artifacts: Path, _: Mapping[str, Running]) -> Launch:
         "dbms.usage_report.enabled": "false",
     }
     settings(own / "conf" / "neo4j.conf", conf)
-    heap = ["-Xms256m", "-Xmx768m"]
+    heap = ["-Xms1g", "-Xmx1g"]
     return Launch(
         command=[java(), *heap, *_OPENS, "-cp", f"{artifacts / 'neo4j'}/*", str(_LAUNCHER), str(own)],
         address=f"bolt+ssc://{host}:{port}",

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cluster.databases import Dialect
-from cluster.dialect import VISIBLE_EDGE, VISIBLE_NODE
+from cluster.dialect import VISIBLE_EDGE, VISIBLE_NODE, match_case
 from cluster.dialect_shard import LET_IN
 from cluster.errors import Corrupt
 from cluster.ids import CASE_TAG_BITS, bucket_of, case_key, case_tag, store_key
@@ -47,8 +47,6 @@ _ARROWS = {Direction.OUT: (_OUT, _IN), Direction.IN: (_IN, _OUT), Direction.ANY:
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
 _CONTAINS = " OR ".join(f"toLower(toStringOrNull(x.{name})) CONTAINS toLower($text)" for name in TEXT_PROPERTIES)
 _OWNED = f"substring(m.owned, c._c / {1 << CASE_TAG_BITS}, 1) = '1'"
-
-_SEEN = f"x._k STARTS WITH c._k AND {_X}"
 
 _ENTITY = f"{_ONE}OPTIONAL MATCH (x:Entity {{_k: $key}}) WHERE {_X} RETURN properties(x)"
 _CLAIMS = (
@@ -234,21 +232,26 @@ def _conditions(query: SearchQuery) -> tuple[str, dict[str, Any]]:
 _AFTER = "(x._type > $after_type OR (x._type = $after_type AND x._id > $after_id))"
 
 
-def search_case(query: SearchQuery, case: str, epoch: int) -> Statement:
+def search_case(query: SearchQuery, case: str, epoch: int, dialect: Dialect) -> Statement:
     """Entities of one case that fit, ordered by (type, id), one more than the page: rows (case, property map)."""
     conditions, parameters = _conditions(query)
     if query.after is not None:
         conditions += f" AND {_AFTER}"
         parameters |= {"after_type": query.after[1], "after_id": query.after[2]}
     template = (
-        f"{_ONE}MATCH (x:Entity {{_c: $tag}}) WHERE x._k STARTS WITH $prefix AND {_X}{conditions} "
+        f"{_ONE}{match_case(dialect, 'x', 'Entity', '$tag', '$prefix')} AND {_X}{conditions} "
         "WITH x ORDER BY x._type, x._id LIMIT $limit RETURN $case, properties(x)"
     )
     parameters |= {"tag": case_tag(query.tenant, case), "prefix": case_key(query.tenant, case), "case": case}
     return Statement(template, {**_one(query.tenant, case, epoch), **parameters, "limit": query.limit + 1})
 
 
-def search_tenant(query: SearchQuery, epoch: int, owned: str) -> Statement:
+def _seen(dialect: Dialect, label: str) -> str:
+    """Finds what is visible of a label in the case `c`."""
+    return f"{match_case(dialect, 'x', label, 'c._c', 'c._k')} AND {_X}"
+
+
+def search_tenant(query: SearchQuery, epoch: int, owned: str, dialect: Dialect) -> Statement:
     """As `search_case`, over all cases of the tenant in the shard, whose owned buckets are as `probe` has told."""
     conditions, parameters = _conditions(query)
     from_case = ""
@@ -259,7 +262,7 @@ def search_tenant(query: SearchQuery, epoch: int, owned: str) -> Statement:
         parameters |= {"after_case": case, "after_type": type_, "after_id": id_}
     template = (
         f"{_ALL}WITH m MATCH (c:_Case {{tenant: $tenant}}) WHERE {_OWNED}{from_case} WITH c "
-        f"MATCH (x:Entity {{_c: c._c}}) WHERE {_SEEN}{conditions} "
+        f"{_seen(dialect, 'Entity')}{conditions} "
         "WITH c, x ORDER BY c.case, x._type, x._id LIMIT $limit RETURN c.case, properties(x)"
     )
     head = {"epoch": epoch, "owned": owned, "tenant": query.tenant}
@@ -271,8 +274,8 @@ def cases(query: CasesQuery, epoch: int, owned: str, after: str, limit: int, dia
 
     Rows: (case, whether an entity or a claim of it is visible). The first that is seen ends the look into a case.
     """
-    entity = f"OPTIONAL MATCH (x:Entity {{_c: c._c}}) WHERE {_SEEN} RETURN x AS e LIMIT 1"
-    claim = f"OPTIONAL MATCH (x:Claim {{_c: c._c}}) WHERE e IS NULL AND {_SEEN} RETURN x AS f LIMIT 1"
+    entity = f"OPTIONAL {_seen(dialect, 'Entity')} RETURN x AS e LIMIT 1"
+    claim = f"OPTIONAL {_seen(dialect, 'Claim')} AND e IS NULL RETURN x AS f LIMIT 1"
     template = (
         f"{_ALL}WITH m MATCH (c:_Case {{tenant: $tenant}}) WHERE {_OWNED} AND c.case > $after "
         f"WITH c ORDER BY c.case LIMIT $limit {dialect.per_row.format('c', entity)} "

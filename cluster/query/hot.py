@@ -128,10 +128,10 @@ def _whole(shard: Shard, statement: Statement) -> Rows:
 def search(shard: Shard, query: SearchQuery) -> FoundPage:
     """Entities that fit, ordered by (case, type, id): of one case, or of all the tenant's cases on this shard."""
     if query.case is not None:
-        statement = cypher.search_case(query, query.case, shard.epoch)
+        statement = cypher.search_case(query, query.case, shard.epoch, shard.dialect)
         rows = shard.admitted(statement, [bucket_of(query.tenant, query.case)])
     else:
-        rows = _whole(shard, cypher.search_tenant(query, shard.epoch, shard.owned()))
+        rows = _whole(shard, cypher.search_tenant(query, shard.epoch, shard.owned(), shard.dialect))
     found = [
         FoundView(case, stored["_type"], stored["_id"], properties(stored))
         for case, stored in rows[: query.limit]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cluster import dialect
 from cluster.batch import Frame
+from cluster.databases import FALKORDB
 from cluster.model import Record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_rows import pages
@@ -23,7 +24,7 @@ class FalkorShard(StoredShard):
         super().__init__(client, write_rows)
 
     def _index_labels(self) -> None:
-        for label, name in dialect.INDEXES:
+        for label, name in dialect.indexes(FALKORDB):
             self._client.create_index(f"(x:{label})", name)
 
     def _create_indexes(self, types: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from cluster import dialect
+from cluster.databases import NEO4J
 from cluster.errors import Corrupt, Unavailable
 from cluster.stores.graph import QueryFailed
 from cluster.stores.neo4j_client import Neo4jClient
@@ -38,7 +39,7 @@ class Index(NamedTuple):
 
 LABELS = frozenset(
     {Index("NODE", label, "_k", True) for label in KEYED}
-    | {Index("NODE", label, name, False) for label, name in dialect.INDEXES if name != "_k"}
+    | {Index("NODE", label, name, False) for label, name in dialect.indexes(NEO4J) if name != "_k"}
 )
 
 

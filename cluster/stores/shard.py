@@ -244,23 +244,23 @@ class StoredShard(ABC):
     def touched(self, tenant: str, case: str, source: str, version: str) -> Iterator[StoredThing]:
         """Things of a case that a floor may hide or a priority may order anew."""
         yield from self._scan(
-            tenant, case, dialect.touched_nodes, dialect.TOUCHED_RELATIONSHIPS,
+            tenant, case, dialect.touched_nodes, dialect.touched_relationships,
             (dialect.ENTITY, dialect.CLAIM), {"source": source, "version": version},
         )  # fmt: skip
 
     def things(self, tenant: str, case: str) -> Iterator[StoredThing]:
-        yield from self._scan(tenant, case, dialect.scan_nodes, dialect.SCAN_RELATIONSHIPS, dialect.NODE_LABELS, {})
+        yield from self._scan(tenant, case, dialect.scan_nodes, dialect.scan_relationships, dialect.NODE_LABELS, {})
 
     def _scan(
-        self, tenant: str, case: str, nodes: Any, edges: str, labels: Sequence[str], more: Mapping[str, Any]
+        self, tenant: str, case: str, nodes: Any, edges: Any, labels: Sequence[str], more: Mapping[str, Any]
     ) -> Iterator[StoredThing]:
         parameters = {**of_case(tenant, case), **more}
         bucket = bucket_of(tenant, case)
         for label in labels:
             kind = Kind.CLAIM if label == dialect.CLAIM else Kind.ENTITY
-            for (stored,) in self._client.read(nodes(label), parameters):
+            for (stored,) in self._client.read(nodes(self._database, label), parameters):
                 yield stored_thing(tenant, case, bucket, kind, stored["_type"], stored)
-        for type_, stored in self._client.read(edges, parameters):
+        for type_, stored in self._client.read(edges(self._database), parameters):
             yield stored_thing(tenant, case, bucket, Kind.RELATIONSHIP, type_, stored)
 
     def shown(self, tenant: str, case: str) -> Iterator[Record]:
@@ -268,9 +268,9 @@ class StoredShard(ABC):
         parameters = of_case(tenant, case)
         bucket = bucket_of(tenant, case)
         for label, kind in ((dialect.ENTITY, Kind.ENTITY), (dialect.CLAIM, Kind.CLAIM)):
-            for (stored,) in self._client.read(dialect.visible_nodes(label), parameters):
+            for (stored,) in self._client.read(dialect.visible_nodes(self._database, label), parameters):
                 yield shown_record(tenant, case, bucket, kind, stored["_type"], stored)
-        for type_, stored in self._client.read(dialect.VISIBLE_RELATIONSHIPS, parameters):
+        for type_, stored in self._client.read(dialect.visible_relationships(self._database), parameters):
             yield shown_record(tenant, case, bucket, Kind.RELATIONSHIP, type_, stored)
 
     def drop_bucket(self, epoch: int, bucket: int) -> None:

@@ -70,9 +70,9 @@ class Sent(NamedTuple):
     """Whether it is what `CREATE` has left."""
 
 
-def suits(status: int, created: bool) -> Way:
-    """By which way a row of this status would best have gone; where `CREATE` left it, that would not have done."""
-    if status == Outcome.NEW and not created:
+def suits(status: int, creates: bool) -> Way:
+    """By which way a row of this status would best have gone, where `creates` says whether `CREATE` would have done."""
+    if status == Outcome.NEW and creates:
         return Way.CREATE
     return Way.UPSERT if status in (Outcome.NEW, Outcome.NEWER) else Way.LOOK
 
@@ -94,7 +94,12 @@ class Upserts:
 
     def send(self, fence: Mapping[str, Any], page: Page, lane: int = 0) -> None:
         """Send a page under the guard's parameters. Does not wait."""
-        self._send(page, fence, lane, self._ways.get(page.group, Way.CREATE), created=False)
+        first = Way.CREATE if self._creates(page.group) else Way.UPSERT
+        self._send(page, fence, lane, self._ways.get(page.group, first), created=False)
+
+    def _creates(self, group: Group) -> bool:
+        """Whether there is a group's row for which `CREATE` costs less than `UPSERT`."""
+        return group[0] == Kind.RELATIONSHIP or not self._client.dialect.upserts_cheaply
 
     def _send(self, page: Page, fence: Mapping[str, Any], lane: int, way: Way, created: bool) -> None:
         parameters = {**fence, "named": page.mixed, "number": page.rows.height}
@@ -165,8 +170,10 @@ class Upserts:
             counts.count_each(rows, statuses)
         else:  # which status is whose makes no difference
             counts.count_alike(rows, statuses)
+        group = sent.page.group
+        creates = self._creates(group) and not sent.created
         for status, number in Counter(statuses).items():
-            self._votes[sent.page.group][suits(status, sent.created)] += number
+            self._votes[group][suits(status, creates)] += number
 
 
 def _among(page: Page, keys: Sequence[str]) -> pl.Series:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,26 @@ def test_every_thread_goes_behind_and_those_that_it_starts() -> None:
     """
     done = subprocess.run([sys.executable, "-c", run], check=True, stdout=subprocess.PIPE, text=True)
     assert min(map(int, done.stdout.split())) >= BEHIND
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="cores are not shared out to sessions here")
+@pytest.mark.parametrize("session", [True, False])
+def test_its_session_goes_behind_and_nobody_else_s(session: bool) -> None:
+    """Ray's workers lead a group in the session of others."""
+    run = """if True:
+        import os
+        from pathlib import Path
+        from actors.priority import step_aside
+        mine = lambda: Path("/proc/self/autogroup").read_text().split()
+        before, sid = mine(), os.getsid(0)
+        step_aside(); step_aside()
+        leads, led = os.getsid(0) == os.getpgrp() == os.getpid(), sid == os.getpid()
+        print(int(leads), int(led), int(before[0] == mine()[0]), mine()[2])
+    """
+    before = Path("/proc/self/autogroup").read_text()
+    child = subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True,
+                             start_new_session=session, process_group=None if session else 0)  # fmt: skip
+    leads, led, same, niceness = map(int, child.communicate(timeout=60)[0].split())
+    assert (leads, led, same) == (1, int(session), int(session))
+    assert niceness >= BEHIND
+    assert Path("/proc/self/autogroup").read_text() == before

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import neo4j
 import pytest
 
 from cluster import dialect, dialect_shard
@@ -17,10 +18,10 @@ from cluster.ids import BUCKETS, bucket_of
 from cluster.model import Kind, Record
 from cluster.stores import neo4j_schema
 from cluster.stores.graph import Fence, WriteCounts
-from cluster.stores.neo4j_client import Neo4jClient, Rows
+from cluster.stores.neo4j_client import Neo4jClient, Rows, of_one_map
 from cluster.stores.neo4j_rows import row
 from cluster.stores.neo4j_shard import Neo4jShard
-from cluster.stores.shard_parameters import fenced, owning
+from cluster.stores.shard_parameters import fenced, of_bucket, of_case, owning
 from cluster.values import canonical_json
 from tests.graph_stores import Neo4jStore
 from tests.strategies import make
@@ -259,11 +260,43 @@ def test_few_relationships_are_looked_up_as_many_are(shard: Neo4jShard, neo4j_st
     with neo4j_store.driver() as driver, driver.session() as session:
         session.run("CALL db.clearQueryCaches()").consume()
         for name, template in WRITES_BY_KEY.items():
-            plan = session.run(f"EXPLAIN {template(NEO4J, 'KNOWS')}", parameters).consume().plan
-            assert plan is not None
-            used = {operator.partition("@")[0] for operator in _operators(plan)}
+            used = _operators_of(session, template(NEO4J, "KNOWS"), parameters)
             assert "DirectedRelationshipIndexSeek" in used, name
             assert not {operator for operator in used if "Scan" in operator}, name
+
+
+CASES_OF = {
+    "scan": dialect.scan_nodes, "visible": dialect.visible_nodes, "touched": dialect.touched_nodes,
+    "drop": dialect_shard.drop_bucket,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("few", [0, 20])
+def test_a_case_is_found_by_how_its_keys_begin(shard: Neo4jShard, neo4j_store: Neo4jStore, few: int) -> None:
+    """A plan that looks at every node is cheap only while there are few, and stays when there are many."""
+    people = [make("t", "c", Kind.ENTITY, "person", f"p{n}", "crm", n + 1) for n in range(few)]
+    shard.see_cases(FENCE, {("t", "c")})
+    shard.begin([(FENCE, shard.encode(frame_of(people)))])
+    shard.finish()
+    parameters = {
+        **fenced(FENCE, []), **of_case("t", "c"), **of_bucket(1), "source": "", "version": "", "limit": 1,
+    }  # fmt: skip
+    with neo4j_store.driver() as driver, driver.session() as session:
+        session.run("CALL db.clearQueryCaches()").consume()
+        for way, template in CASES_OF.items():
+            for label in dialect.NODE_LABELS:
+                used = _operators_of(session, template(NEO4J, label), parameters)
+                assert "NodeUniqueIndexSeekByRange" in used, (way, label, used)
+                assert not used & {"AllNodesScan", "NodeIndexScan"}, (way, label, used)
+    indexes = {(index.name, index.property) for index in neo4j_schema.LABELS}
+    assert not indexes & {(label, "_c") for label in dialect.NODE_LABELS}
+
+
+def _operators_of(session: neo4j.Session, template: str, parameters: dict[str, Any]) -> set[str]:
+    """What the server would do for a template as the client sends it."""
+    plan = session.run(f"EXPLAIN {of_one_map(template)}", {"p": parameters}).consume().plan
+    assert plan is not None
+    return {operator.partition("@")[0] for operator in _operators(plan)}
 
 
 def _operators(plan: dict[str, Any]) -> Iterator[str]:
