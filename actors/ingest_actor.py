@@ -160,28 +160,35 @@ def load_file(
     Raises:
         Rejected: the file will not do. Retryable: a store stayed down. Unavailable: no worker answers.
     """
-    deadline, call = time.monotonic() + _GIVE_UP_S, uuid.uuid4().hex
+    call, heard_at = uuid.uuid4().hex, time.monotonic()
+
+    def heard(progress: LoadProgress | None) -> None:
+        nonlocal heard_at
+        heard_at = time.monotonic()
+        if progress is not None:
+            report(progress)
+
     while True:
         try:
             actor = ray.get_actor(f"ingest-worker:{worker}", namespace=NAMESPACE)
-            return _followed(actor, request, report, call)
+            return _followed(actor, request, heard, call)
         except (ray.exceptions.RayActorError, ValueError) as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > heard_at + _GIVE_UP_S:
                 raise Unavailable(f"ingest worker {worker} does not come back; see `intelgraph status`") from error
             LOG.warning("ingest_worker_gone", reason=type(error).__name__, **asdict(request))
             time.sleep(_AGAIN_S)
 
 
-def _followed(actor: Any, request: LoadRequest, report: Callable[[LoadProgress], None], call: str) -> Loaded:
+def _followed(actor: Any, request: LoadRequest, heard: Callable[[LoadProgress | None], None], call: str) -> Loaded:
     answer = actor.load.remote(request, call)
     try:
-        return _answered(actor, answer, report)
+        return _answered(actor, answer, heard)
     except KeyboardInterrupt:
         ray.wait([actor.abandon.remote(call)], timeout=_ABANDON_S)
         raise
 
 
-def _answered(actor: Any, answer: Any, report: Callable[[LoadProgress], None]) -> Loaded:
+def _answered(actor: Any, answer: Any, heard: Callable[[LoadProgress | None], None]) -> Loaded:
     while True:
         done, _ = ray.wait([answer], timeout=_LOOK_S)
         if done:
@@ -190,6 +197,10 @@ def _answered(actor: Any, answer: Any, report: Callable[[LoadProgress], None]) -
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error  # an error of ours, as the worker raised it
             return result
-        progress = ray.get(actor.progress.remote())
-        if progress is not None:
-            report(progress)
+        try:
+            progress = ray.get(actor.progress.remote())
+        except (
+            ray.exceptions.RayActorError
+        ):  # that call alone may be lost; the load's own tells whether its worker died
+            continue
+        heard(progress)
