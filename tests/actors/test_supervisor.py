@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,53 +17,31 @@ from actors.supervisor import NAMESPACE, Supervisor, wanted
 from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
 from tests.faults.producer import Producer, events
+from tests.faults.supervised import START_S, Supervised
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.usefixtures("ray_node")]
 
 GOES_ON_S = 10.0
 """A worker that dies goes on within this time; on a machine so busy that a first start takes longer, within that."""
-START_S = 120.0
 ACTORS = ("lake-appender", "shard-writer:shard-0", "shard-writer:shard-1", "ingest-worker:0")
 
 
-class Supervised:
-    """An installation whose loops are actors under a supervisor."""
-
-    def __init__(self, system: Installation) -> None:
-        self.system = system
-        self.supervisor = Supervisor(system.stack, lambda: wanted_workers(system.settings))
-        self._stopping, self.goes_on_s = threading.Event(), GOES_ON_S
-        self._thread = threading.Thread(target=self.supervisor.run, args=(self._stopping,), daemon=True)
-
-    def __enter__(self) -> Supervised:
-        began = time.monotonic()
-        self._thread.start()
-        wait_until(lambda: set(self.pids()) == set(ACTORS), START_S, "every actor answers")
-        self.goes_on_s = max(GOES_ON_S, time.monotonic() - began)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join(START_S)
-        self.supervisor.stop()
-
-    def pids(self) -> dict[str, int]:
-        """Process of each actor that answers."""
-        return {name: status["pid"] for name, status in self.supervisor.statuses.items() if "pid" in status}
-
-    def kill(self, name: str) -> int:
-        """SIGKILL to an actor's process; returns which it was."""
-        pid = self.pids()[name]
-        os.kill(pid, signal.SIGKILL)
-        return pid
+@pytest.fixture
+def system(server_root: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    with Installation(server_root / f"sv{len(request.node.name)}") as made:
+        made.start_servers()
+        yield made
 
 
 @pytest.fixture
-def supervised(server_root: Path, request: pytest.FixtureRequest) -> Iterator[Supervised]:
-    with Installation(server_root / f"sv{len(request.node.name)}") as system:
-        system.start_servers()
-        with Supervised(system) as made:
-            yield made
+def supervised(system: Installation) -> Iterator[Supervised]:
+    with Supervised(system.stack) as made:
+        yield made
+
+
+def goes_on_s(supervised: Supervised) -> float:
+    """How long a worker that died may take."""
+    return max(GOES_ON_S, supervised.started_in_s)
 
 
 def test_what_is_wanted_has_a_name_that_says_what_it_does(server_root: Path) -> None:
@@ -73,16 +50,15 @@ def test_what_is_wanted_has_a_name_that_says_what_it_does(server_root: Path) -> 
         assert sorted(names) == sorted(ACTORS)
 
 
-def test_actors_that_are_killed_come_back_and_lose_nothing(supervised: Supervised) -> None:
+def test_actors_that_are_killed_come_back_and_lose_nothing(system: Installation, supervised: Supervised) -> None:
     """Writers and the lake appender, one after the other, while events come in."""
-    system = supervised.system
     producer = Producer(system, events(19, 3_000)).start()
     for turn, name in enumerate(ACTORS[:3]):
         wait_until(lambda turn=turn: producer.sent >= 600 * (turn + 1))  # type: ignore[misc]
         killed = supervised.kill(name)
         wait_until(
             lambda name=name, killed=killed: supervised.pids().get(name, killed) != killed,  # type: ignore[misc]
-            supervised.goes_on_s, f"{name} is back",
+            goes_on_s(supervised), f"{name} is back",
         )  # fmt: skip
         if name.startswith("shard-writer"):
             system.settle_partly(name.partition(":")[2])
@@ -94,9 +70,9 @@ def test_actors_that_are_killed_come_back_and_lose_nothing(supervised: Supervise
         wait_until(lambda: all(lake.positions().of(p).number == n for p, n in ends.items()), message="the lake has all")
 
 
-def test_a_load_goes_on_when_its_worker_is_killed(supervised: Supervised, tmp_path: Path) -> None:
+def test_a_load_goes_on_when_its_worker_is_killed(system: Installation, supervised: Supervised, tmp_path: Path) -> None:
     """The caller follows the load over the worker's death; each line is one record."""
-    system, lines = supervised.system, 40_000
+    lines = 40_000
     path = tmp_path / "facts.jsonl"
     with path.open("w") as file:
         for number in range(lines):
@@ -110,7 +86,7 @@ def test_a_load_goes_on_when_its_worker_is_killed(supervised: Supervised, tmp_pa
     killed = supervised.kill("ingest-worker:0")
     assert not done, "it ended before its worker was killed"
     wait_until(
-        lambda: supervised.pids().get("ingest-worker:0", killed) != killed, supervised.goes_on_s, "the worker is back"
+        lambda: supervised.pids().get("ingest-worker:0", killed) != killed, goes_on_s(supervised), "the worker is back"
     )
     loading.join(START_S)
     assert len(done) == 1
@@ -141,7 +117,9 @@ def test_one_that_is_starting_has_more_time_than_one_that_fell_silent(
         assert len(ended) == 3
 
 
-def test_an_actor_that_does_not_answer_is_replaced(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_does_not_answer_is_replaced(
+    system: Installation, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped, not dead: after three looks without an answer its place is taken."""
     monkeypatch.setattr("actors.supervisor._ANSWER_S", 2.0)  # each of the three looks takes so long
     name = "shard-writer:shard-1"
@@ -149,4 +127,4 @@ def test_an_actor_that_does_not_answer_is_replaced(supervised: Supervised, monke
     os.kill(stopped, signal.SIGSTOP)
     wait_until(lambda: supervised.pids().get(name, stopped) != stopped, START_S, "another has its place")
     assert ray.get(ray.get_actor(name, namespace=NAMESPACE).status.remote())["pid"] != stopped
-    supervised.system.settle("shard-1")
+    system.settle("shard-1")
