@@ -1,13 +1,14 @@
-"""Memory of processes, from /proc, and whether it grows."""
+"""Memory of processes, from /proc, whether it grows, and how high it got."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import linear_regression
+from types import TracebackType
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_LOOK_S = 0.02
 
 
 def family(pids: Iterable[int]) -> set[int]:
@@ -45,3 +46,36 @@ def slope_per_minute(series: Sequence[tuple[float, int]]) -> float:
     if len(series) < 2:
         return 0.0
     return linear_regression([at_s for at_s, _ in series], [size for _, size in series]).slope * 60
+
+
+class Peaks:
+    """Looks all the time at what each of some processes has, and keeps the most; in a thread of its own.
+
+    Args:
+        pids: by name.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self._most = dict.fromkeys(pids, 0)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peaks", daemon=True)
+
+    def __enter__(self) -> Peaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def taken(self) -> dict[str, int]:
+        """The most that each had since the last time, bytes."""
+        found, self._most = self._most, dict.fromkeys(self._pids, 0)
+        return found
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            most = self._most
+            for name, pid in self._pids.items():
+                most[name] = max(most[name], resident_bytes([pid]))

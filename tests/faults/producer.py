@@ -17,21 +17,22 @@ from tests.faults.operations import Ended, Operation, Operations, without_time
 from tests.strategies import make
 
 
-def events(seed: int, count: int, tenants: int = 3, start: int = 1) -> list[Record]:
+def events(seed: int, count: int, tenants: int = 3, start: int = 1, text_chars: int = 0) -> list[Record]:
     """Uniquely numbered events (the position is the number, and a property says it) over several tenants.
 
     Entities of two sources, relationships whose ends change, claims, deletes; few enough things that they collide.
     """
     rnd = random.Random(seed)
-    return [event(rnd, number, tenants, max(20, count // 8)) for number in range(start, start + count)]
+    return [event(rnd, number, tenants, max(20, count // 8), text_chars) for number in range(start, start + count)]
 
 
-def event(rnd: random.Random, number: int, tenants: int, things: int) -> Record:
-    """One of them: its number, and of how many things it may speak in a case."""
+def event(rnd: random.Random, number: int, tenants: int, things: int, text_chars: int = 0) -> Record:
+    """One of them: its number, of how many things it may speak in a case, and how long a text it has beside."""
     tenant, case = f"tenant-{rnd.randrange(tenants)}", f"case-{rnd.randrange(4)}"
     op = Op.DELETE if rnd.random() < 0.1 else Op.UPSERT
     source = rnd.choice(("crm", "crm", "feed"))
-    props = f'{{"n":{number},"name":"{tenant} thing {number}"}}'
+    text = f',"text":"{rnd.randbytes(text_chars // 2).hex()}"' if text_chars else ""
+    props = f'{{"n":{number},"name":"{tenant} thing {number}"{text}}}'
     kind = rnd.random()
     ident = str(rnd.randrange(things))
     ends = ("person", str(rnd.randrange(things)), "person", str(rnd.randrange(things)))
