@@ -69,13 +69,17 @@ class Installation(Servers):
     # --- loops
 
     def start(self, lake: bool = False) -> Installation:
-        """Servers, then a writer for each shard, then the lake appender if it is wanted."""
+        """Servers, then loops."""
         self.start_servers()
+        self.start_loops(lake)
+        return self
+
+    def start_loops(self, lake: bool = False) -> None:
+        """A writer for each shard, then the lake appender if it is wanted."""
         for shard in self.shard_ids:
             self.start_writer(shard)
         if lake:
             self.start_lake()
-        return self
 
     def start_lake(self) -> None:
         """The lake appender's loop; where it runs already, nothing."""

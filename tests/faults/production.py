@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,27 +20,28 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import neo4j
 
-from actors.external_shards import Keeper, register_first
-from actors.ingest_actor import wanted_workers
+from actors.external_shards import Keeper, register, register_first
 from actors.shard_writer_actor import WriterStatus
-from actors.supervisor import Supervisor
 from cluster.config import LakeSettings, LogSettings, Settings, ShardSettings
 from cluster.config_kafka import KafkaSettings
 from cluster.embedded import Role, ensure, kill_server, server_spec
 from cluster.embedded.passwords import write_private
 from cluster.stores.log import EventLog
+from cluster.stores.open_shard import open_client, open_shard
 from cluster.stores.shard import StoredShard
 from services.runner import Services
 from services.spec import Running as Service
+from tests.fault_proxy import FaultProxy
 from tests.faults.harness import Fault, Installation
 from tests.faults.memory import family, resident_bytes
-from tests.faults.servers import MEMORY_BYTES, wait_until
+from tests.faults.servers import MEMORY_BYTES
+from tests.faults.supervised import START_S, Supervised
 from tests.kafka_broker import KafkaBroker
 
-START_S = 120.0
 _USER = "faults"
 """One user for all servers: an installation has one for its Neo4j shards, and each server draws its own password."""
 
@@ -68,8 +68,10 @@ class ProductionInstallation(Installation):
         write_private(folder / "password", password)
         write_private(folder / "ca.pem", "".join(Path(server.details["ca"]).read_text() for server in servers))
         kafka = KafkaSettings(bootstrap=broker.bootstrap, replication_factor=1, min_in_sync=1, topic_prefix=folder.name)
+        addresses = [server.address.replace("+ssc", "+s") for server in servers]
+        self._addresses = dict(zip(names, addresses, strict=True))
         external = ShardSettings(
-            embedded=0, external=tuple(server.address.replace("+ssc", "+s") for server in servers), lease_s=lease_s,
+            embedded=0, external=tuple(addresses), lease_s=lease_s,
             checkpoint_s=0.5, timeout_s=15.0, neo4j_user=_USER, neo4j_password_file=folder / "password",
             neo4j_ca_file=folder / "ca.pem",
         )  # fmt: skip
@@ -79,7 +81,7 @@ class ProductionInstallation(Installation):
         self._cache = server_spec(self.stack.state_dir, Role.CACHE, "cache", MEMORY_BYTES)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.supervisor = Supervisor(self.stack, lambda: wanted_workers(self.settings))
+        self.actors = Supervised(self.stack)
 
     # --- servers
 
@@ -128,15 +130,26 @@ class ProductionInstallation(Installation):
         """Nothing: what Neo4j has committed is on its disk."""
 
     def open_beside(self, name: str) -> StoredShard:
-        return self.stack.open_shard(name, 1.5)
+        settings = self.settings.shards
+        return open_shard(open_client(self._addresses[name], settings, self.stack.password, 1.5), settings)
 
     def open_log_beside(self) -> EventLog:
         return self.stack.open_log()
 
     @contextmanager
-    def behind_proxy(self, name: str) -> Iterator[Any]:
-        raise NotImplementedError("no proxy stands before these servers")
-        yield
+    def behind_proxy(self, name: str) -> Iterator[FaultProxy]:
+        """A proxy at a shard's registered address. Its writer and who keeps it go there at once; who asks, when he
+        connects."""
+        address = urlsplit(self._addresses[name])
+        assert address.hostname and address.port
+        with FaultProxy.tcp((address.hostname, address.port)) as proxy:
+            proxy.told = self.told_of(name)
+            host, port = proxy.address
+            register(self.stack, name, f"{address.scheme}://{host}:{port}")
+            try:
+                yield proxy
+            finally:
+                register(self.stack, name, self._addresses[name])
 
     def end_servers(self) -> None:
         """Keepers and cache end; broker and databases are the run's, and stay."""
@@ -150,34 +163,17 @@ class ProductionInstallation(Installation):
 
     # --- loops
 
-    def start(self, lake: bool = True) -> Installation:
-        """Servers, then every actor; the lake's is among them."""
-        self.start_servers()
-        self._thread("supervisor", lambda: self.supervisor.run(self._stopping))
-        wait_until(lambda: set(self.pids()) >= self._wanted, START_S, "every actor answers")
-        self.writers = {shard: _Writer(self, shard) for shard in self.shard_ids}
-        return self
-
-    @property
-    def _wanted(self) -> set[str]:
-        return {"lake-appender", "ingest-worker:0", *(f"shard-writer:{shard}" for shard in self.shard_ids)}
-
-    def pids(self) -> dict[str, int]:
-        """Process of each actor that answers."""
-        return {name: status["pid"] for name, status in self.supervisor.statuses.items() if "pid" in status}
-
-    def kill_actor(self, name: str) -> int:
-        """SIGKILL an actor's process; returns which it was."""
-        self.recording.mark(f"{name} killed")
-        pid = self.pids()[name]
-        os.kill(pid, signal.SIGKILL)
-        return pid
+    def start_loops(self, lake: bool = True) -> None:
+        """Every actor; the lake's is among them."""
+        self.actors.__enter__()  # `stop_loops` ends them
+        self.writers = {shard: _Writer(self.actors, shard) for shard in self.shard_ids}
 
     def loop_faults(self) -> dict[str, Fault]:
         """Actors' processes that are killed; the supervisor and Ray start them again."""
 
         def killed(rnd: random.Random, name: str) -> None:
-            self.kill_actor(name)
+            self.recording.mark(f"{name} killed")
+            self.actors.kill(name)
 
         actors = ["lake-appender", *(f"shard-writer:{shard}" for shard in self.shard_ids)]
         return {f"{name} killed": partial(killed, name=name) for name in actors}
@@ -187,7 +183,7 @@ class ProductionInstallation(Installation):
         self._stopping.set()
         for thread in self._threads:
             thread.join(START_S)
-        self.supervisor.stop()
+        self.actors.stop()
         self.writers.clear()
 
     def _thread(self, name: str, run: Any) -> None:
@@ -199,13 +195,13 @@ class ProductionInstallation(Installation):
 class _Writer:
     """A writer's actor as tests look at a loop."""
 
-    def __init__(self, system: ProductionInstallation, shard: str) -> None:
-        self._system, self._shard = system, shard
+    def __init__(self, actors: Supervised, shard: str) -> None:
+        self._actors, self._shard = actors, shard
 
     @property
     def status(self) -> Any:
         """What it told last: as `WriterStatus`."""
-        told = self._system.supervisor.statuses.get(f"shard-writer:{self._shard}", {})
+        told = self._actors.status(f"shard-writer:{self._shard}")
         return SimpleNamespace(**{**vars(WriterStatus(self._shard)), **told})
 
 

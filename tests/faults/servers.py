@@ -139,10 +139,14 @@ class Servers:
         far = socket.rename(socket.with_suffix(".far"))
         try:
             with FaultProxy.unix(far, socket) as proxy:
-                proxy.told = lambda faults: self.recording.mark(f"{name}: {faults.said}", fault=faults != Faults())
+                proxy.told = self.told_of(name)
                 yield proxy
         finally:
             far.rename(socket)
+
+    def told_of(self, name: str) -> Callable[[Faults], None]:
+        """Marks what a proxy before a server does wrong."""
+        return lambda faults: self.recording.mark(f"{name}: {faults.said}", fault=faults != Faults())
 
     def open_beside(self, name: str) -> StoredShard:
         """A connection to a shard past any proxy, for who only looks."""
