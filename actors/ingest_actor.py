@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -197,10 +197,6 @@ def _answered(actor: Any, answer: Any, heard: Callable[[LoadProgress | None], No
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error  # an error of ours, as the worker raised it
             return result
-        try:
-            progress = ray.get(actor.progress.remote())
-        except (
-            ray.exceptions.RayActorError
-        ):  # that call alone may be lost; the load's own tells whether its worker died
-            continue
-        heard(progress)
+        # A call for progress alone may be lost; the load's own tells whether its worker died.
+        with suppress(ray.exceptions.RayActorError):
+            heard(ray.get(actor.progress.remote()))
