@@ -8,13 +8,16 @@ these.
 from __future__ import annotations
 
 import os
+import random
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 FIRST = 5
 """Niceness of Ray's workers, `RAY_worker_niceness`: Ray's own default, 15, leaves no room behind."""
 BEHIND = 15
+_TRIES = 50
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -35,9 +38,21 @@ def step_aside() -> None:
 
 
 def _leave_session() -> None:
-    niceness = max(BEHIND, int(_AUTOGROUP.read_text().split()[-1]))
+    said = _AUTOGROUP.read_text().split()
+    if not said:  # the first session of a machine has no group
+        return
     if os.getsid(0) != os.getpid():
         if os.getpgrp() == os.getpid():  # as Ray's workers do: who leads a group cannot leave the session
             os.setpgid(0, os.getpgid(os.getppid()))
-        os.setsid()
-    _AUTOGROUP.write_text(str(niceness))
+        try:
+            os.setsid()
+        except OSError:  # a child is in the group still
+            os.setpgid(0, 0)
+            raise
+    for _ in range(_TRIES):
+        try:
+            _AUTOGROUP.write_text(str(max(BEHIND, int(said[-1]))))
+        except BlockingIOError:  # one process of the machine each 0.1 s, where it is not the administrator's
+            time.sleep(random.uniform(0.1, 0.3))
+        else:
+            return

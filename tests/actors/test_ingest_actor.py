@@ -34,6 +34,7 @@ def system(server_root: Path) -> Iterator[Installation]:
 @pytest.fixture
 def actor(system: Installation, monkeypatch: pytest.MonkeyPatch) -> IngestWorkerActor:
     monkeypatch.setattr(ingest_actor, "gc", type("Gc", (), {"freeze": staticmethod(int), "set_threshold": max}))
+    monkeypatch.setattr("actors.ingest_actor.step_aside", lambda: None)
     monkeypatch.setattr(Stack, "log_as", lambda self, actor: None)
     return IngestWorkerActor(plain(system.settings), 0)
 

@@ -19,6 +19,7 @@ def test_one_that_is_drained_holds_nothing_and_one_that_has_ended_reads_nothing_
 ) -> None:
     for name in ("freeze", "set_threshold"):
         monkeypatch.setattr(gc, name, lambda *_: None)
+    monkeypatch.setattr("actors.stream_worker_actor.step_aside", lambda: None)
     monkeypatch.setattr(Stack, "log_as", lambda *_: None)
     worker = StreamWorkerActor(plain(Settings(state_dir=tmp_path)), "stream-worker:0")
     assert worker.status()["state"] == "idle"
