@@ -160,12 +160,14 @@ def load_file(
     Raises:
         Rejected: the file will not do. Retryable: a store stayed down. Unavailable: no worker answers.
     """
-    call, heard_at = uuid.uuid4().hex, time.monotonic()
+    call, furthest, since = uuid.uuid4().hex, -1, 0.0
+    # `since`: when a worker first died without getting further than those before it; 0 where it did.
 
     def heard(progress: LoadProgress | None) -> None:
-        nonlocal heard_at
-        heard_at = time.monotonic()
+        nonlocal furthest, since
         if progress is not None:
+            if progress.bytes_done > furthest:
+                furthest, since = progress.bytes_done, 0.0
             report(progress)
 
     while True:
@@ -173,7 +175,8 @@ def load_file(
             actor = ray.get_actor(f"ingest-worker:{worker}", namespace=NAMESPACE)
             return _followed(actor, request, heard, call)
         except (ray.exceptions.RayActorError, ValueError) as error:
-            if time.monotonic() > heard_at + _GIVE_UP_S:
+            since = since or time.monotonic()
+            if time.monotonic() > since + _GIVE_UP_S:
                 raise Unavailable(f"ingest worker {worker} does not come back; see `intelgraph status`") from error
             LOG.warning("ingest_worker_gone", reason=type(error).__name__, **asdict(request))
             time.sleep(_AGAIN_S)

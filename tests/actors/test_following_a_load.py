@@ -94,3 +94,13 @@ def test_one_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(Unavailable, match="does not come back"):
         followed(monkeypatch, worker, told)
     assert 120.0 < worker.now_s < 180.0
+
+
+def test_a_file_that_ends_its_worker_each_time_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, told: list[LoadProgress]
+) -> None:
+    """It is up again each time, and gets no further."""
+    worker = Worker(*["busy", "gone"] * 2_000, "done")
+    with pytest.raises(Unavailable, match="does not come back"):
+        followed(monkeypatch, worker, told)
+    assert 120.0 < worker.now_s < 180.0
