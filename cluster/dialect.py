@@ -15,7 +15,7 @@ Layout (a name that begins with `_` is ours, all others are the source's propert
     (:_Count {_k, tenant, source, epoch, applied, duplicate, stale})         outcomes of a source's epoch
     (:_Floor {_k, tenant, source, type, version, done})  (:_Priority {_k, tenant, source, stamp, priority})
 
-    _k  store key (ids.py), indexed      _c  case tag (ids.py); indexed on nodes where `seeks_prefixes` is not
+    _k  store key (ids.py), indexed      _c  case tag (ids.py), indexed: on things in FalkorDB, on _Case in Neo4j
     _v  stamp: version, dot, hash        _s  source; '*' where several sources speak of the thing
     _d  true on a tombstone              _x  sidecar: JSON [event_time, partition, a_type, a_id, b_type, b_id,
     _m  with '*': JSON of all registers      claim, {property: exact value}] (what the database cannot hold)
@@ -74,7 +74,7 @@ def match_case(database: Dialect, x: str, label: str, tag: str, case: str) -> st
     """
     of_case = f"{x}._k STARTS WITH {case}"
     if database.seeks_prefixes:
-        return f"MATCH ({x}:{label}) USING INDEX {x}:{label}(_k) WHERE {of_case}"
+        return f"MATCH ({x}:{label}) USING INDEX SEEK {x}:{label}(_k) WHERE {of_case}"
     return f"MATCH ({x}:{label}) WHERE {x}._c = {tag} AND {of_case}"
 
 

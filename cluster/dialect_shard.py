@@ -113,7 +113,7 @@ def drop_bucket(database: Dialect, label: str) -> str:
     """Delete nodes of a bucket, with their relationships, some at a time; names of its cases last."""
     of_bucket = f"MATCH (x:{label}) WHERE {_IN_BUCKET.format('x')} "
     if database.seeks_prefixes and label != "_Case":
-        cases = f"MATCH (c:_Case) WHERE {_IN_BUCKET.format('c')} "
+        cases = f"MATCH (c:_Case) USING INDEX SEEK c:_Case(_c) WHERE {_IN_BUCKET.format('c')} "
         of_bucket = f"{cases}{match_case(database, 'x', label, 'c._c', 'c._k')} "
     return f"{database.hold_all}{_RAISED}{of_bucket}WITH x LIMIT $limit DETACH DELETE x RETURN count(*)"
 

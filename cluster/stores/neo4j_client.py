@@ -166,6 +166,8 @@ class Neo4jClient:
 
         A transaction over several messages would hold its locks for as long as a client stands still between two.
         """
+        if missing := _names(template) - parameters.keys():  # the server would take them for null
+            raise QueryFailed(f"a query is not given {', '.join(sorted(missing))}")
         query = neo4j.Query(of_one_map(template), timeout=max(0.001, timeout_s))
         with driver.session(database=self._database, default_access_mode=access, fetch_size=-1) as session:
             return session.run(query, {"p": dict(parameters)}).values()
@@ -264,6 +266,11 @@ def of_one_map(template: str) -> str:
     it sees no more than that it is one.
     """
     return _PARAMETER.sub(r"$p.\1", template)
+
+
+@lru_cache(maxsize=4096)
+def _names(template: str) -> frozenset[str]:
+    return frozenset(_PARAMETER.findall(template))
 
 
 def _close(driver: neo4j.Driver, others: Sequence[ThreadPoolExecutor]) -> None:

@@ -275,11 +275,11 @@ class StoredShard(ABC):
 
     def drop_bucket(self, epoch: int, bucket: int) -> None:
         """Delete everything of a bucket that this shard no longer owns. Safe to call twice."""
+        self._known_cases.clear()
         parameters = {"epoch": epoch, **of_bucket(bucket), "limit": _PAGE}
         for label in (*dialect.NODE_LABELS, "_Case"):
             while self._write(dialect_shard.drop_bucket(self._database, label), parameters, None):
                 pass
-        self._known_cases.clear()
 
     def drop_all(self, fence: Fence) -> Iterator[int]:
         self._known_cases.clear()

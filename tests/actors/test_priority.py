@@ -61,3 +61,35 @@ def test_its_session_goes_behind_and_nobody_else_s(session: bool) -> None:
     assert (leads, led, same) == (1, int(session), int(session))
     assert niceness >= BEHIND
     assert Path("/proc/self/autogroup").read_text() == before
+
+
+ASIDE = """if True:
+    import os
+    import sys
+    from actors import priority
+
+    class Group:
+        said, refusals, written = sys.argv[1], int(sys.argv[2]), []
+
+        def read_text(self):
+            return self.said
+
+        def write_text(self, niceness):
+            self.written.append(niceness)
+            if len(self.written) <= self.refusals:
+                raise BlockingIOError
+
+    priority._AUTOGROUP = group = Group()
+    sid = os.getsid(0)
+    priority.step_aside()
+    print(int(os.getsid(0) == sid), len(group.written))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such groups")
+@pytest.mark.parametrize(("said", "refusals", "stays", "writes"), [("", 0, 1, 0), ("/autogroup-9 nice 0\n", 2, 0, 3)])
+def test_where_a_session_has_no_group_or_may_not_say_it_yet(said: str, refusals: int, stays: int, writes: int) -> None:
+    """The first session of a machine has none; who is not the machine's administrator takes turns with all others."""
+    run = [sys.executable, "-c", ASIDE, said, str(refusals)]
+    done = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True, process_group=0)
+    assert tuple(map(int, done.stdout.split())) == (stays, writes)

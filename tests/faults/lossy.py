@@ -1,7 +1,7 @@
 """Ray whose calls get lost, and the system's actors on it, in a process of its own.
 
     with LossyRay(system.settings, losses(seed)) as node:
-        node.load(request)              # the ingest worker loads a file, as for `intelgraph ingest`
+        node.load(path, tenant, source) # the ingest worker loads a file, as for `intelgraph ingest`
         node.lost()                     # how many of Ray's calls were lost by now, in each of the three ways
 
 Ray reads what it is to lose when a process of it begins, so who calls has to be such a process, too. Each process loses

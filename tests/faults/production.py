@@ -165,7 +165,7 @@ class ProductionInstallation(Installation):
 
     def start_loops(self, lake: bool = True) -> None:
         """Every actor; the lake's is among them."""
-        self.actors.__enter__()  # `stop_loops` ends them
+        self.actors.start()
         self.writers = {shard: _Writer(self.actors, shard) for shard in self.shard_ids}
 
     def loop_faults(self) -> dict[str, Fault]:

@@ -33,11 +33,15 @@ class Supervised:
         """How long it took until every actor answered."""
 
     def __enter__(self) -> Supervised:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Waits until every actor has answered; `stop` ends them, also where they have not."""
         began, names = time.monotonic(), self.names
         self._thread.start()
         wait_until(lambda: self.pids().keys() >= names, START_S, "every actor answers")
         self.started_in_s = time.monotonic() - began
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()

@@ -45,7 +45,7 @@ def test_slow_shard_and_a_burst_of_ten_times_the_events(server_root: Path, seed:
         burst = Producer(system, [r for r in many if owners[r.bucket] == slow], 50, BURST_PER_S)
         with system.behind_proxy(slow) as proxy, Supervised(system.stack) as actors:
             ordinary.start()
-            with Questions(system, other) as asked, Peaks(actors.pids()) as peaks:
+            with Questions(system, other) as asked, Peaks(pids := actors.pids()) as peaks:
                 with asked.marked("calm"):
                     wait_until(lambda: ordinary.sent >= ordinary.total // 3)
                     wait_until(lambda: asked.answers("calm") >= ANSWERS)
@@ -59,6 +59,7 @@ def test_slow_shard_and_a_burst_of_ten_times_the_events(server_root: Path, seed:
                 proxy.heal()
                 system.settle(deadline_s=DRAINED_S)
                 after = peaks.taken()
+                assert actors.pids() == pids, "one that died was not looked at"
             for name, most in after.items():
                 grown, bound = most - before[name], SPARE_BYTES + FORMS * read_at_once_bytes(system, name)
                 assert grown <= bound, f"{name} grew by {grown / 2**20:.1f} MiB, over {bound / 2**20:.1f}"

@@ -59,12 +59,14 @@ def test_a_wrong_password_is_a_matter_of_settings_and_no_secret_is_told(neo4j_st
 
 
 def test_of_a_query_s_parameters_the_server_sees_one_map(client: Neo4jClient) -> None:
-    """It would plan the query anew for other lengths of lists and texts."""
+    """So it does not plan the query anew for other lengths of lists and texts."""
     template = "UNWIND $rows AS r WITH r WHERE r IN $values0 RETURN r, $text LIMIT $limit"
     assert of_one_map(template) == "UNWIND $p.rows AS r WITH r WHERE r IN $p.values0 RETURN r, $p.text LIMIT $p.limit"
     for length in (1, 50, 500):
         rows = client.read(template, {"rows": list(range(length)), "values0": [0], "text": "a" * length, "limit": 1})
         assert rows == [[0, "a" * length]]
+    with pytest.raises(QueryFailed, match="text"):
+        client.read(template, {"rows": [], "values0": [], "limit": 1})
 
 
 def test_queries_sent_at_once_answer_in_order_and_a_refused_one_takes_nobodys_answer(client: Neo4jClient) -> None:
