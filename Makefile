@@ -68,7 +68,7 @@ graphx: $(GRAPHX)/.setup ## install Spark in an environment of its own, for the 
 bare-kafka: $(BARE_KAFKA)/.setup ## install what the reference loop from Kafka needs in an environment of its own
 
 chaos: $(VENV)/.dev ## the long fault runs, with a report in .chaos/ (ROW=4: those of one row)
-	@$(BIN)/python -m pytest -m chaos --timeout 7200 --report .chaos $(if $(ROW),--row $(ROW))
+	@$(BIN)/python -m pytest -m chaos --timeout 7200 --report=.chaos $(if $(ROW),--row=$(ROW))
 
 lock: $(VENV)/.uv ## resolve dependencies anew, with hashes
 	$(BIN)/uv pip compile -q --upgrade $(LOCK) --extra dev pyproject.toml -o requirements-dev.txt

@@ -1,4 +1,4 @@
-"""What pytest does for fault runs: `--row 4` picks those of a row of the fault list, `--report FOLDER` writes a report.
+"""What pytest does for fault runs: `--row=4` picks those of a row of the fault list, `--report=FOLDER` writes a report.
 
 A test's row is what its docstring begins with (`Row 4: …`); without one it has none. Each run is kept when it ends, so
 that a campaign that is stopped has its report too.
