@@ -43,7 +43,7 @@ def test_every_thread_goes_behind_and_those_that_it_starts() -> None:
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="cores are not shared out to sessions here")
 @pytest.mark.parametrize("session", [True, False])
 def test_its_session_goes_behind_and_nobody_else_s(session: bool) -> None:
-    """Ray's workers lead a group in the session of others."""
+    """Ray's workers lead a group in the session of others. That one is made here: a machine's first has no group."""
     run = """if True:
         import os
         from pathlib import Path
@@ -54,13 +54,21 @@ def test_its_session_goes_behind_and_nobody_else_s(session: bool) -> None:
         leads, led = os.getsid(0) == os.getpgrp() == os.getpid(), sid == os.getpid()
         print(int(leads), int(led), int(before[0] == mine()[0]), mine()[2])
     """
-    before = Path("/proc/self/autogroup").read_text()
-    child = subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True,
-                             start_new_session=session, process_group=None if session else 0)  # fmt: skip
-    leads, led, same, niceness = map(int, child.communicate(timeout=60)[0].split())
+    others = """if True:
+        import subprocess, sys
+        from pathlib import Path
+        mine = lambda: Path("/proc/self/autogroup").read_text()
+        before, session = mine(), bool(int(sys.argv[2]))
+        child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True,
+                                 start_new_session=session, process_group=None if session else 0)
+        print(child.communicate(timeout=60)[0].strip(), int(before == mine()), int(before != ""))
+    """
+    asked = [sys.executable, "-c", others, run, str(int(session))]
+    child = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    leads, led, same, niceness, unmoved, grouped = map(int, child.communicate(timeout=90)[0].split())
     assert (leads, led, same) == (1, int(session), int(session))
     assert niceness >= BEHIND
-    assert Path("/proc/self/autogroup").read_text() == before
+    assert (unmoved, grouped) == (1, 1)
 
 
 ASIDE = """if True:
