@@ -15,6 +15,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -48,6 +49,7 @@ _AROUND = (
 )
 """What it takes to start an actor, find it and end it; Ray itself makes each again."""
 _PERCENT = 10
+_ANSWER_S = 600
 _QUICK = {
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_grpc_client_check_connection_status_interval_milliseconds": "100",
@@ -123,8 +125,13 @@ class LossyRay:
     def _asked(self, what: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         print(json.dumps(what), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        assert answer, f"the process with Ray has gone: {self._process.wait()}"
+        late = threading.Timer(_ANSWER_S, self._process.kill)
+        late.start()
+        try:
+            answer = self._process.stdout.readline()
+        finally:
+            late.cancel()
+        assert answer, f"the process with Ray has gone, or did not answer in {_ANSWER_S} s: {self._process.wait()}"
         found: dict[str, Any] = json.loads(answer)
         return found
 

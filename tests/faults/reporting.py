@@ -1,7 +1,7 @@
 """What pytest does for fault runs: `--row=4` picks those of a row of the fault list, `--report=FOLDER` writes a report.
 
-A test's row is what its docstring begins with (`Row 4: …`); without one it has none. Each run is kept when it ends, so
-that a campaign that is stopped has its report too.
+A test's row is what its docstring begins with (`Row 4: …`), or else that of its file; without either it has none. Each
+run is kept when it ends, so that a campaign that is stopped has its report too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.faults.recording import as_lines, counted, recordings
 from tests.faults.report import Row, as_text, keep, rows_in, write
 
 _ROW = re.compile(r"Rows? ([0-9]+)(?:[:.,]| and)\s*(.*)", re.DOTALL)
+_ROW_OF_FILE = re.compile(r"Row ([0-9]+)\b")
 _REPORTS = pytest.StashKey["Reports"]()
 _SAID_CHARS = 300
 
@@ -43,7 +44,8 @@ def described(item: pytest.Item) -> tuple[str, str]:
     """The row of the fault list, and the fault: the first sentence of the docstring, or the test's name."""
     text = " ".join((getattr(getattr(item, "function", None), "__doc__", None) or "").split())
     match = _ROW.match(text)
-    row, told = (match[1], match[2]) if match else ("", "")
+    of_file = _ROW_OF_FILE.match(getattr(getattr(item, "module", None), "__doc__", None) or "")
+    row, told = (match[1], match[2]) if match else (of_file[1] if of_file else "", "")
     name = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
     return row, told.partition(". ")[0].rstrip(".") or name
 

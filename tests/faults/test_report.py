@@ -97,7 +97,7 @@ def test_axes_end_at_round_numbers(value: float, shown: float) -> None:
     assert nice(value) == pytest.approx(shown)
 
 
-_RUNS = '''
+_RUNS = '''"""Row 7: the cache."""
 import os, signal, time
 import pytest
 
@@ -132,7 +132,7 @@ def test_each_run_is_kept_also_of_a_session_that_is_stopped(tmp_path: Path) -> N
         ("4", "the log is killed", "1", "held"),
         ("4", "the log is killed", "2", "failed"),
         ("5", "6: shards", "", "held"),
-        ("", "that is stopped", "", "stopped"),
+        ("7", "that is stopped", "", "stopped"),
     ]
     assert "lost with 2" in str(rows[1]["said"])
     assert "pytest 'test_runs.py::test_one_that_fails[2]'" in told
