@@ -12,6 +12,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import ray
+
 from actors import away, external_shards
 from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
@@ -185,7 +187,8 @@ class ShardWriterActor:
 
     def status(self) -> dict[str, Any]:
         """How it is doing."""
-        return {**asdict(self._loop.status), "pid": os.getpid(), "alive": self._thread.is_alive()}
+        host = ray.get_runtime_context().get_node_id()
+        return {**asdict(self._loop.status), "pid": os.getpid(), "host": host, "alive": self._thread.is_alive()}
 
     def metrics(self) -> bytes:
         """This process's metrics in Prometheus's text format."""

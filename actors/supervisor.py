@@ -7,14 +7,17 @@ configuration and the shard registry; the rest is a loop around it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.lake_appender_actor import LakeAppenderActor
 from actors.shard_writer_actor import ShardWriterActor
+from actors.spreading import move_of
 from actors.stack import Stack
 from cluster.config import Settings
 from cluster.config_fields import WITH_SECRETS
@@ -26,6 +29,8 @@ _LOOK_S, _ANSWER_S = 1.0, 10.0
 _SILENT_LOOKS, _STARTING_LOOKS = 3, 18
 """So many looks without an answer, and an actor is replaced; one that never answered may still be starting, which is
 slow on a busy machine: ended too soon it would never come up."""
+_MOVE_S = 15.0
+"""Between two moves: the first has settled, and a host that comes and goes is not followed at once."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,14 @@ class Wanted:
         name: unique; what it does and for whom. Shown in the Ray dashboard.
         make: the class, undecorated, and its arguments.
         roams: it may run on any host: what it works with is reached over the network.
+        moves: so may it be ended at any time, and started on another host.
     """
 
     name: str
     make: type
     arguments: tuple[Any, ...]
     roams: bool = False
+    moves: bool = False
 
 
 def plain(settings: Settings) -> dict[str, Any]:
@@ -53,18 +60,24 @@ def wanted(settings: Settings, shard_ids: list[str]) -> list[Wanted]:
     """Every actor that has to run for these shards."""
     config = plain(settings)
     roam = settings.ray.actors == "spread"
-    writers = [Wanted(f"shard-writer:{shard}", ShardWriterActor, (config, shard), roam) for shard in shard_ids]
+    writers = [Wanted(f"shard-writer:{shard}", ShardWriterActor, (config, shard), roam, roam) for shard in shard_ids]
     lake = [Wanted("lake-appender", LakeAppenderActor, (config,))] if settings.lake.enabled else []
     return [*lake, *writers]
 
 
-def start_actor(actor: Wanted) -> Any:
-    """The actor of this name, started if it is not there. Safe to call twice."""
+def start_actor(actor: Wanted, host: str | None = None) -> Any:
+    """The actor of this name, started if it is not there. Safe to call twice.
+
+    Args:
+        host: Ray's id of the one where it should run, as long as that is there; None: any.
+    """
     options: dict[str, Any] = {
         "name": actor.name, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached",
         "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 4, "num_cpus": 0,
     }  # fmt: skip
-    if actor.roams:
+    if host is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(host, soft=True)
+    elif actor.roams:
         options["scheduling_strategy"] = "SPREAD"
     else:  # embedded stores are reached through sockets of that host, the lake's catalog and files to load lie there
         options["resources"] = {"node:__internal_head__": 0.001}
@@ -79,6 +92,8 @@ class Supervisor:
         self._handles: dict[str, Any] = {}
         self._silent: dict[str, int] = {}
         self._answered: set[str] = set()
+        self._to: dict[str, str] = {}
+        self._moved_at = time.monotonic()
         self.statuses: Mapping[str, dict[str, Any]] = {}
 
     def ensure(self) -> None:
@@ -88,14 +103,32 @@ class Supervisor:
         actors = wanted(self._stack.settings, [s for s in shard_ids if s in owners]) + self._extra()
         for actor in actors:
             if actor.name not in self._handles:
-                self._handles[actor.name] = start_actor(actor)
+                self._handles[actor.name] = start_actor(actor, self._to.get(actor.name))
         for name in self._handles.keys() - {actor.name for actor in actors}:
+            LOG.info("actor_ended", actor=name)  # a shard was drained: its writer has nothing to write
             self._end(name)
         self._look()
+        self._even_out([actor.name for actor in actors if actor.moves])
+
+    def _even_out(self, names: list[str]) -> None:
+        """End one that another host has fewer of; the next look starts it there.
+
+        Hosts join after the first one has started everything, and come back after they have died.
+        """
+        if time.monotonic() < self._moved_at + _MOVE_S:
+            return
+        homes = {name: self.statuses[name]["host"] for name in names if "host" in self.statuses.get(name, {})}
+        if len(homes) < len(names) or not homes:
+            return  # one of them is being started
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        move = move_of(homes, alive)
+        if move is not None:
+            LOG.info("actor_moves", actor=move.actor, host=move.to)
+            self._to[move.actor], self._moved_at = move.to, time.monotonic()
+            self._end(move.actor)
 
     def _end(self, name: str) -> None:
-        """A shard was drained: its writer has nothing to write."""
-        LOG.info("actor_ended", actor=name)
+        """Let it finish what it has under way, then end it."""
         handle = self._handles.pop(name)
         ray.wait([handle.stop.remote()], timeout=_ANSWER_S)
         ray.kill(handle, no_restart=True)

@@ -4,10 +4,10 @@ allow-listed literal text. What a shard knows of itself is in dialect_shard.py.
 
 Layout (a name that begins with `_` is ours, all others are the source's properties):
 
-    (:Entity {_k, _c, _type, _id, _v, _s, _x, [_d], [_m], …props})
+    (:Entity {_k, [_c], _type, _id, _v, _s, _x, [_d], [_m], …props})
     (:Entity)-[:TYPE {_k, _id, _v, _s, _x, [_d], [_m], …props}]->(:Entity)
-    (:Claim  {_k, _c, _e, _type, _id, _v, _s, _x, [_d], [_m], …props})      _e: store key of the subject
-    (:Overlay{_k, _c, _e, _o, _type, _id, _v, _s, _x, …props})               _k: digest of (source, thing); _o: owner
+    (:Claim  {_k, [_c], _e, _type, _id, _v, _s, _x, [_d], [_m], …props})    _e: store key of the subject
+    (:Overlay{_k, [_c], _e, _o, _type, _id, _v, _s, _x, …props})             _k: digest of (source, thing); _o: owner
     (:_Case {_k, _c, tenant, case})                                          one a case that the shard has seen
     (:_Shard {_k: 'shard', raised, epoch, owned, owns, lacking})             4,096 characters 0 or 1; owns: booleans,
                                                                              which a query indexes in no time
@@ -15,7 +15,7 @@ Layout (a name that begins with `_` is ours, all others are the source's propert
     (:_Count {_k, tenant, source, epoch, applied, duplicate, stale})         outcomes of a source's epoch
     (:_Floor {_k, tenant, source, type, version, done})  (:_Priority {_k, tenant, source, stamp, priority})
 
-    _k  store key (ids.py), indexed      _c  case tag (ids.py), indexed: on things in FalkorDB, on _Case in Neo4j
+    _k  store key (ids.py), indexed      _c  case tag (ids.py), indexed; things of FalkorDB have it, too
     _v  stamp: version, dot, hash        _s  source; '*' where several sources speak of the thing
     _d  true on a tombstone              _x  sidecar: JSON [event_time, partition, a_type, a_id, b_type, b_id,
     _m  with '*': JSON of all registers      claim, {property: exact value}] (what the database cannot hold)
@@ -146,11 +146,11 @@ def replace_nodes(database: Dialect, label: str) -> str:
 
 
 def _relationships(database: Dialect, status: str, result: str, type: str) -> str:
-    differ = database.differ
+    differ, tagged = database.differ, "" if database.seeks_prefixes else " ON CREATE SET {0}._c = w.c"
     moves = f"r._d IS NULL AND ({differ.format('oa', 'a')} OR {differ.format('ob', 'b')})"
     return (
-        f"{guard(database)}UNWIND $rows AS w MERGE (a:Entity {{_k: w.a}}) ON CREATE SET a._c = w.c "
-        f"MERGE (b:Entity {{_k: w.b}}) ON CREATE SET b._c = w.c WITH a, b, w.p AS r "
+        f"{guard(database)}UNWIND $rows AS w MERGE (a:Entity {{_k: w.a}}){tagged.format('a')} "
+        f"MERGE (b:Entity {{_k: w.b}}){tagged.format('b')} WITH a, b, w.p AS r "
         f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob){database.seek.format(type)} "
         f"WITH a, b, oa, ob, x, r, x._v AS old, {status}"
         f"{_when(f'st = {NEWER} AND {moves}', 'DELETE x')}"

@@ -81,6 +81,10 @@ class HostCluster:
         everywhere = {"INTELGRAPH__QUERY__HOST": "0.0.0.0", "INTELGRAPH__QUERY__HOSTS": str(len(NODES))}  # noqa: S104
         home = self._home(OPERATOR)
         write_private(home / ".ray" / "intelgraph.env", production.exports({**everywhere, **settings}))
+        self.ray_up_again()
+
+    def ray_up_again(self) -> None:
+        """`ray up` with the settings of last time, and wait until every host answers. Raises RuntimeError."""
         self.run(OPERATOR, CLUSTER.format("up -y --no-config-cache"), _UP_S)
         self._wait_for_api()
 

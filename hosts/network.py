@@ -72,6 +72,8 @@ class Network:
         """A cable from the bridge into a host, whose first process has this pid."""
         address = self.address(name)
         inside = ("nsenter", "--target", str(pid), "--net", "ip")
+        if self.cable(name) in self.left():  # of the host before it died: the kernel takes its time
+            ip("link", "del", self.cable(name))
         ip("link", "add", self.cable(name), "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         ip("link", "set", self.cable(name), "master", self.bridge, "up")
         _run(*inside, "link", "set", "lo", "up")

@@ -1,4 +1,4 @@
-"""The production parts for hosts: Kafka, two Neo4j and S3 on the bridge's address, and the settings that name them."""
+"""The production parts for hosts: Kafka, two Neo4j, PostgreSQL and S3 on the bridge, and settings that name them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from services.launching import put
 from services.runner import Services
 from services.spec import Running
 
-NAMES = ("kafka", "neo4j-0", "neo4j-1", "s3")
 _TRUST = "trial"
 _BUCKET = "intelgraph"
 
@@ -29,7 +28,7 @@ def start(services: Services, state_dir: Path) -> dict[str, str]:
     Raises:
         NotInstallable, RuntimeError: one of them cannot be had, or did not come up.
     """
-    kafka, s3 = services.start("kafka"), services.start("s3")
+    kafka, postgres, s3 = (services.start(name) for name in ("kafka", "postgres", "s3"))
     first = services.start("neo4j-0")
     put(services.folder / "neo4j-1" / "password", first.details["password"])  # IntelGraph has one for all shards
     shards = [first, services.start("neo4j-1")]
@@ -37,7 +36,7 @@ def start(services: Services, state_dir: Path) -> dict[str, str]:
     trust = state_dir / _TRUST
     trust.mkdir(mode=0o700, exist_ok=True)
     write_private(trust / "neo4j.password", first.details["password"])
-    for name, servers in {"kafka": [kafka], "s3": [s3], "neo4j": shards}.items():
+    for name, servers in {"kafka": [kafka], "postgres": [postgres], "s3": [s3], "neo4j": shards}.items():
         write_private(trust / f"{name}.crt", "".join(Path(server.details["ca"]).read_text() for server in servers))
     addresses = [shard.address.replace("bolt+ssc", "bolt+s") for shard in shards]
     values = {
@@ -45,7 +44,7 @@ def start(services: Services, state_dir: Path) -> dict[str, str]:
         "LOG__KAFKA__REPLICATION_FACTOR": "1", "LOG__KAFKA__MIN_IN_SYNC": "1",
         "SHARDS__EMBEDDED": "0", "SHARDS__EXTERNAL": json.dumps(addresses),
         "SHARDS__NEO4J_PASSWORD_FILE": _seen("neo4j.password"), "SHARDS__NEO4J_CA_FILE": _seen("neo4j.crt"),
-        **_s3("LAKE", s3), **_s3("SNAPSHOTS", s3),
+        **_control(postgres), **_s3("LAKE", s3), **_s3("SNAPSHOTS", s3),
     }  # fmt: skip
     return {f"INTELGRAPH__{name}": value for name, value in values.items()}
 
@@ -65,6 +64,12 @@ def _kafka(section: str, server: Running) -> dict[str, str]:
         "USER": server.details["user"], "PASSWORD": server.details["password"], "CA_FILE": _seen("kafka.crt"),
     }  # fmt: skip
     return {f"{section}__{name}": value for name, value in values.items()}
+
+
+def _control(server: Running) -> dict[str, str]:
+    values = {name: server.details[name.lower()] for name in ("HOST", "PORT", "DATABASE", "USER", "PASSWORD")}
+    values |= {"KIND": "postgresql", "CA_FILE": _seen("postgres.crt")}
+    return {f"CONTROL__{name}": value for name, value in values.items()}
 
 
 def _s3(section: str, server: Running) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ from cluster.config import Settings
 from cluster.errors import IntelGraphError
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
+from cluster.query.hot import applied_up_to
 from cluster.query.lane import Reader
 from cluster.query.types import TypeTotals
-from cluster.routing import ShardState
+from cluster.routing import Deadline, ShardState
 from cluster.stores.log import Generation
 from cluster.stores.open_shard import kind_of, shown_address
 from cluster.telemetry import exposition, merge_expositions, metrics
@@ -72,28 +74,23 @@ class ControlDirectory:
 
 
 class ShardProgress:
-    """How far shards have applied the log, on connections of its own."""
+    """How far shards have applied the log. They are asked as for any question: one that hangs holds no other up."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack, self._lock = stack, threading.Lock()
-        self._shards: dict[str, Any] = {}
+    def __init__(self, fanout: FanOut) -> None:
+        self._fanout = fanout
 
-    def reached(self, positions: Mapping[int, int]) -> bool:
-        """Whether every shard that owns part of these log partitions has applied them up to these entries."""
-        current = self._stack.current_map()
-        needed = {s for p in positions for s in current.shards_of_partition(p)}
-        with self._lock:
-            cursors = {shard: self._open(shard).cursors() for shard in needed}
-        return all(
-            p in cursors[shard] and cursors[shard][p].at >= number
-            for p, number in positions.items()
-            for shard in current.shards_of_partition(p)
-        )
+    async def reached(self, positions: Mapping[int, int], deadline: Deadline) -> bool:
+        """Whether every shard that owns part of these log partitions has applied them up to these entries.
 
-    def _open(self, shard: str) -> Any:
-        if shard not in self._shards:
-            self._shards[shard] = self._stack.open_shard(shard, self._stack.settings.shards.read_timeout_s)
-        return self._shards[shard]
+        Raises:
+            Unavailable: one of them does not answer.
+        """
+        current = self._fanout.shard_map
+        owners = [(p, number, shard) for p, number in positions.items() for shard in current.shards_of_partition(p)]
+        needed = sorted({shard for _, _, shard in owners})
+        found = await asyncio.gather(*(self._fanout.ask(shard, applied_up_to, deadline) for shard in needed))
+        cursors = dict(zip(needed, found, strict=True))
+        return all(cursors[shard].get(p, -1) >= number for p, number, shard in owners)
 
 
 class Catalogs:
@@ -267,14 +264,15 @@ def make_services(settings: Settings) -> Services:
     def connect(shard: str) -> Reader:
         return stack.open_client(shard, settings.shards.read_timeout_s)
 
+    fanout = FanOut(directory, connect, settings.query)
     return Services(
         settings=settings,
         tokens=TokenAuthority.open(stack.state_dir),
         cursors=Cursors(cursor_secret(stack.state_dir)),
-        fanout=FanOut(directory, connect, settings.query),
+        fanout=fanout,
         health=NodeHealth(stack, directory),
         exposition=ActorMetrics(stack),
-        applied=ShardProgress(stack),
+        applied=ShardProgress(fanout),
         overlays=OverlayValues(stack.control.runs, stack.state_dir / "overlays", settings.overlays, time.time),
         snapshots=catalogs,
         shards=catalogs,

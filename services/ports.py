@@ -8,7 +8,7 @@ from cluster.embedded.passwords import write_private
 from cluster.embedded.ports import LOOPBACK, free_port, is_free
 
 LISTEN = "listen"
-"""A file in the folder of all services: the address that Kafka, Neo4j and S3 listen on."""
+"""A file in the folder of all services: the address that Kafka, Neo4j, PostgreSQL and S3 listen on."""
 
 
 def host_for(own: Path) -> str:

@@ -31,7 +31,7 @@ class Services:
         folder: made where it is missing; others on this machine may pass through it, and read nothing of it.
         catalogue: what there is, by name, each after what it needs.
         artifacts: where fetched files lie; may be shared by several folders.
-        listen: the address that Kafka, Neo4j and S3 listen on; loopback without one.
+        listen: the address that Kafka, Neo4j, PostgreSQL and S3 listen on; loopback without one.
     """
 
     def __init__(

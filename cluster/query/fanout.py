@@ -107,6 +107,10 @@ class FanOut:
                 failure = failure or error
         raise failure or Unavailable("no shard may answer; try again")
 
+    async def ask(self, shard: str, job: Job[T], deadline: Deadline) -> T:
+        """The answer of a shard by its name, which is asked once. Raises Unavailable and as the job."""
+        return await self._call_owner(shard, job, deadline, self._settings.deadline_s * ONE_SHARE)
+
     async def every(self, job: Job[T], deadline: Deadline) -> Merged[T]:
         """The answers of all shards; those that did not answer in time are named as missing.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import dialect_shard
 from cluster.databases import FALKORDB, Dialect
 from cluster.errors import EpochMismatch, Fenced, Misrouted, NotFound
 from cluster.ids import BUCKETS, bucket_of
@@ -70,6 +71,11 @@ class Shard:
     def owned(self) -> str:
         """The shard's owned flags, if all buckets of the caller are among them; raises Fenced."""
         return refuse_unless_current(self.read(cypher.probe()), self.epoch, self.buckets)
+
+
+def applied_up_to(shard: Shard) -> dict[int, int]:
+    """The last entry of each log partition that the shard has applied."""
+    return {int(row[0]): int(row[1]) for row in shard.read(Statement(dialect_shard.CURSORS, {}))}
 
 
 def refuse_unless_current(rows: Rows, epoch: int, buckets: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from cluster.batch import Frame, frame_of, records_of
-from cluster.ids import case_tag, store_key
+from cluster.ids import store_key
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
 from cluster.stores.graph import is_mixed
 from cluster.stores.shard_codec import sidecar
@@ -49,7 +49,7 @@ def row(record: Record, registers: str | None = None) -> Row:
         record: a register, or the merged view of several.
         registers: all of them (`_m`), where they are several.
     """
-    tenant, case, tag = record.tenant, record.case, case_tag(record.tenant, record.case)
+    tenant, case = record.tenant, record.case
     made = _properties(record.props)
     made |= {"_k": key_of(record), "_id": record.id, "_v": record.stamp, "_s": record.source}
     made["_x"] = sidecar(record, None)
@@ -59,8 +59,8 @@ def row(record: Record, registers: str | None = None) -> Row:
         made["_m"] = registers
     if record.kind == Kind.RELATIONSHIP:
         a, b = ends_of(record)
-        return {"a": a, "b": b, "c": tag, "p": made}
-    made |= {"_c": tag, "_type": record.type}
+        return {"a": a, "b": b, "p": made}
+    made["_type"] = record.type
     if record.is_overlay:
         made["_e"] = store_key(tenant, case, record.type, record.id)
         made["_o"] = overlay_owner(tenant, record.source)
@@ -115,12 +115,12 @@ def _registers(page: Frame) -> list[Row]:
 
 
 def _nodes(page: Frame, made: list[Row]) -> list[Row]:
-    for own, tag, type_ in zip(made, page["_tag"].cast(pl.Int64), page["type"], strict=True):
-        own["_c"], own["_type"] = tag, type_
+    for own, type_ in zip(made, page["type"], strict=True):
+        own["_type"] = type_
     return made
 
 
 def _edges(page: Frame, made: list[Row]) -> list[Row]:
-    case, tags = page["_case"], page["_tag"].cast(pl.Int64)
+    case = page["_case"]
     a, b = case + things(page, "a_type", "a_id"), case + things(page, "b_type", "b_id")
-    return [{"a": x, "b": y, "c": tag, "p": own} for x, y, tag, own in zip(a, b, tags, made, strict=True)]
+    return [{"a": x, "b": y, "p": own} for x, y, own in zip(a, b, made, strict=True)]

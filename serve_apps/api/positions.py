@@ -92,10 +92,11 @@ async def wait_until_applied(applied: AppliedPositions, positions: Mapping[int, 
     """Return once shards have applied the positions.
 
     Raises:
-        Unavailable: the deadline came first; what was pushed is durable and will show later.
+        Unavailable: the deadline came first, or a shard does not answer; what was pushed is durable and will show
+            later.
     """
     wait_s = FIRST_WAIT_S
-    while positions and not await asyncio.to_thread(applied.reached, positions):
+    while positions and not await applied.reached(positions, deadline):
         left = deadline.left_s(time.monotonic())
         if left <= wait_s:
             raise Unavailable("what you wait for is durable but not visible yet; ask again", 1.0)

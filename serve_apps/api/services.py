@@ -16,6 +16,7 @@ from cluster.config import Settings
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut
 from cluster.query.types import TypeTotals
+from cluster.routing import Deadline
 from cluster.stores.log import Generation
 from serve_apps.tokens import TokenAuthority
 
@@ -43,8 +44,12 @@ class PushGateway(Protocol):
 class AppliedPositions(Protocol):
     """How far shards have applied the log."""
 
-    def reached(self, positions: Mapping[int, int]) -> bool:
-        """Whether every shard that owns part of these log partitions has applied them up to these entries."""
+    async def reached(self, positions: Mapping[int, int], deadline: Deadline) -> bool:
+        """Whether every shard that owns part of these log partitions has applied them up to these entries.
+
+        Raises:
+            Unavailable: one of them does not answer.
+        """
 
 
 class OverlayReader(Protocol):

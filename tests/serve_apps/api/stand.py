@@ -15,7 +15,7 @@ from cluster.errors import NotFound
 from cluster.model import Record
 from cluster.query.cursor import Cursors
 from cluster.query.fanout import FanOut, Topology
-from cluster.routing import ShardState
+from cluster.routing import Deadline, ShardState
 from cluster.shard_map import ShardMap, initial
 from serve_apps.api.app import build
 from serve_apps.api.services import Json, Services
@@ -50,7 +50,7 @@ class Parts:
     ready_parts: Mapping[str, str] = field(default_factory=lambda: {"shard-0": "ok"})
     asked: list[Any] = field(default_factory=list)
 
-    def reached(self, positions: Mapping[int, int]) -> bool:
+    async def reached(self, positions: Mapping[int, int], deadline: Deadline) -> bool:
         self.asked.append(dict(positions))
         return all(entry <= self.reached_at for entry in positions.values())
 
