@@ -12,8 +12,6 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import ray
-
 from actors import away, external_shards
 from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
@@ -186,7 +184,9 @@ class ShardWriterActor:
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """How it is doing."""
+        """How it is doing, and on which of Ray's hosts."""
+        import ray  # the node imports this module before it has made the environment that Ray reads at its import
+
         host = ray.get_runtime_context().get_node_id()
         return {**asdict(self._loop.status), "pid": os.getpid(), "host": host, "alive": self._thread.is_alive()}
 
