@@ -120,10 +120,10 @@ class LakeAppenderActor:
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """How it is doing."""
+        """How it is doing; `ended`: it was told to."""
         loop = self._loop
-        alive = self._thread.is_alive()
-        return {"state": loop.state, "reason": loop.reason, "records": loop.records, "pid": os.getpid(), "alive": alive}
+        ended = not self._thread.is_alive()
+        return {"state": loop.state, "reason": loop.reason, "records": loop.records, "pid": os.getpid(), "ended": ended}
 
     def metrics(self) -> bytes:
         """This process's metrics in Prometheus's text format."""

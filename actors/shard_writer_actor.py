@@ -184,11 +184,11 @@ class ShardWriterActor:
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """How it is doing, and on which of Ray's hosts."""
+        """How it is doing, and on which of Ray's nodes; `ended`: it was told to."""
         import ray  # the node imports this module before it has made the environment that Ray reads at its import
 
-        host = ray.get_runtime_context().get_node_id()
-        return {**asdict(self._loop.status), "pid": os.getpid(), "host": host, "alive": self._thread.is_alive()}
+        node, ended = ray.get_runtime_context().get_node_id(), not self._thread.is_alive()
+        return {**asdict(self._loop.status), "pid": os.getpid(), "node": node, "ended": ended}
 
     def metrics(self) -> bytes:
         """This process's metrics in Prometheus's text format."""

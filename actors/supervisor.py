@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.lake_appender_actor import LakeAppenderActor
 from actors.shard_writer_actor import ShardWriterActor
-from actors.spreading import move_of
+from actors.spreading import Move, move_of
 from actors.stack import Stack
 from cluster.config import Settings
 from cluster.config_fields import WITH_SECRETS
@@ -29,8 +29,9 @@ _LOOK_S, _ANSWER_S = 1.0, 10.0
 _SILENT_LOOKS, _STARTING_LOOKS = 3, 18
 """So many looks without an answer, and an actor is replaced; one that never answered may still be starting, which is
 slow on a busy machine: ended too soon it would never come up."""
-_MOVE_S = 15.0
-"""Between two moves: the first has settled, and a host that comes and goes is not followed at once."""
+_MOVE_S, _SETTLE_S, _SHUNNED_S = 15.0, 60.0, 600.0
+"""Between two moves: a host that comes and goes is not followed at once. An actor that is not ready so long after its
+move goes back, and for a while nothing is moved to that host: it may lack what others have."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,10 @@ class Supervisor:
         self._answered: set[str] = set()
         self._to: dict[str, str] = {}
         self._moved_at = time.monotonic()
+        self._moved: tuple[Move, str] | None = None
+        """The last move, and from where, until it has settled."""
+        self._shunned: dict[str, float] = {}
+        """Until when nothing is moved to a host."""
         self.statuses: Mapping[str, dict[str, Any]] = {}
 
     def ensure(self) -> None:
@@ -115,17 +120,38 @@ class Supervisor:
 
         Hosts join after the first one has started everything, and come back after they have died.
         """
-        if time.monotonic() < self._moved_at + _MOVE_S:
+        now = time.monotonic()
+        if now < self._moved_at + _MOVE_S or not names:
             return
-        homes = {name: self.statuses[name]["host"] for name in names if "host" in self.statuses.get(name, {})}
-        if len(homes) < len(names) or not homes:
-            return  # one of them is being started
-        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        move = move_of(homes, alive)
+        ready = {name for name in names if self.statuses.get(name, {}).get("ready")}
+        self._settle(now, ready)
+        if len(ready) < len(names):
+            return  # one of them is being started, or catches up: that would begin anew
+        self._shunned = {host: until for host, until in self._shunned.items() if until > now}
+        homes = {name: self.statuses[name]["node"] for name in names}
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+        move = move_of(homes, alive - self._shunned.keys())
         if move is not None:
-            LOG.info("actor_moves", actor=move.actor, host=move.to)
-            self._to[move.actor], self._moved_at = move.to, time.monotonic()
-            self._end(move.actor)
+            self._moved = move, homes[move.actor]
+            self._move(move)
+
+    def _settle(self, now: float, ready: set[str]) -> None:
+        """A move that went well is forgotten; one that did not is taken back."""
+        if self._moved is None:
+            return
+        move, home = self._moved
+        if move.actor not in ready and now < self._moved_at + _SETTLE_S:
+            return
+        self._moved = None
+        self._to.pop(move.actor, None)
+        if move.actor not in ready and move.actor in self._handles:
+            self._shunned[move.to] = now + _SHUNNED_S
+            self._move(Move(move.actor, home))
+
+    def _move(self, move: Move) -> None:
+        LOG.info("actor_moves", actor=move.actor, host=move.to)
+        self._to[move.actor], self._moved_at = move.to, time.monotonic()
+        self._end(move.actor)
 
     def _end(self, name: str) -> None:
         """Let it finish what it has under way, then end it."""
@@ -143,6 +169,9 @@ class Supervisor:
         for name, answer in asked.items():
             try:
                 statuses[name] = ray.get(answer, timeout=0.1)
+                if statuses[name].get("ended"):  # whoever told it to, died before it could start it again
+                    self._replace_if_silent(name)
+                    continue
                 self._silent.pop(name, None)
                 self._answered.add(name)
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
@@ -155,6 +184,7 @@ class Supervisor:
         if self._silent[name] >= (_SILENT_LOOKS if name in self._answered else _STARTING_LOOKS):
             LOG.warning("actor_replaced", actor=name)
             self._answered.discard(name)
+            self._to.pop(name, None)
             ray.kill(self._handles.pop(name), no_restart=True)
             self._silent.pop(name)
 

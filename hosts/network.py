@@ -6,10 +6,14 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _BLOCKS = 256
+_RULE = ("pref", "86", "from")
+"""What rules of ours begin with; an address follows."""
 
 
 class Network:
@@ -73,15 +77,30 @@ class Network:
         address = self.address(name)
         inside = ("nsenter", "--target", str(pid), "--net", "ip")
         if self.cable(name) in self.left():  # of the host before it died: the kernel takes its time
-            ip("link", "del", self.cable(name))
+            subprocess.run(["ip", "link", "del", self.cable(name)], capture_output=True, check=False)
         ip("link", "add", self.cable(name), "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         ip("link", "set", self.cable(name), "master", self.bridge, "up")
         _run(*inside, "link", "set", "lo", "up")
         _run(*inside, "link", "set", "eth0", "up")
         _run(*inside, "addr", "add", f"{address}/24", "dev", "eth0")
 
+    @contextmanager
+    def silent(self, port: int) -> Iterator[None]:
+        """No answer of a server of this machine, on the bridge, reaches any host; what hosts send reaches it."""
+        rule = (*_RULE, self.address(), "ipproto", "tcp", "sport", str(port), "blackhole")
+        ip("rule", "add", *rule)
+        try:
+            yield
+        finally:
+            ip("rule", "del", *rule)
+
     def remove(self) -> None:
-        """Bridge and cables go; the kernel takes its time to do so with a host that has ended. Safe to call again."""
+        """Bridge, cables and rules go; the kernel takes its time with those of a host that has ended. Safe to call
+        again."""
+        if (prefix := self.prefix) is not None:
+            rule = ["ip", "rule", "del", *_RULE, f"{prefix}.1"]
+            while subprocess.run(rule, capture_output=True, check=False).returncode == 0:
+                pass
         for name in self.left():
             subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)
 

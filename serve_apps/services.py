@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from cluster.query.hot import applied_up_to
 from cluster.query.lane import Reader
 from cluster.query.types import TypeTotals
 from cluster.routing import Deadline, ShardState
+from cluster.shard_map import ShardMap
 from cluster.stores.log import Generation
 from cluster.stores.open_shard import kind_of, shown_address
 from cluster.telemetry import exposition, merge_expositions, metrics
@@ -76,16 +77,16 @@ class ControlDirectory:
 class ShardProgress:
     """How far shards have applied the log. They are asked as for any question: one that hangs holds no other up."""
 
-    def __init__(self, fanout: FanOut) -> None:
-        self._fanout = fanout
+    def __init__(self, current_map: Callable[[], ShardMap], fanout: FanOut) -> None:
+        self._current_map, self._fanout = current_map, fanout
 
     async def reached(self, positions: Mapping[int, int], deadline: Deadline) -> bool:
         """Whether every shard that owns part of these log partitions has applied them up to these entries.
 
         Raises:
-            Unavailable: one of them does not answer.
+            Unavailable: one of them does not answer. Overloaded, TooCostly: it is busy.
         """
-        current = self._fanout.shard_map
+        current = await asyncio.to_thread(self._current_map)  # not a minute old: a case may have been moved
         owners = [(p, number, shard) for p, number in positions.items() for shard in current.shards_of_partition(p)]
         needed = sorted({shard for _, _, shard in owners})
         found = await asyncio.gather(*(self._fanout.ask(shard, applied_up_to, deadline) for shard in needed))
@@ -272,7 +273,7 @@ def make_services(settings: Settings) -> Services:
         fanout=fanout,
         health=NodeHealth(stack, directory),
         exposition=ActorMetrics(stack),
-        applied=ShardProgress(fanout),
+        applied=ShardProgress(stack.current_map, fanout),
         overlays=OverlayValues(stack.control.runs, stack.state_dir / "overlays", settings.overlays, time.time),
         snapshots=catalogs,
         shards=catalogs,

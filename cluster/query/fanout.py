@@ -108,8 +108,12 @@ class FanOut:
         raise failure or Unavailable("no shard may answer; try again")
 
     async def ask(self, shard: str, job: Job[T], deadline: Deadline) -> T:
-        """The answer of a shard by its name, which is asked once. Raises Unavailable and as the job."""
-        return await self._call_owner(shard, job, deadline, self._settings.deadline_s * ONE_SHARE)
+        """The answer of a shard by its name, whatever the map says of it; it is asked once, of no bucket.
+
+        Raises:
+            Unavailable, Overloaded, TooCostly: as `Lane.call`. What the job raises.
+        """
+        return await self._call(Route(shard, 0, 0), (), job, deadline, self._settings.deadline_s * ONE_SHARE)
 
     async def every(self, job: Job[T], deadline: Deadline) -> Merged[T]:
         """The answers of all shards; those that did not answer in time are named as missing.

@@ -48,7 +48,7 @@ class AppliedPositions(Protocol):
         """Whether every shard that owns part of these log partitions has applied them up to these entries.
 
         Raises:
-            Unavailable: one of them does not answer.
+            Unavailable: one of them does not answer. Overloaded, TooCostly: it is busy.
         """
 
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from email.message import Message
 from email.parser import HeaderParser
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from cluster.errors import Unavailable
 from serve_apps.supply_chain.imports import ModuleSource, read_modules, resolve
 from serve_apps.supply_chain.metadata import (
     RecordedFile,
@@ -155,18 +156,40 @@ def _sources(site_packages: Path, found: Sequence[Installed], workers: int) -> I
         for chunk in chunks:
             yield from read_modules(chunk)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    yield from _read_beside(chunks, workers)
+
+
+_Chunk = list[tuple[str, str]]
+
+
+def _read_beside(chunks: Sequence[_Chunk], workers: int) -> Iterator[ModuleSource]:
+    """`read_modules` of each chunk, in order, by processes that take turns, each with a pipe of its own.
+
+    An executor's own thread and queues may stand still, or tell of their inside, where its processes are killed.
+    """
+    context, pipes, processes = get_context("spawn"), [], []
+    resource_tracker.ensure_running()  # else the first process starts it, which lets interrupts through again
     try:
         with _interrupts_held():
-            reading = pool.map(read_modules, chunks)  # starts all its processes
-        for read in reading:
-            yield from read
-    except BaseException:  # interrupted, or left off: an executor waits for its processes, and they hold nothing
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        raise
+            for number in range(workers):
+                answers, told = context.Pipe(duplex=False)
+                process = context.Process(target=_tell, args=(chunks[number::workers], told), daemon=True)
+                process.start()
+                told.close()
+                pipes.append(answers)
+                processes.append(process)
+        for number in range(len(chunks)):
+            yield from pipes[number % workers].recv()
+    except EOFError as error:
+        raise Unavailable("a process that reads Python files has ended before its time; try again", 1.0) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.kill()
+
+
+def _tell(chunks: Sequence[_Chunk], told: Connection) -> None:
+    for chunk in chunks:
+        told.send(read_modules(chunk))
 
 
 @contextmanager

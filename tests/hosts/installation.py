@@ -6,8 +6,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httpx
@@ -65,11 +64,11 @@ class Installation:
         answer = self.read(host, fact)
         return answer.status_code == 200 and answer.json()["props"] == {"name": fact.name}
 
-    def people(self) -> list[str]:
-        """Ids of all persons that the system shows, sorted; one that is there twice is there twice."""
+    def shown(self) -> list[tuple[str, str, str]]:
+        """(kind, type, id) of everything that the system shows, sorted; what is there twice is there twice."""
         lines = self.cluster.intelgraph(HEAD, f"export --tenant {TENANT}", 300.0).splitlines()
         found = [json.loads(line) for line in lines if line.startswith("{")]
-        return sorted(fact["id"] for fact in found if fact["kind"] == "entity" and fact["type"] == "person")
+        return sorted((fact["kind"], fact["type"], fact["id"]) for fact in found)
 
 
 class Feed:
@@ -122,14 +121,3 @@ def within(seconds: float, done: Callable[[], bool], what: str) -> float:
             pass
         assert time.monotonic() < began + seconds, f"{what}: not within {seconds:.0f} s"
         time.sleep(0.2)
-
-
-@contextmanager
-def silent(cluster: HostCluster, port: int) -> Iterator[None]:
-    """No answer of a server on the bridge's address reaches any host; what hosts send reaches it."""
-    rule = ["pref", "86", "from", cluster.network.address(), "ipproto", "tcp", "sport", str(port), "blackhole"]
-    subprocess.run(["ip", "rule", "add", *rule], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["ip", "rule", "del", *rule], check=True)

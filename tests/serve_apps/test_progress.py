@@ -29,7 +29,7 @@ def test_whoever_waits_for_a_shard_that_hangs_is_told_so_and_others_do_not_wait(
 
     async def questions() -> None:
         fanout = FanOut(fake, fake.connect, SETTINGS, seed=1)
-        progress = ShardProgress(fanout)
+        progress = ShardProgress(lambda: fake.map, fanout)
         began = time.monotonic()
         hung = asyncio.create_task(progress.reached({OF["shard-2"]: 1}, fanout.deadline()))
         await asyncio.sleep(0.05)
