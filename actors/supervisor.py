@@ -88,13 +88,15 @@ def start_actor(actor: Wanted, host: str | None = None) -> Any:
 class Supervisor:
     """Looks at every wanted actor once a second. For one thread; `statuses` may be read by others."""
 
-    def __init__(self, stack: Stack, extra: Callable[[], list[Wanted]] = list) -> None:
-        self._stack, self._extra = stack, extra
+    def __init__(
+        self, stack: Stack, extra: Callable[[], list[Wanted]] = list, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stack, self._extra, self._clock = stack, extra, clock
         self._handles: dict[str, Any] = {}
         self._silent: dict[str, int] = {}
         self._answered: set[str] = set()
         self._to: dict[str, str] = {}
-        self._moved_at = time.monotonic()
+        self._moved_at = clock()
         self._moved: tuple[Move, str] | None = None
         """The last move, and from where, until it has settled."""
         self._shunned: dict[str, float] = {}
@@ -120,7 +122,7 @@ class Supervisor:
 
         Hosts join after the first one has started everything, and come back after they have died.
         """
-        now = time.monotonic()
+        now = self._clock()
         if now < self._moved_at + _MOVE_S or not names:
             return
         ready = {name for name in names if self.statuses.get(name, {}).get("ready")}
@@ -150,7 +152,7 @@ class Supervisor:
 
     def _move(self, move: Move) -> None:
         LOG.info("actor_moves", actor=move.actor, host=move.to)
-        self._to[move.actor], self._moved_at = move.to, time.monotonic()
+        self._to[move.actor], self._moved_at = move.to, self._clock()
         self._end(move.actor)
 
     def _end(self, name: str) -> None:
