@@ -172,7 +172,8 @@ class Supervisor:
             try:
                 statuses[name] = ray.get(answer, timeout=0.1)
                 if statuses[name].get("ended"):  # whoever told it to, died before it could start it again
-                    self._replace_if_silent(name)
+                    statuses[name] |= {"ready": False}
+                    self._replace(name)
                     continue
                 self._silent.pop(name, None)
                 self._answered.add(name)
@@ -184,11 +185,15 @@ class Supervisor:
     def _replace_if_silent(self, name: str) -> None:
         self._silent[name] = self._silent.get(name, 0) + 1
         if self._silent[name] >= (_SILENT_LOOKS if name in self._answered else _STARTING_LOOKS):
-            LOG.warning("actor_replaced", actor=name)
-            self._answered.discard(name)
-            self._to.pop(name, None)
-            ray.kill(self._handles.pop(name), no_restart=True)
-            self._silent.pop(name)
+            self._replace(name)
+
+    def _replace(self, name: str) -> None:
+        """End it; the next look starts another."""
+        LOG.warning("actor_replaced", actor=name)
+        self._answered.discard(name)
+        self._to.pop(name, None)
+        self._silent.pop(name, None)
+        ray.kill(self._handles.pop(name), no_restart=True)
 
     def run(self, stopping: threading.Event) -> None:
         """`ensure` once a second until `stopping` is set."""

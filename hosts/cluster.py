@@ -81,12 +81,12 @@ class HostCluster:
         everywhere = {"INTELGRAPH__QUERY__HOST": "0.0.0.0", "INTELGRAPH__QUERY__HOSTS": str(len(NODES))}  # noqa: S104
         home = self._home(OPERATOR)
         write_private(home / ".ray" / "intelgraph.env", production.exports({**everywhere, **settings}))
-        self.run(OPERATOR, CLUSTER.format("up -y --no-config-cache"), _UP_S)
+        self.ray_up_again()
         self._wait_for_api()
 
-    def restart_head(self) -> None:
-        """Start Ray and IntelGraph on the head again, as they were set up; workers join later. Raises RuntimeError."""
-        self.run(OPERATOR, CLUSTER.format("up -y --no-config-cache --restart-only"), _UP_S)
+    def ray_up_again(self) -> None:
+        """`ray up` with the settings of last time; workers join later. Raises RuntimeError."""
+        self.run(OPERATOR, CLUSTER.format("up -y --no-config-cache"), _UP_S)
 
     def down(self) -> None:
         """End everything and remove it. Safe to call again, after a failed start too."""

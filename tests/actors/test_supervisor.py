@@ -70,6 +70,20 @@ def test_actors_that_are_killed_come_back_and_lose_nothing(system: Installation,
         wait_until(lambda: all(lake.positions().of(p).number == n for p, n in ends.items()), message="the lake has all")
 
 
+def test_a_writer_is_started_again_that_was_told_to_end_by_a_node_that_died(
+    system: Installation, supervised: Supervised
+) -> None:
+    """The node dies between telling it, before a move, and ending it."""
+    before = supervised.pids()["shard-writer:shard-0"]
+    ray.get(ray.get_actor("shard-writer:shard-0", NAMESPACE).stop.remote())
+    history = Producer(system, events(23, 400)).start().join()
+    wait_until(
+        lambda: supervised.pids().get("shard-writer:shard-0", before) != before, goes_on_s(supervised), "it is back"
+    )
+    system.settle()
+    check(system, history)
+
+
 def test_a_load_goes_on_when_its_worker_is_killed(system: Installation, supervised: Supervised, tmp_path: Path) -> None:
     """The caller follows the load over the worker's death; each line is one record."""
     lines = 40_000

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,9 +48,15 @@ class Cluster(Installation):
             self.topic.send(facts[partition::PARTITIONS], partition)
         self.expected |= {("entity", "person", fact["id"]) for fact in facts}
 
-    def note(self, feed: Feed) -> None:
-        assert feed.acked
-        self.pushed(fact for _, fact in feed.acked)
+    @contextmanager
+    def fed(self, hosts: tuple[str, ...], name: str) -> Iterator[Feed]:
+        """Pushes over these hosts for a block; what is acknowledged is expected from then on, whatever became of it."""
+        feed = Feed(self, hosts, CASES, name)
+        try:
+            with feed:
+                yield feed
+        finally:
+            self.pushed(fact for _, fact in feed.acked)
 
     def pushed(self, facts: Iterable[Acked]) -> None:
         for fact in facts:
@@ -102,9 +109,8 @@ def there() -> Iterator[Cluster]:
 def test_actors_are_spread_and_facts_come_in_everywhere(there: Cluster) -> None:
     within(120, there.all_hosts, "every host has joined")
     there.stream("first")
-    with Feed(there, NODES, CASES, "first") as feed:
+    with there.fed(NODES, "first") as feed:
         there.goes_on(feed, NODES, time.monotonic(), 60.0)
-    there.note(feed)
     assert there.where()["actors"]["lake-appender"] == HEAD
     there.check()
 
@@ -113,13 +119,12 @@ def test_a_host_with_a_writer_dies(there: Cluster) -> None:
     """Row 2: a host dies on which a shard's facts are written."""
     victim = next(host for host in there.writers().values() if host != HEAD)
     others = tuple(name for name in NODES if name != victim)
-    with Feed(there, others, CASES, "host") as feed:
+    with there.fed(others, "host") as feed:
         there.stream("host")
         within(30, lambda: len(feed.acked) > 20, "facts come in")
         killed = time.monotonic()
         there.cluster.kill_host(victim)
         print(f"\nhost died: everything went on after {there.goes_on(feed, others, killed, 30.0):.1f} s")
-    there.note(feed)
     there.check()
     there.cluster.start_host(victim)
     took_s = within(300, there.all_hosts, "the host joins again")
@@ -133,7 +138,7 @@ def test_answers_of_a_shard_reach_nobody(there: Cluster) -> None:
     before = {case: there.push(HEAD, case, f"calm-{case}") for case in CASES}
     there.pushed(before.values())
     within(30, lambda: all(there.shows(HEAD, fact) for fact in before.values()), "all is seen")
-    with Feed(there, NODES, CASES, "half") as feed:
+    with there.fed(NODES, "half") as feed:
         with there.cluster.network.silent(port):
             cut = time.monotonic()
             asked = {case: timed(there, fact) for case, fact in before.items()}
@@ -149,13 +154,12 @@ def test_answers_of_a_shard_reach_nobody(there: Cluster) -> None:
                 time.sleep(1.0)
         healed = time.monotonic()
         print(f"\nhalf-open: everything went on {there.goes_on(feed, NODES, healed, 60.0):.1f} s after it healed")
-    there.note(feed)
     there.check()
 
 
 def test_the_head_dies(there: Cluster) -> None:
     """Row 2: the head dies, and is brought back."""
-    with Feed(there, NODES, CASES, "head") as feed:
+    with there.fed(NODES, "head") as feed:
         there.stream("head")
         within(30, lambda: len(feed.acked) > 20, "facts come in")
         there.cluster.kill_host(HEAD)
@@ -163,12 +167,11 @@ def test_the_head_dies(there: Cluster) -> None:
         back = time.monotonic()
         there.cluster.start_host(HEAD)
         with ThreadPoolExecutor(1) as beside:
-            starting = beside.submit(there.cluster.restart_head)
+            starting = beside.submit(there.cluster.ray_up_again)
             went_on_s = there.goes_on(feed, (HEAD,), back, 60.0)
             print(f"\nhead died: everything went on {went_on_s:.1f} s after its host was back")
             starting.result()
         within(300, there.all_hosts, "the others join again")
-    there.note(feed)
     there.check()
 
 

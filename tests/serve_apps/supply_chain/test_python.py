@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from cluster.errors import Unavailable
 from serve_apps.supply_chain import content_digest, python_events, write_events
-from serve_apps.supply_chain.python import module_of
+from serve_apps.supply_chain.python import _read_beside, module_of
 
 
 def install(site: Path, name: str, files: dict[str, str], header: str = "", record: bool = True) -> None:
@@ -137,3 +138,10 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_modules_by_path(path: str, name: str | None) -> None:
     module = module_of(path)
     assert (module and module.name) == name
+
+
+def test_a_process_that_ends_before_its_time_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    broken = cast(list[tuple[str, str]], [("no package",)])
+    with pytest.raises(Unavailable, match="has ended"):
+        list(_read_beside([broken, []], 2))
+    assert "ValueError" in capfd.readouterr().err
