@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 
-from cluster.batch import Frame
+from cluster.batch import Frame, Mask
 from cluster.fold import Floors, Outcome, compare, is_conflict
 from cluster.model import Record
 from cluster.stores.graph import Fence, StoredThing, WriteCounts
@@ -16,14 +17,15 @@ from cluster.stores.graph import Fence, StoredThing, WriteCounts
 _THING = ("tenant", "case", "kind", "type", "id")
 
 
-def alone(rows: Frame, floors: Floors) -> pl.Series:
+def alone(rows: Frame, floors: Floors) -> Mask:
     """Whether a row is the batch's only one of its thing and no floor of its source is known: nothing to fold."""
-    once = ~rows.select(pl.struct(_THING).is_duplicated()).to_series()
+    once: Mask = ~rows.select(pl.struct(_THING).is_duplicated()).to_series().to_numpy()  # a copy: it may be changed
     sources = {(tenant, source) for (tenant, source, _), _ in floors.items()}
     if not sources:
         return once
     floored = [pair in sources for pair in rows.select("tenant", "source").iter_rows()]
-    return once & ~pl.Series(floored, dtype=pl.Boolean)
+    once &= ~np.array(floored, bool)
+    return once
 
 
 def lanes_of(fence: Fence, most: int) -> list[Fence]:

@@ -10,23 +10,27 @@ whoever lost it is refused by the shard.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from actors.folding import alone, lanes_of, resolve, split_by_register
 from actors.shard_floors import hide_below, merge_anew
 from cluster import batch
-from cluster.batch import Frame, frame_of
+from cluster.batch import Frame, Mask, frame_of, only
 from cluster.errors import Corrupt
 from cluster.fold import Floors, Outcome, Priorities, Thing, fold_batch, thing_of
 from cluster.model import Kind, Record
 from cluster.stores.graph import CursorMove, Fence, GraphShard, Outcomes, WriteCounts, merged_record
 from cluster.stores.log import Entry
+from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.writer")
@@ -157,7 +161,8 @@ class ShardWriter:
 
     def apply(self, records: Iterable[Record]) -> WriteCounts:
         """Fold and write records without moving a cursor: healing, rebuilding. Safe to call twice."""
-        gulp = self._prepare([], self._mine(frame_of(list(records))))
+        rows = frame_of(list(records))
+        gulp = self._prepare([], rows, *self._mine(rows))
         self._begin(gulp)
         return self._finish(gulp)
 
@@ -177,41 +182,40 @@ class ShardWriter:
         gulp.rows = []  # sent: the texts are not kept for the answers
 
     def _read(self, block_ms: int) -> Gulp | None:
-        entries = self._log.read_many(self._at, *self._limits, block_ms=block_ms)
-        moves: list[CursorMove] = []
-        frames: list[Frame] = []
-        oldest_ms = 0
-        for partition, found in sorted(entries.items()):
-            if not found:
-                continue
-            rows = self._mine(batch.decode_frame(entry.data for entry in found))
-            count = int((rows["kind"] < Kind.FLOOR).sum())
-            first_ms = min(entry.appended_ms for entry in found)
-            oldest_ms = min(oldest_ms or first_ms, first_ms)
+        read = self._log.read_many(self._at, *self._limits, block_ms=block_ms)
+        entries = {partition: found for partition, found in sorted(read.items()) if found}
+        if not entries:
+            return None
+        rows, sizes = batch.decode_parts([entry.data for entry in found] for found in entries.values())
+        is_fact, mine = self._mine(rows)
+        upto = np.append(0, np.cumsum(is_fact & mine))[[0, *accumulate(sizes)]]
+        moves = []
+        for (partition, found), count in zip(entries.items(), np.diff(upto).tolist(), strict=True):
             moves.append(CursorMove(partition, self._at[partition], found[-1].number, count))
             self._at[partition] = found[-1].number
-            frames.append(rows)
-        if not moves:
-            return None
-        gulp = self._prepare(moves, pl.concat(frames))
-        gulp.oldest_ms = oldest_ms
+        gulp = self._prepare(moves, rows, is_fact, mine)
+        gulp.oldest_ms = min(entry.appended_ms for found in entries.values() for entry in found)
+        metrics.STAGE_SECONDS.labels("queued").observe(max(0.0, time.time() - gulp.oldest_ms / 1000))
         return gulp
 
-    def _mine(self, rows: Frame) -> Frame:
-        buckets = rows.filter(pl.col("kind") < Kind.FLOOR)["bucket"].unique().to_list()
-        others = [bucket for bucket in buckets if not self._owns(bucket)]
-        return rows.filter((pl.col("kind") >= Kind.FLOOR) | ~pl.col("bucket").is_in(others)) if others else rows
+    def _mine(self, rows: Frame) -> tuple[Mask, Mask]:
+        """Which rows are facts, and which are to be taken here: facts of this shard's buckets, and all others."""
+        is_fact, buckets = rows["kind"].to_numpy() < Kind.FLOOR, rows["bucket"].to_numpy()
+        others = [bucket for bucket in np.unique(buckets[is_fact]).tolist() if not self._owns(bucket)]
+        return is_fact, ~(is_fact & np.isin(buckets, others)) if others else np.ones(rows.height, bool)
 
-    def _prepare(self, moves: list[CursorMove], rows: Frame) -> Gulp:
-        system = batch.records_of(rows.filter(pl.col("kind") >= Kind.FLOOR))
+    def _prepare(self, moves: list[CursorMove], rows: Frame, is_fact: Mask, mine: Mask) -> Gulp:
+        system = batch.records_of(only(rows, ~is_fact)) if not is_fact.all() else []
         for floor in system:
             if floor.kind == Kind.FLOOR:
                 self._floors.raise_to(floor.tenant, floor.source, floor.type, floor.version)
-        facts = rows.filter(pl.col("kind") < Kind.FLOOR) if system else rows
+        facts = only(rows, is_fact & mine)
         lone = alone(facts, self._floors)
-        kept, settled, conflicts = fold_batch(batch.records_of(facts.filter(~lone)), self._floors)
+        folded = only(facts, lone)
+        kept, settled, conflicts = fold_batch(batch.records_of(only(facts, ~lone)), self._floors)
         single, several = split_by_register(kept)
-        folded = pl.concat([facts.filter(lone), batch.frame_of(single)]) if single else facts.filter(lone)
+        if single:
+            folded = pl.concat([folded, batch.frame_of(single)])
         cases = set(facts.select("tenant", "case").unique().rows())  # a case whose records are all hidden was here too
         encoded = [(fence, self._shard.encode(rows)) for fence, rows in self._by_lane(folded)]
         return Gulp(moves, cases, encoded, several, settled, conflicts, system=system)

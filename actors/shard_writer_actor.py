@@ -127,8 +127,7 @@ class ShardWriterLoop:
         self.status.state, self.status.reason = "running", ""
         due = 0.0
         while not self._stopping.is_set():
-            if writer.step():
-                metrics.STAGE_SECONDS.labels("queued").observe(max(0.0, time.time() - writer.oldest_pending_ms / 1000))
+            writer.step()
             if not readiness.ready:
                 self.status.ready = readiness.look(writer)
                 metrics.SHARD_UP.labels(self._shard_id).set(1 if self.status.ready else 0)

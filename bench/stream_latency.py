@@ -1,15 +1,16 @@
 """A topic read at a share of the peak: how long records wait for the store, when they show, and what a burst does.
 
-    python bench/stream_latency.py [--store falkordb|neo4j] [--seconds 20] [--burst-s 60] [--warm 1]
+    python bench/stream_latency.py [--store falkordb|neo4j] [--seconds 20] [--burst-s 60]
 
-The peak is what `streams.py` measures: records a second of one whole run through the system, of 1 partition. Then, in a
-fresh installation with one shard and its defaults:
+The peak is how many records a second a shard gets while more than it can take are produced, in the middle of a run, on
+the same machine as all that follows: producer, broker and system share its cores. (What a topic gives that was filled
+before is `streams.py`'s figure, and higher.) Then, in a fresh installation with one shard and its defaults each:
 
-- at 80% of the peak: the time from polled to in the log (`intake`), and from there until a writer sends it to the
-  store (`queued`, of the oldest record of what it sends), from the product's own `stage_seconds`; a quantile lies
-  within one of its buckets, straight between their bounds. Both together are what a record waits before the store.
-- at 50%: from the moment at which a record was due to be produced to the API's answer that shows it. One relationship
-  of every 100 records is asked for, every --poll-ms.
+- at 80% of the peak: the time from polled to in the log (`intake`), and from there until its rows are ready to be
+  written (`queued`, of the oldest record of a batch), from the product's own `stage_seconds`; a quantile lies within
+  one of its buckets, straight between their bounds. The sum of both quantiles is an upper bound of both waits'.
+- at 50%: from the moment at which a record was due to be produced to the API's answer that shows it. --probes of the
+  relationships of a second are asked for, each every --poll-ms until it shows: more would measure what asking costs.
 - burst: two tenants, a topic each, 5% of the peak each; then one of them ten times as much for --burst-s. The other
   one's times until its records show, during it against before, and the memory (PSS) of all processes of the system.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.metadata
+import itertools
 import json
 import os
 import subprocess
@@ -35,11 +37,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.graph import machine  # noqa: E402 - a script has to find the packages first
-from bench.ingest import generate  # noqa: E402
 from bench.installation import BASELINES, CLI, installation, percentiles  # noqa: E402
 from bench.latency import Batch, Ours, batches  # noqa: E402
 from bench.memory import Memory  # noqa: E402
-from bench.streams import CATALOGUE, PACKAGES, Bench, check_installed, grown  # noqa: E402
+from bench.streams import CATALOGUE, PACKAGES, Bench, check_installed, grown, records_in  # noqa: E402
 from services.runner import Services  # noqa: E402
 from services.spec import NotInstallable  # noqa: E402
 
@@ -47,6 +48,7 @@ BATCH = 100
 STAGES = ("intake", "queued")
 SHARES = {"pre_storage": 0.8, "visible": 0.5, "burst": 0.05}
 BURST = 10
+SAMPLE_S = 0.2
 
 
 class Feed:
@@ -56,11 +58,14 @@ class Feed:
         number: of the tenant: `t0`, …; no two feeds of an installation have the same.
     """
 
+    _topics = itertools.count()
+
     def __init__(self, session: Any, brokers: str, number: int, options: argparse.Namespace) -> None:
         from serve_apps.tokens import TokenAuthority
 
-        self.tenant, self.name, self._brokers, self._seed = f"t{number}", f"feed-{number}", brokers, options.seed
-        self._made = 0
+        self.tenant, self._brokers, self._seed = f"t{number}", brokers, options.seed
+        self.name = f"feed-{next(self._topics)}"  # one broker is behind every installation: a topic of its own
+        self._made, self._probes_per_s = 0, options.probes
         asyncio.run(_create_topic(brokers, self.name))
         words = ["streams", "add", self.name, "--topic", self.name, "--tenant", self.tenant, "--json"]
         environment = {**session.environment, "PYTHONPATH": str(ROOT)}
@@ -76,16 +81,19 @@ class Feed:
         self._made += count
         for event in (event for batch in made for event in batch.events):
             event |= {"tenant": self.tenant, "source": self.name}
-        return [(batch, [json.dumps(event).encode() for event in batch.events]) for batch in made]
+        lines = [[json.dumps(event).encode() for event in batch.events] for batch in made]
+        return [(batch._replace(events=[]), texts) for batch, texts in zip(made, lines, strict=True)]
 
-    def run(self, todo: list[tuple[Batch, list[bytes]]], rate: float) -> list[float]:
-        """Produces at the rate; seconds until each batch's probe shows. Blocks."""
+    def run(self, todo: list[tuple[Batch, list[bytes]]], rate: float, asking: bool = True) -> list[float]:
+        """Produces at the rate; seconds until each probe shows that is asked for. Blocks."""
+        every_s = BATCH / rate
+        step = max(1, round(1 / (every_s * self._probes_per_s))) if asking else len(todo) + 1
         with ThreadPoolExecutor(8) as readers:
-            asked = asyncio.run(self._produce(todo, BATCH / rate, readers))
+            asked = asyncio.run(self._produce(todo, every_s, step, readers))
             return [one.result() for one in asked]
 
     async def _produce(
-        self, todo: list[tuple[Batch, list[bytes]]], every_s: float, readers: ThreadPoolExecutor
+        self, todo: list[tuple[Batch, list[bytes]]], every_s: float, step: int, readers: ThreadPoolExecutor
     ) -> list[Future[float]]:
         from aiokafka import AIOKafkaProducer
 
@@ -93,18 +101,26 @@ class Feed:
         async with AIOKafkaProducer(
             bootstrap_servers=self._brokers, enable_idempotence=True, max_batch_size=1 << 20
         ) as producer:
+            built = [(batch, _builder(producer, lines), len(lines)) for batch, lines in todo]
             start = time.perf_counter() + 0.1
-            for number, (batch, lines) in enumerate(todo):
+            for number, (batch, builder, count) in enumerate(built):
                 due = start + number * every_s
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                builder = producer.create_batch()
-                for line in lines:
-                    if builder.append(key=None, value=line, timestamp=None) is None:
-                        raise SystemExit("a batch of records is larger than the producer sends at once")
                 await producer.send_batch(builder, self.name, partition=0)
-                self.produced += len(lines)
-                asked.append(readers.submit(self._side.seen_s, batch, due))
+                self.produced += count
+                if (number + 1) % step == 0:
+                    asked.append(readers.submit(self._side.seen_s, batch, due))
         return asked
+
+
+def _builder(producer: Any, lines: list[bytes]) -> Any:
+    """A batch as it is sent: made before the clock runs, since it takes this machine's time."""
+    builder = producer.create_batch()
+    for line in lines:
+        if builder.append(key=None, value=line, timestamp=None) is None:
+            raise SystemExit("a batch of records is larger than the producer sends at once")
+    builder.close()
+    return builder
 
 
 async def _create_topic(brokers: str, name: str) -> None:
@@ -113,7 +129,9 @@ async def _create_topic(brokers: str, name: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
     await admin.start()
     try:
-        await admin.create_topics([NewTopic(name, 1, 1)])
+        answer = await admin.create_topics([NewTopic(name, 1, 1)])
+        if any(code for _, code, *_ in answer.topic_errors):
+            raise SystemExit(f"{name} was not made: {answer}")
     finally:
         await admin.close()
 
@@ -154,35 +172,46 @@ def settled(session: Any, feeds: list[Feed]) -> None:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """The peak, then the shares of it."""
     load = os.getloadavg()[0]
-    events = generate(options.baselines, options.data, options.records // 2, options.records // 2)
     with tempfile.TemporaryDirectory(prefix="igb-") as scratch:
         services = Services(Path(scratch) / "services", CATALOGUE, ROOT / ".services" / "artifacts")
-        half = options.records // 2
-        bench = Bench(services, options.baselines, {"entity": half, "relationship": half}, "redis")
+        bench = Bench(services, options.baselines, {}, "redis")
         try:
-            peak = options.peak or measured_peak(bench, events, options)
-            found = {
-                "pre_storage": pre_storage(bench, options, SHARES["pre_storage"] * peak),
-                "visible": visible(bench, options, SHARES["visible"] * peak),
-                "burst": burst(bench, options, SHARES["burst"] * peak),
-            }
+            peak = options.peak or measured_peak(bench, options)
+            found = {}
+            for part in (pre_storage, visible, burst):
+                found[part.__name__] = part(bench, options, SHARES[part.__name__] * peak)
+                print(part.__name__, json.dumps(found[part.__name__]), flush=True)
         finally:
             services.stop_all(keep_data=False)
     return {"bench": "stream_latency", "store": options.store, "peak_per_s": round(peak), **found,
-            "seconds": options.seconds, "poll_ms": options.poll_ms, "seed": options.seed, "load_before": load,
+            "seconds": options.seconds, "probes_per_s": options.probes,
+            "poll_ms": options.poll_ms, "seed": options.seed, "load_before": load,
             "machine": machine(), "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "ratios": {f"{options.store}, healthy p95, burst / before": found["burst"]["p95_ratio"],
                        f"{options.store}, memory, burst's last third / first": found["burst"]["memory_ratio"]},
             }  # fmt: skip
 
 
-def measured_peak(bench: Bench, events: Path, options: argparse.Namespace) -> float:
-    """Records a second over a whole run, of the last of several."""
-    bench.fill(events, 1)
-    for turn in range(options.warm + 1):
-        rates = bench.ours(options.store, 1)
-        print(f"{options.store}, peak, run {turn + 1}: { ({k: round(v) for k, v in rates.items()}) }", flush=True)
-    return sum(bench.counts.values()) / sum(bench.counts[kind] / rate for kind, rate in rates.items())
+def measured_peak(bench: Bench, options: argparse.Namespace) -> float:
+    """Records a second that a shard gets of more than it can take."""
+    seen: list[tuple[float, int]] = []
+    with installation(**bench.settings(options.store)) as session, ThreadPoolExecutor(1) as beside:
+        feed = Feed(session, bench.brokers, 0, options)
+        feed.run(feed.prepared(options.flood / 4, options.warm_s), options.flood / 4, asking=False)
+        todo = feed.prepared(options.flood, options.seconds)
+        began = time.perf_counter()
+        running = beside.submit(feed.run, todo, options.flood, False)
+        while not running.done():
+            seen.append((time.perf_counter(), records_in(session)))
+            time.sleep(SAMPLE_S)
+        running.result()
+        settled(session, [feed])
+    middle = [(at, count) for at, count in seen if at > began + options.seconds / 4]
+    rate = (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
+    if rate > 0.95 * options.flood:
+        raise SystemExit(f"{rate:.0f} records a second came, all that were produced: raise --flood")
+    print(f"{options.store}, peak: {rate:.0f} records a second", flush=True)
+    return rate
 
 
 def pre_storage(bench: Bench, options: argparse.Namespace, rate: float) -> dict[str, float]:
@@ -238,17 +267,16 @@ def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=("falkordb", "neo4j"), default="falkordb")
-    parser.add_argument("--records", type=int, default=200_000, help="of the run that finds the peak")
-    parser.add_argument("--warm", type=int, default=1, help="such runs before the one that counts")
+    parser.add_argument("--flood", type=float, default=50_000.0, help="records a second, more than it can take")
     parser.add_argument("--peak", type=float, default=0.0, help="records a second, instead of measuring them")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each steady rate")
     parser.add_argument("--burst-s", type=float, default=60.0)
     parser.add_argument("--warm-s", type=float, default=5.0, help="seconds at first that do not count")
-    parser.add_argument("--poll-ms", type=float, default=20.0, help="between two looks at a record that does not show")
+    parser.add_argument("--probes", type=float, default=10.0, help="that are asked for, a second")
+    parser.add_argument("--poll-ms", type=float, default=50.0, help="between two looks at a record that does not show")
     parser.add_argument("--timeout-s", type=float, default=60.0, help="longest wait for one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--baselines", type=Path, default=BASELINES)
-    parser.add_argument("--data", type=Path, default=ROOT / "bench" / "data")
     options = parser.parse_args()
     try:
         check_installed(options.baselines)
@@ -257,8 +285,6 @@ def main() -> int:
         print(f"skipped: {error}")
         print(json.dumps({"bench": "stream_latency", "skipped": str(error)}))
         return 0
-    for part in SHARES:
-        print(part, json.dumps(found[part]))
     print(json.dumps(found))
     return 0
 

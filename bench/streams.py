@@ -170,12 +170,17 @@ def topic_of(partitions: int) -> str:
     return f"events-{partitions}"
 
 
+def records_in(session: Any) -> int:
+    """How many records the shards have."""
+    return sum(cursor.records for shard in session.shards.values() for cursor in shard.cursors().values())
+
+
 def grown(session: Any, total: int) -> list[tuple[float, int]]:
     """How many records the shard has, from the first on until all are there: (time, records)."""
     seen: list[tuple[float, int]] = []
     last = time.monotonic()
     while not seen or seen[-1][1] < total:
-        now = sum(cursor.records for shard in session.shards.values() for cursor in shard.cursors().values())
+        now = records_in(session)
         if now > (seen[-1][1] if seen else 0):
             seen.append((time.perf_counter(), now))
             last = time.monotonic()

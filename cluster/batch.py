@@ -7,8 +7,11 @@ One entry of the log is one Arrow IPC stream with one record batch of `SCHEMA`, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -18,6 +21,8 @@ from cluster.model import Record
 _TYPES: dict[str, pa.DataType] = {"bucket": pa.uint16(), "kind": pa.uint8(), "op": pa.uint8()}
 SCHEMA = pa.schema([pa.field(name, _TYPES.get(name, pa.string()), nullable=False) for name in Record._fields])
 Frame: TypeAlias = pl.DataFrame
+Mask: TypeAlias = npt.NDArray[np.bool_]
+"""Of a frame: whether each row is meant."""
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -70,12 +75,26 @@ def decode(data: bytes) -> list[Record]:
 
 def decode_frame(entries: Iterable[bytes]) -> Frame:
     """Columns of several log entries, in their order. Raises Corrupt as `decode_arrow`."""
-    return _frame(pa.Table.from_batches(map(decode_arrow, entries), SCHEMA))
+    return decode_parts([entries])[0]
+
+
+def decode_parts(parts: Iterable[Iterable[bytes]]) -> tuple[Frame, list[int]]:
+    """As `decode_frame`, of several lists of log entries at once; and how many rows each list has."""
+    decoded = [list(map(decode_arrow, entries)) for entries in parts]
+    frame = _frame(pa.Table.from_batches(chain.from_iterable(decoded), SCHEMA))
+    return frame, [sum(batch.num_rows for batch in entries) for entries in decoded]
 
 
 def frame_of(records: Sequence[Record]) -> Frame:
     """Columns of records, in their order."""
     return _frame(pa.Table.from_batches([to_arrow(records)], SCHEMA))
+
+
+def only(frame: Frame, meant: Mask) -> Frame:
+    """The rows that are meant, in their order; cheap where that is all or none of them."""
+    if meant.all():
+        return frame
+    return frame.filter(meant) if meant.any() else frame.clear()
 
 
 def records_of(frame: Frame) -> list[Record]:

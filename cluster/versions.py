@@ -57,6 +57,11 @@ def epoch_of(version: str) -> int:
     return int(version[1 : 1 + width], 16)
 
 
+def epoch_text(version: str) -> str:
+    """What a version text or a stamp begins with: all of an epoch begin alike, and none of another."""
+    return version[: LETTERS.index(version[0]) + 2]
+
+
 def decode(version: str) -> tuple[int, tuple[int, ...]]:
     """(epoch, position) of a version text.
 

@@ -6,16 +6,13 @@ takes. Their texts are joined from columns; all others go one by one through `ro
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-
 import polars as pl
 
-from cluster.batch import Frame, frame_of, records_of
-from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
+from cluster.batch import Frame
+from cluster.ids import case_tag
+from cluster.model import OVERLAY_PREFIX, Kind, Op
 from cluster.stores.falkor_text import PROPERTY_KEY, row
-from cluster.stores.graph import is_mixed
-from cluster.stores.shard_rows import Group, Page, cut, group_of, in_groups, key_of, things, with_cases
+from cluster.stores.shard_rows import Page, cases_of, keys_in, pages_of
 
 _TO_ESCAPE = r'["\\\x00-\x1f]'
 # In canonical JSON: an escape, a list of numbers, a negative zero, a float that may be subnormal or ends in zeros.
@@ -37,40 +34,24 @@ _PLAIN = (
 
 def pages(rows: Frame, write_rows: int) -> list[Page]:
     """The rows of a batch in pages of at most `write_rows`, in the order of their groups."""
-    plain, mixed = rows.select(_PLAIN).to_series(), is_mixed(rows)
-    found = [Page(*page, mixed and is_mixed(page[1])) for page in _paged(rows.filter(plain), write_rows)]
-    if not plain.all():
-        groups: dict[Group, list[Record]] = defaultdict(list)
-        for record in records_of(rows.filter(~plain)):
-            groups[group_of(record)].append(record)
-        for group, records in groups.items():
-            for at in range(0, len(records), write_rows):
-                page = records[at : at + write_rows]
-                of_page = frame_of(page)
-                keys = pl.Series(list(map(key_of, page)), dtype=pl.String)
-                found.append(Page(group, of_page, keys, ",".join(map(row, page)), mixed and is_mixed(of_page)))
-    return sorted(found, key=lambda page: page.group)
+    plain = rows.select(_PLAIN).to_series().to_numpy()
+    return pages_of(rows, plain, _bodies, row, ",".join, write_rows)
 
 
-def _paged(plain: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, pl.Series, str]]:
-    entities, relationships = plain.filter(pl.col("kind") == Kind.ENTITY), plain.filter(pl.col("kind") > Kind.ENTITY)
-    for rows, text in ((entities, _nodes), (relationships, _edges)):
-        if rows.height:
-            for group, of_group in in_groups(with_cases(rows).with_columns(text(rows).alias("_text"))):
-                for page in cut(of_group, write_rows):
-                    yield group, page.select(Record._fields), page["_key"], ",".join(page["_text"].to_list())
+def _bodies(rows: Frame, entities: int) -> tuple[list[str], list[str]]:
+    keys = keys_in(rows)
+    tags = {pair: str(case_tag(*pair)) for pair in set(cases_of(rows))}
+    marked = rows.hstack([_texts("_key", keys), _texts("_tag", [tags[pair] for pair in cases_of(rows)])])
+    made: list[str] = marked[:entities].select(_NODES).to_series().to_list() if entities else []
+    if entities < rows.height:
+        edges = marked[entities:]
+        a, b = _texts("_a", keys_in(edges, "a_type", "a_id")), _texts("_b", keys_in(edges, "b_type", "b_id"))
+        made += edges.hstack([a, b]).select(_EDGES).to_series().to_list()
+    return keys, made
 
 
-def _nodes(_: Frame) -> pl.Expr:
-    return _register(pl.lit(",`_c`:"), "_tag", pl.lit(',`_type`:"'), "type", pl.lit('"'))
-
-
-def _edges(rows: Frame) -> pl.Expr:
-    a, b = things(rows, "a_type", "a_id"), things(rows, "b_type", "b_id")
-    return pl.concat_str(
-        pl.lit('{a:"'), "_case", a, pl.lit('",b:"'), "_case", b, pl.lit('",c:'), "_tag", pl.lit(",p:"), _register(),
-        pl.lit("}"),
-    )  # fmt: skip
+def _texts(name: str, texts: list[str]) -> pl.Series:
+    return pl.Series(name, texts, dtype=pl.String)
 
 
 def _register(*marks: pl.Expr | str) -> pl.Expr:
@@ -96,3 +77,9 @@ def _exact() -> pl.Expr:
     lossy = pl.col("props").str.extract_all(_LOSSY)
     some = pl.concat_str(pl.lit("{"), lossy.list.join(","), pl.lit("}"))
     return pl.when(lossy.list.len() > 0).then(some).otherwise(pl.lit("null"))
+
+
+_NODES = _register(pl.lit(",`_c`:"), "_tag", pl.lit(',`_type`:"'), "type", pl.lit('"'))
+_EDGES = pl.concat_str(
+    pl.lit('{a:"'), "_a", pl.lit('",b:"'), "_b", pl.lit('",c:'), "_tag", pl.lit(",p:"), _register(), pl.lit("}")
+)

@@ -87,11 +87,16 @@ _EPOCH = (pl.col("tenant"), pl.col("source"), pl.col("stamp").str.head(1 + _DIGI
 """What outcomes are counted by; a stamp begins with a letter for the number of the epoch's digits (versions.py)."""
 
 
+def _first(rows: Frame) -> tuple[str, str, str]:
+    """`_EPOCH` of the first row: it alone is not worth a query."""
+    return rows["tenant"][0], rows["source"][0], versions.epoch_text(rows["stamp"][0])
+
+
 def is_mixed(rows: Frame) -> bool:
     """Whether records are of more than one (tenant, source, epoch)."""
     if not rows.height:
         return False
-    tenant, source, epoch = rows[:1].select(_EPOCH).row(0)
+    tenant, source, epoch = _first(rows)
     same = (pl.col("tenant") == tenant) & (pl.col("source") == source) & pl.col("stamp").str.starts_with(epoch)
     return not rows.select(same.all()).item()
 
@@ -112,7 +117,7 @@ class WriteCounts:
 
     def count_alike(self, rows: Frame, statuses: Sequence[int]) -> None:
         """The outcomes of records of one (tenant, source, epoch), in any order; other statuses are no outcome yet."""
-        tenant, source, epoch = rows[:1].select(_EPOCH).row(0)
+        tenant, source, epoch = _first(rows)
         key = (tenant, source, versions.epoch_of(epoch))
         for status, number in Counter(statuses).items():
             if status <= Outcome.STALE:

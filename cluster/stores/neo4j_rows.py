@@ -6,30 +6,16 @@ sidecar has no exact values.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from cluster.batch import Frame, frame_of, records_of
+from cluster.batch import Frame
 from cluster.ids import store_key
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
-from cluster.stores.graph import is_mixed
 from cluster.stores.shard_codec import sidecar
-from cluster.stores.shard_rows import (
-    Group,
-    Page,
-    cut,
-    ends_of,
-    group_of,
-    in_groups,
-    key_of,
-    overlay_owner,
-    things,
-    with_cases,
-)
+from cluster.stores.shard_rows import Page, ends_of, key_of, keys_in, overlay_owner, pages_of
 
 Row = dict[str, Any]
 _properties = msgspec.json.Decoder(dict[str, Any]).decode
@@ -74,53 +60,33 @@ def pages(rows: Frame, write_rows: int) -> list[Page]:
 
     Entities and relationships of facts are made from columns, all others one by one through `row`.
     """
-    columns, mixed = rows.select(_BY_COLUMN).to_series(), is_mixed(rows)
-    found = [Page(*page, mixed and is_mixed(page[1])) for page in _paged(rows.filter(columns), write_rows)]
-    groups: dict[Group, list[Record]] = defaultdict(list)
-    for record in records_of(rows.filter(~columns)):
-        groups[group_of(record)].append(record)
-    for group, records in groups.items():
-        for at in range(0, len(records), write_rows):
-            page = records[at : at + write_rows]
-            of_page = frame_of(page)
-            keys = pl.Series(list(map(key_of, page)), dtype=pl.String)
-            found.append(Page(group, of_page, keys, list(map(row, page)), mixed and is_mixed(of_page)))
-    return sorted(found, key=lambda page: page.group)
+    by_column = rows.select(_BY_COLUMN).to_series().to_numpy()
+    return pages_of(rows, by_column, _bodies, row, list, write_rows)
 
 
-def _paged(rows: Frame, write_rows: int) -> Iterator[tuple[Group, Frame, pl.Series, list[Row]]]:
-    if not rows.height:
-        return
-    for group, of_group in in_groups(with_cases(rows)):
-        for page in cut(of_group, write_rows):
-            made = _registers(page)
-            body = _edges(page, made) if group[0] == Kind.RELATIONSHIP else _nodes(page, made)
-            yield group, page.select(Record._fields), page["_key"], body
+def _bodies(rows: Frame, entities: int) -> tuple[list[str], list[Row]]:
+    keys = keys_in(rows)
+    made = _registers(rows, keys)
+    for own, type_ in zip(made[:entities], rows["type"][:entities].to_list(), strict=True):
+        own["_type"] = type_
+    if entities == rows.height:
+        return keys, made
+    edges = rows[entities:]
+    a, b = keys_in(edges, "a_type", "a_id"), keys_in(edges, "b_type", "b_id")
+    pairs = zip(a, b, made[entities:], strict=True)
+    return keys, made[:entities] + [{"a": x, "b": y, "p": own} for x, y, own in pairs]
 
 
-def _registers(page: Frame) -> list[Row]:
-    columns = ("_key", "id", "stamp", "source", "op", "props", "event_time", "partition")
+def _registers(rows: Frame, keys: list[str]) -> list[Row]:
     made: list[Row] = []
-    ends = page.select("a_type", "a_id", "b_type", "b_id").iter_rows()
-    for (key, id, stamp, source, op, props, time, partition), of in zip(
-        page.select(columns).iter_rows(), ends, strict=True
-    ):
+    columns = (rows[name].to_list() for name in ("id", "stamp", "source", "op", "props"))
+    sidecars = (rows[name].to_list() for name in ("event_time", "partition", "a_type", "a_id", "b_type", "b_id"))
+    of = zip(*sidecars, strict=True)
+    for key, id, stamp, source, op, props, mine in zip(keys, *columns, of, strict=True):
         own = _properties(props)
         own["_k"], own["_id"], own["_v"], own["_s"] = key, id, stamp, source
-        own["_x"] = _sidecar((time, partition, *of, None, None)).decode()
+        own["_x"] = _sidecar((*mine, None, None)).decode()
         if op == Op.DELETE:
             own["_d"] = True
         made.append(own)
     return made
-
-
-def _nodes(page: Frame, made: list[Row]) -> list[Row]:
-    for own, type_ in zip(made, page["type"], strict=True):
-        own["_type"] = type_
-    return made
-
-
-def _edges(page: Frame, made: list[Row]) -> list[Row]:
-    case = page["_case"]
-    a, b = case + things(page, "a_type", "a_id"), case + things(page, "b_type", "b_id")
-    return [{"a": x, "b": y, "p": own} for x, y, own in zip(a, b, made, strict=True)]

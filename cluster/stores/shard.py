@@ -138,7 +138,7 @@ class StoredShard(ABC):
         self._index_types(name for kind, name in groups if kind == Kind.RELATIONSHIP)  # waits, so nothing is sent yet
         for lane, (fence, encoded) in enumerate(parts):
             for page in encoded:
-                self._upserts.send(fenced(fence, page.rows["bucket"].unique()), page, lane)
+                self._upserts.send(fenced(fence, page.rows["bucket"].to_list()), page, lane)
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
         unseen = set(cases) - self._known_cases

@@ -5,21 +5,22 @@ How a row is written for a database is in falkor_rows.py and neo4j_rows.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import polars as pl
-
 from cluster import dialect
-from cluster.batch import Frame
-from cluster.ids import case_key, case_tag, store_key, thing_key, thing_keys, void_key
+from cluster.batch import Frame, Mask, frame_of, only, records_of
+from cluster.ids import case_key, store_key, thing_key, thing_keys, void_key
 from cluster.model import Kind, Record
+from cluster.stores.graph import is_mixed
 
 Group = tuple[int, str]
 """(kind, relationship type or label): the rows that one query takes. Entities sort first, then relationships, claims
 and overlays."""
 
 _LABELS = {int(Kind.ENTITY): dialect.ENTITY, int(Kind.CLAIM): dialect.CLAIM}
+_ENTITIES: Group = (int(Kind.ENTITY), dialect.ENTITY)
 _OVERLAYS: Group = (9, dialect.OVERLAY)
 
 
@@ -28,7 +29,7 @@ class Page(NamedTuple):
 
     group: Group
     rows: Frame
-    keys: pl.Series
+    keys: list[str]
     """The rows' store keys."""
     body: Any
     """Of FalkorDB the rows' text, of Neo4j a list of maps."""
@@ -77,33 +78,69 @@ def ends_of(record: Record) -> tuple[str, str]:
     return prefix + thing_key(record.a_type, record.a_id), prefix + thing_key(record.b_type, record.b_id)
 
 
-def with_cases(rows: Frame) -> Frame:
-    """With `_case` and `_tag` (ids.py), and `_key`, the store key of each row's own thing."""
-    cases = rows.select("tenant", "case").unique()
-    pairs = cases.rows()
-    cases = cases.with_columns(
-        pl.Series("_case", [case_key(*pair) for pair in pairs]),
-        pl.Series("_tag", [str(case_tag(*pair)) for pair in pairs]),
-    )
-    known = rows.join(cases, on=["tenant", "case"], how="left", maintain_order="left")
-    return known.with_columns(_key=pl.col("_case") + things(rows, "type", "id"))
+def in_groups(rows: Frame) -> tuple[Frame, dict[Group, int]]:
+    """Rows of entities and relationships, overlays apart, in the order of their groups; and how many each group has."""
+    at: dict[Group, list[int]] = defaultdict(list)
+    for number, (kind, type_) in enumerate(zip(rows["kind"].to_list(), rows["type"].to_list(), strict=True)):
+        at[(kind, type_ if kind == Kind.RELATIONSHIP else dialect.ENTITY)].append(number)
+    groups = sorted(at)
+    ordered = rows if len(groups) < 2 else rows[[number for group in groups for number in at[group]]]
+    return ordered, {group: len(at[group]) for group in groups}
 
 
-def things(rows: Frame, type_column: str, id_column: str) -> pl.Series:
-    """`ids.thing_key` of each row."""
-    return pl.Series(thing_keys(rows[type_column].to_list(), rows[id_column].to_list()), dtype=pl.String)
+def cut(groups: Mapping[Group, int], most: int) -> Iterator[tuple[Group, slice]]:
+    """Pages of at most so many rows, of rows in the order of their groups."""
+    end = 0
+    for group, number in groups.items():
+        begin, end = end, end + number
+        for at in range(begin, end, most):
+            yield group, slice(at, min(at + most, end))
 
 
-def in_groups(rows: Frame) -> Iterator[tuple[Group, Frame]]:
-    """Rows of entities and relationships, overlays apart, by group."""
-    entities = rows.filter(pl.col("kind") == Kind.ENTITY)
-    if entities.height:
-        yield (Kind.ENTITY, dialect.ENTITY), entities
-    for of_type in rows.filter(pl.col("kind") == Kind.RELATIONSHIP).partition_by("type"):
-        yield (Kind.RELATIONSHIP, str(of_type.item(0, "type"))), of_type
+def pages_of(
+    rows: Frame,
+    by_column: Mask,
+    bodies: Callable[[Frame, int], tuple[list[str], Sequence[Any]]],
+    row: Callable[[Record], Any],
+    joined: Callable[[Sequence[Any]], Any],
+    write_rows: int,
+) -> list[Page]:
+    """Rows in pages of at most `write_rows`, in the order of their groups.
+
+    Args:
+        by_column: those that `bodies` can make; all others go one by one through `row`.
+        bodies: store keys and bodies of rows, of which so many entities come first, and then relationships.
+        joined: a page's body, of those of its rows.
+    """
+    mixed = is_mixed(rows)
+    found: list[Page] = []
+
+    def add(group: Group, page: Frame, keys: list[str], made: Sequence[Any]) -> None:
+        found.append(Page(group, page, keys, joined(made), mixed and is_mixed(page)))
+
+    columns, groups = in_groups(only(rows, by_column))
+    if groups:
+        keys, made = bodies(columns, groups.get(_ENTITIES, 0))
+        for group, at in cut(groups, write_rows):
+            add(group, columns[at], keys[at], made[at])
+    others: dict[Group, list[Record]] = defaultdict(list)
+    for record in records_of(only(rows, ~by_column)):
+        others[group_of(record)].append(record)
+    for group, records in others.items():
+        for begin in range(0, len(records), write_rows):
+            page = records[begin : begin + write_rows]
+            add(group, frame_of(page), list(map(key_of, page)), list(map(row, page)))
+    return sorted(found, key=lambda page: page.group)
 
 
-def cut(rows: Frame, most: int) -> Iterator[Frame]:
-    """Rows in pages."""
-    for at in range(0, rows.height, most):
-        yield rows[at : at + most]
+def cases_of(rows: Frame) -> list[tuple[str, str]]:
+    """(tenant, case) of each row."""
+    return list(zip(rows["tenant"].to_list(), rows["case"].to_list(), strict=True))
+
+
+def keys_in(rows: Frame, type_column: str = "type", id_column: str = "id") -> list[str]:
+    """`ids.store_key` of each row's thing that these columns name."""
+    pairs = cases_of(rows)
+    known = {pair: case_key(*pair) for pair in set(pairs)}
+    things = thing_keys(rows[type_column].to_list(), rows[id_column].to_list())
+    return [known[pair] + thing for pair, thing in zip(pairs, things, strict=True)]

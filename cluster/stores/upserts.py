@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-import polars as pl
+import numpy as np
 
 from cluster import dialect
-from cluster.batch import Frame, records_of
+from cluster.batch import Frame, Mask, only, records_of
 from cluster.databases import Dialect
 from cluster.errors import Corrupt, Fenced
 from cluster.fold import Outcome
@@ -141,7 +141,7 @@ class Upserts:
             found, left = page.rows, page.rows.clear()
         else:
             is_made = _among(page, named)
-            found, left = page.rows.filter(is_made), page.rows.filter(~is_made)
+            found, left = only(page.rows, is_made), only(page.rows, ~is_made)
         if found.height != made:
             raise Corrupt(f"the shard created {made} rows and named {found.height}")
         if made:
@@ -176,8 +176,9 @@ class Upserts:
             self._votes[group][suits(status, creates)] += number
 
 
-def _among(page: Page, keys: Sequence[str]) -> pl.Series:
-    return page.keys.is_in(pl.Series(keys, dtype=pl.String).implode())
+def _among(page: Page, keys: Sequence[str]) -> Mask:
+    named = set(keys)
+    return np.fromiter((key in named for key in page.keys), bool, len(page.keys))
 
 
 def _in_order(page: Page, keys: Sequence[str]) -> Frame:

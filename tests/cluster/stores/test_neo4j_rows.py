@@ -13,6 +13,7 @@ from cluster.model import Kind, Op, Record
 from cluster.stores.neo4j_rows import pages, row
 from cluster.stores.shard_rows import group_of, key_of
 from cluster.values import canonical_json
+from cluster.versions import epoch_of
 from tests.strategies import facts, make
 
 
@@ -27,7 +28,8 @@ def test_rows_by_the_column_are_those_by_the_record(rows: list[Record], write_ro
         assert 0 < len(of_page) <= write_rows
         assert {group_of(record) for record in of_page} == {page.group}
         assert page.body == list(map(row, of_page))
-        assert page.keys.to_list() == list(map(key_of, of_page))
+        assert page.keys == list(map(key_of, of_page))
+        assert page.mixed == (len({(r.tenant, r.source, epoch_of(r.stamp)) for r in of_page}) > 1)
         seen += of_page
     assert sorted(seen) == sorted(rows)
 
