@@ -40,6 +40,7 @@ services-down: $(VENV)/.dev ## stop them, and remove their data
 	@$(BIN)/python -m services down --remove
 
 test-services: $(VENV)/.dev ## run the tests that want such servers; it starts its own
+	@$(MAKE) bare-kafka || echo "the comparison with a bare loop from Kafka is not tried" >&2
 	@$(BIN)/python -m pytest -m "production and not chaos"
 
 cluster: $(VENV)/.dev ## make hosts on this machine (network namespaces, as root) and start the system on them with `ray up`

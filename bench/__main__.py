@@ -36,7 +36,7 @@ QUICK = {
     "snapshot": "--relationships 20000 50000 --repeats 1",
 }
 """Arguments of small runs, by name; the names are all that there are, in the order in which they run."""
-ALONE = frozenset({"snapshot"})
+ALONE = frozenset({"snapshot", "stream_latency"})
 """Those that need no reference loops."""
 
 Report = dict[str, Any]

@@ -75,13 +75,18 @@ def _relationship(id_: str, entities: list[Event], rnd: random.Random) -> Event:
 
 
 class Ours:
-    """Pushes batches and asks for their probes, each on threads and connections of its own."""
+    """Pushes batches and asks for their probes, each on threads and connections of its own.
 
-    def __init__(self, api: str, token: str, poll_s: float, timeout_s: float) -> None:
+    Args:
+        patient: whether a question that is refused for now is asked again; else the run fails.
+    """
+
+    def __init__(self, api: str, token: str, poll_s: float, timeout_s: float, patient: bool = False) -> None:
         self._api, self._headers = api, {"Authorization": f"Bearer {token}"}
         self._poll_s, self._timeout_s = poll_s, timeout_s
         self._mine = threading.local()
         self.acked_s: list[float] = []
+        self._known = {200, 404, 422, 503} if patient else {200, 404}
 
     def _client(self) -> Any:
         import httpx
@@ -108,7 +113,7 @@ class Ours:
             spent_s = time.perf_counter() - due
             if answer.status_code == 200 and probe["id"] in (r["id"] for r in answer.json()["relationships"]):
                 return spent_s
-            if answer.status_code not in (200, 404) or spent_s > self._timeout_s:
+            if answer.status_code not in self._known or spent_s > self._timeout_s:
                 raise SystemExit(f"{probe['id']} does not show after {spent_s:.1f} s: {answer.status_code}")
             time.sleep(self._poll_s)
 

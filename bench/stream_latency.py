@@ -37,10 +37,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.graph import machine  # noqa: E402 - a script has to find the packages first
-from bench.installation import BASELINES, CLI, installation, percentiles  # noqa: E402
+from bench.installation import CLI, installation, percentiles  # noqa: E402
 from bench.latency import Batch, Ours, batches  # noqa: E402
 from bench.memory import Memory  # noqa: E402
-from bench.streams import CATALOGUE, PACKAGES, Bench, check_installed, grown, records_in  # noqa: E402
+from bench.streams import CATALOGUE, PACKAGES, Parts, grown, records_in  # noqa: E402
 from services.runner import Services  # noqa: E402
 from services.spec import NotInstallable  # noqa: E402
 
@@ -71,7 +71,7 @@ class Feed:
         environment = {**session.environment, "PYTHONPATH": str(ROOT)}
         subprocess.run([*CLI, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
         token = TokenAuthority.open(session.state_dir).issue(self.tenant, ["read"], [], 3600, "bench")
-        self._side = Ours(session.node.api, token, options.poll_ms / 1e3, options.timeout_s)
+        self._side = Ours(session.node.api, token, options.poll_ms / 1e3, options.timeout_s, patient=True)
         self.produced = 0
 
     def prepared(self, rate: float, seconds: float) -> list[tuple[Batch, list[bytes]]]:
@@ -169,17 +169,24 @@ def settled(session: Any, feeds: list[Feed]) -> None:
     grown(session, sum(feed.produced for feed in feeds))
 
 
+def warm(feeds: list[Feed], rate: float, session: Any, options: argparse.Namespace) -> None:
+    """A first part that does not count, until all of it is applied: nobody is behind when the rest begins."""
+    for feed in feeds:
+        feed.run(feed.prepared(rate, options.warm_s), rate)
+    settled(session, feeds)
+
+
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """The peak, then the shares of it."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="igb-") as scratch:
         services = Services(Path(scratch) / "services", CATALOGUE, ROOT / ".services" / "artifacts")
-        bench = Bench(services, options.baselines, {}, "redis")
+        parts = Parts(services, "redis")
         try:
-            peak = options.peak or measured_peak(bench, options)
+            peak = options.peak or measured_peak(parts, options)
             found = {}
             for part in (pre_storage, visible, burst):
-                found[part.__name__] = part(bench, options, SHARES[part.__name__] * peak)
+                found[part.__name__] = part(parts, options, SHARES[part.__name__] * peak)
                 print(part.__name__, json.dumps(found[part.__name__]), flush=True)
         finally:
             services.stop_all(keep_data=False)
@@ -192,11 +199,11 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             }  # fmt: skip
 
 
-def measured_peak(bench: Bench, options: argparse.Namespace) -> float:
+def measured_peak(parts: Parts, options: argparse.Namespace) -> float:
     """Records a second that a shard gets of more than it can take."""
     seen: list[tuple[float, int]] = []
-    with installation(**bench.settings(options.store)) as session, ThreadPoolExecutor(1) as beside:
-        feed = Feed(session, bench.brokers, 0, options)
+    with installation(**parts.settings(options.store)) as session, ThreadPoolExecutor(1) as beside:
+        feed = Feed(session, parts.brokers, 0, options)
         feed.run(feed.prepared(options.flood / 4, options.warm_s), options.flood / 4, asking=False)
         todo = feed.prepared(options.flood, options.seconds)
         began = time.perf_counter()
@@ -214,11 +221,11 @@ def measured_peak(bench: Bench, options: argparse.Namespace) -> float:
     return rate
 
 
-def pre_storage(bench: Bench, options: argparse.Namespace, rate: float) -> dict[str, float]:
+def pre_storage(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, float]:
     """p95 of each wait before the store, milliseconds, and both together."""
-    with installation(**bench.settings(options.store)) as session:
-        feed = Feed(session, bench.brokers, 0, options)
-        feed.run(feed.prepared(rate, options.warm_s), rate)
+    with installation(**parts.settings(options.store)) as session:
+        feed = Feed(session, parts.brokers, 0, options)
+        warm([feed], rate, session, options)
         todo = feed.prepared(rate, options.seconds)
         before = stage_counts(session)
         feed.run(todo, rate)
@@ -228,22 +235,21 @@ def pre_storage(bench: Bench, options: argparse.Namespace, rate: float) -> dict[
     return {"rate_per_s": round(rate), **found, "together_p95_ms": sum(found.values())}
 
 
-def visible(bench: Bench, options: argparse.Namespace, rate: float) -> dict[str, Any]:
+def visible(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, Any]:
     """Milliseconds until records show."""
-    with installation(**bench.settings(options.store)) as session:
-        feed = Feed(session, bench.brokers, 0, options)
-        feed.run(feed.prepared(rate, options.warm_s), rate)
+    with installation(**parts.settings(options.store)) as session:
+        feed = Feed(session, parts.brokers, 0, options)
+        warm([feed], rate, session, options)
         seen = feed.run(feed.prepared(rate, options.seconds), rate)
         settled(session, [feed])
     return {"rate_per_s": round(rate), **percentiles(seen), "max_ms": round(max(seen) * 1e3, 1)}
 
 
-def burst(bench: Bench, options: argparse.Namespace, rate: float) -> dict[str, Any]:
+def burst(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, Any]:
     """Times of the healthy tenant before and in another one's burst, and memory."""
-    with installation(**bench.settings(options.store)) as session:
-        healthy, other = (Feed(session, bench.brokers, number, options) for number in (0, 1))
-        for feed in (healthy, other):
-            feed.run(feed.prepared(rate, options.warm_s), rate)
+    with installation(**parts.settings(options.store)) as session:
+        healthy, other = (Feed(session, parts.brokers, number, options) for number in (0, 1))
+        warm([healthy, other], rate, session, options)
         calm, loud = rate, BURST * rate
         parts = [(calm, options.seconds), (loud, options.burst_s)]
         work = [(healthy.prepared(rate, s), other.prepared(loudness, s), loudness) for loudness, s in parts]
@@ -271,15 +277,13 @@ def main() -> int:
     parser.add_argument("--peak", type=float, default=0.0, help="records a second, instead of measuring them")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each steady rate")
     parser.add_argument("--burst-s", type=float, default=60.0)
-    parser.add_argument("--warm-s", type=float, default=5.0, help="seconds at first that do not count")
+    parser.add_argument("--warm-s", type=float, default=5.0, help="seconds of it first that do not count")
     parser.add_argument("--probes", type=float, default=10.0, help="that are asked for, a second")
     parser.add_argument("--poll-ms", type=float, default=50.0, help="between two looks at a record that does not show")
     parser.add_argument("--timeout-s", type=float, default=60.0, help="longest wait for one")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--baselines", type=Path, default=BASELINES)
     options = parser.parse_args()
     try:
-        check_installed(options.baselines)
         found = compare(options)
     except NotInstallable as error:
         print(f"skipped: {error}")

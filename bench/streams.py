@@ -82,23 +82,45 @@ CATALOGUE = {
 
 
 @dataclass
-class Bench:
-    """What all runs share.
+class Parts:
+    """The servers that runs share.
 
     Args:
-        counts: events by kind.
         log: kind of the system's own log.
     """
 
     services: Services
-    baselines: Path
-    counts: dict[str, int]
     log: str
 
     @property
     def brokers(self) -> str:
         """Where the broker listens."""
         return self.services.start("kafka").address
+
+    def settings(self, store: str) -> dict[str, str]:
+        """What an installation needs that reads from the broker into one shard of that store, which is empty."""
+        settings = {"STREAMS__KAFKA__BOOTSTRAP": self.brokers}
+        if self.log == "kafka":
+            settings |= {"LOG__KIND": "kafka", "LOG__KAFKA__BOOTSTRAP": self.brokers}
+        if store == "falkordb":
+            return settings | {"SHARDS__EMBEDDED": "1"}
+        running = self.services.start("neo4j")
+        empty(running)
+        password = self.services.folder / "neo4j" / "password"
+        return settings | {"SHARDS__EMBEDDED": "0", "SHARDS__EXTERNAL": json.dumps([running.address]),
+                           "SHARDS__NEO4J_PASSWORD_FILE": str(password)}  # fmt: skip
+
+
+@dataclass
+class Bench(Parts):
+    """What all runs share.
+
+    Args:
+        counts: events by kind.
+    """
+
+    baselines: Path
+    counts: dict[str, int]
 
     def fill(self, events: Path, partitions: int) -> None:
         """A topic with the events. Not timed."""
@@ -132,19 +154,6 @@ class Bench:
         user, password = running.details["user"], running.details["password"]
         empty(running)
         yield running.address.removeprefix("bolt://"), ["--user", user, "--password", password]
-
-    def settings(self, store: str) -> dict[str, str]:
-        """What an installation needs that reads from the broker into one shard of that store, which is empty."""
-        settings = {"STREAMS__KAFKA__BOOTSTRAP": self.brokers}
-        if self.log == "kafka":
-            settings |= {"LOG__KIND": "kafka", "LOG__KAFKA__BOOTSTRAP": self.brokers}
-        if store == "falkordb":
-            return settings | {"SHARDS__EMBEDDED": "1"}
-        running = self.services.start("neo4j")
-        empty(running)
-        password = self.services.folder / "neo4j" / "password"
-        return settings | {"SHARDS__EMBEDDED": "0", "SHARDS__EXTERNAL": json.dumps([running.address]),
-                           "SHARDS__NEO4J_PASSWORD_FILE": str(password)}  # fmt: skip
 
     def ours(self, store: str, partitions: int) -> Rates:
         """One run of the whole system: rates by kind. It is gone afterwards."""
@@ -214,7 +223,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="igb-") as scratch:
         services = Services(Path(scratch) / "services", CATALOGUE, ROOT / ".services" / "artifacts")
         counts = {"entity": options.entities, "relationship": options.relationships}
-        bench = Bench(services, options.baselines, counts, options.log)
+        bench = Bench(services, options.log, options.baselines, counts)
         try:
             for partitions in options.partitions:
                 bench.fill(events, partitions)

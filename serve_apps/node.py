@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from functools import partial
@@ -151,10 +152,8 @@ class Node:
         self._start_servers()
         self._say("Ray")
         self._start_ray()
-        self._say("actors")
-        self._start_actors()
-        self._say("API")
-        self._start_api()
+        self._say("actors and API")
+        self._start_actors_and_api()
         self._say("ready")
 
     def _keep_log_small(self) -> None:
@@ -302,39 +301,43 @@ class Node:
         address = str(ray.get_runtime_context().gcs_address)
         self._say("Ray", dashboard=f"http://{dashboard}", ray_address=address, notes=notes)
 
-    def _start_actors(self) -> None:
+    def _start_actors_and_api(self) -> None:
+        """Both at once: they wait for processes to start, and neither needs the other to do so."""
         from actors.canary import Canaries
         from actors.ingest_actor import wanted_workers
         from actors.stream_worker_actor import stream_workers, wanted_stream_workers, watch_streams
         from actors.supervisor import Supervisor
+        from serve_apps.serve import stop_api
 
         workers = stream_workers(self._opened, lambda: supervisor.statuses)
         supervisor = Supervisor(
             self._opened, lambda: wanted_workers(self.settings) + wanted_stream_workers(self._opened, workers)
         )
-        supervisor.ensure()
         self._ending.callback(supervisor.stop)
+        self._ending.callback(stop_api)
+        with ThreadPoolExecutor(1, "api") as beside:
+            api = beside.submit(self._start_api)
+            supervisor.ensure()
+            address, port = api.result()
+        self._say("API", api=address, notes=(*self._state.notes, *((port.note,) if port.note else ())))
         self._thread("supervisor", lambda: supervisor.run(self._stopping))
         self._thread("streams", lambda: watch_streams(self._opened, workers, self._stopping))
         self._thread("canaries", lambda: Canaries(self._opened).run(self._stopping))
 
-    def _start_api(self) -> None:
+    def _start_api(self) -> tuple[str, Port]:
         import ray
 
         from actors.supervisor import plain
-        from serve_apps.serve import start_api, stop_api
+        from serve_apps.serve import start_api
 
         port = self._ports.take(self.settings.query.port)
         try:
-            address = start_api(Settings.model_validate(plain(self.settings)), port.number)
+            return start_api(Settings.model_validate(plain(self.settings)), port.number), port
         except (ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
             LOG.error("api_start_failed", error)
             raise Unavailable(
                 "Ray Serve did not start the API: if this machine is very busy, try again later"
             ) from error
-        self._ending.callback(stop_api)
-        notes = (*self._state.notes, *((port.note,) if port.note else ()))
-        self._say("API", api=address, notes=notes)
 
     def _thread(self, name: str, run: Any) -> None:
         thread = threading.Thread(target=run, name=name, daemon=True)
