@@ -78,7 +78,8 @@ class Network:
         inside = ("nsenter", "--target", str(pid), "--net", "ip")
         if self.cable(name) in self.left():  # of the host before it died: the kernel takes its time
             subprocess.run(["ip", "link", "del", self.cable(name)], capture_output=True, check=False)
-        ip("link", "add", self.cable(name), "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        own = "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))  # one that comes back is known
+        ip("link", "add", self.cable(name), "type", "veth", "peer", "name", "eth0", "address", own, "netns", str(pid))
         ip("link", "set", self.cable(name), "master", self.bridge, "up")
         _run(*inside, "link", "set", "lo", "up")
         _run(*inside, "link", "set", "eth0", "up")
