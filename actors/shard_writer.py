@@ -30,7 +30,6 @@ from cluster.fold import Floors, Outcome, Priorities, Thing, fold_batch, thing_o
 from cluster.model import Kind, Record
 from cluster.stores.graph import CursorMove, Fence, GraphShard, Outcomes, WriteCounts, merged_record
 from cluster.stores.log import Entry
-from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.writer")
@@ -115,6 +114,8 @@ class ShardWriter:
         self._pending: Gulp | None = None
         self.counters = WriterCounters()
         self.oldest_pending_ms = 0
+        self.ready_s = 0.0
+        """From when the oldest record of the last batch was appended until its rows were ready to be written."""
         self._recover()
 
     @property
@@ -195,7 +196,7 @@ class ShardWriter:
             self._at[partition] = found[-1].number
         gulp = self._prepare(moves, rows, is_fact, mine)
         gulp.oldest_ms = min(entry.appended_ms for found in entries.values() for entry in found)
-        metrics.STAGE_SECONDS.labels("queued").observe(max(0.0, time.time() - gulp.oldest_ms / 1000))
+        self.ready_s = max(0.0, time.time() - gulp.oldest_ms / 1000)
         return gulp
 
     def _mine(self, rows: Frame) -> tuple[Mask, Mask]:

@@ -127,7 +127,9 @@ class ShardWriterLoop:
         self.status.state, self.status.reason = "running", ""
         due = 0.0
         while not self._stopping.is_set():
-            writer.step()
+            if writer.step():
+                metrics.STAGE_SECONDS.labels("ready").observe(writer.ready_s)
+                metrics.STAGE_SECONDS.labels("queued").observe(max(0.0, time.time() - writer.oldest_pending_ms / 1000))
             if not readiness.ready:
                 self.status.ready = readiness.look(writer)
                 metrics.SHARD_UP.labels(self._shard_id).set(1 if self.status.ready else 0)

@@ -86,7 +86,7 @@ class Ours:
         self._poll_s, self._timeout_s = poll_s, timeout_s
         self._mine = threading.local()
         self.acked_s: list[float] = []
-        self._known = {200, 404, 422, 503} if patient else {200, 404}
+        self._known = {200, 404, 422, 429, 503} if patient else {200, 404}
 
     def _client(self) -> Any:
         import httpx

@@ -47,9 +47,14 @@ class Network:
         if self.prefix is not None:
             return
         self.remove()
-        ip("link", "add", self.bridge, "type", "bridge")
+        ip("link", "add", self.bridge, "address", self._hardware_address(0), "type", "bridge")
         ip("addr", "add", f"{self._free_prefix()}.1/24", "dev", self.bridge)
         ip("link", "set", self.bridge, "up")
+
+    def _hardware_address(self, number: int) -> str:
+        """Always the same: else who has talked to a host that died goes on sending to what it had, for 10 s and more
+        after it has come back; and a bridge without one of its own changes its with the cables."""
+        return ":".join(["02:00", *(self._id[at : at + 2] for at in (0, 2, 4)), f"{number:02x}"])
 
     def _free_prefix(self) -> str:
         used = {".".join(a["local"].split(".")[:3]) for link in _ask("addr") for a in link.get("addr_info", ())}
@@ -78,7 +83,7 @@ class Network:
         inside = ("nsenter", "--target", str(pid), "--net", "ip")
         if self.cable(name) in self.left():  # of the host before it died: the kernel takes its time
             subprocess.run(["ip", "link", "del", self.cable(name)], capture_output=True, check=False)
-        own = "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))  # one that comes back is known
+        own = self._hardware_address(1 + self._names.index(name))
         ip("link", "add", self.cable(name), "type", "veth", "peer", "name", "eth0", "address", own, "netns", str(pid))
         ip("link", "set", self.cable(name), "master", self.bridge, "up")
         _run(*inside, "link", "set", "lo", "up")

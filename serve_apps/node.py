@@ -1,6 +1,6 @@
 """The node: the one process that `intelgraph up` starts on a machine. It starts everything else and watches it.
 
-    servers (log, cache, shards) → control store → Ray → supervisor's actors → API → ready
+    servers (log, cache, shards) → control store → Ray → supervisor's actors and API → ready
 
 Its servers outlive its crash and are adopted by the next one. It stops in order on SIGTERM: API, actors, Ray,
 shards (each saves itself), cache, log.
@@ -15,11 +15,12 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from actors import external_shards
 from actors.control_recovery import keep, make_whole, seal
@@ -45,6 +46,7 @@ from serve_apps.node_state import NodeState, node_file, ray_environment
 from serve_apps.node_tenure import NodeTenure
 
 LOG = Log("intelgraph.node")
+T = TypeVar("T")
 _LOCK_S, _NEW_SHARDS_S, _LOG_LOOK_S = 1.0, 1.0, 5.0
 _RAY_DASHBOARD_PORT = 8265
 _OBJECT_STORE_BYTES = 1 << 30
@@ -153,8 +155,8 @@ class Node:
         self._say("Ray")
         self._start_ray()
         self._say("actors and API")
-        self._start_actors_and_api()
-        self._say("ready")
+        address, port = self._start_actors_and_api().result()
+        self._say("ready", api=address, notes=(*self._state.notes, *((port.note,) if port.note else ())))
 
     def _keep_log_small(self) -> None:
         """The actors' lines are in it too; they see by themselves that it was set aside."""
@@ -301,8 +303,12 @@ class Node:
         address = str(ray.get_runtime_context().gcs_address)
         self._say("Ray", dashboard=f"http://{dashboard}", ray_address=address, notes=notes)
 
-    def _start_actors_and_api(self) -> None:
-        """Both at once: they wait for processes to start, and neither needs the other to do so."""
+    def _start_actors_and_api(self) -> Future[tuple[str, Port]]:
+        """Both at once: they wait for processes to start, and neither needs the other to do so.
+
+        Returns:
+            the API's address and port, once it answers.
+        """
         from actors.canary import Canaries
         from actors.ingest_actor import wanted_workers
         from actors.stream_worker_actor import stream_workers, wanted_stream_workers, watch_streams
@@ -315,14 +321,12 @@ class Node:
         )
         self._ending.callback(supervisor.stop)
         self._ending.callback(stop_api)
-        with ThreadPoolExecutor(1, "api") as beside:
-            api = beside.submit(self._start_api)
-            supervisor.ensure()
-            address, port = api.result()
-        self._say("API", api=address, notes=(*self._state.notes, *((port.note,) if port.note else ())))
+        api = _beside(self._start_api)
+        supervisor.ensure()
         self._thread("supervisor", lambda: supervisor.run(self._stopping))
         self._thread("streams", lambda: watch_streams(self._opened, workers, self._stopping))
         self._thread("canaries", lambda: Canaries(self._opened).run(self._stopping))
+        return api
 
     def _start_api(self) -> tuple[str, Port]:
         import ray
@@ -349,6 +353,20 @@ class Node:
         for thread in self._threads:
             thread.join(timeout=30)
         self._ending.close()
+
+
+def _beside(call: Callable[[], T]) -> Future[T]:
+    """Runs a call in a thread that nobody waits for when something else fails: what stops the rest ends it, too."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # whoever waits for the result gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=call.__name__, daemon=True).start()
+    return future
 
 
 def _restarted(running: Running) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import polars as pl
 
 from cluster.batch import Frame
-from cluster.ids import case_tag
+from cluster.ids import case_key, case_tag
 from cluster.model import OVERLAY_PREFIX, Kind, Op
 from cluster.stores.falkor_text import PROPERTY_KEY, row
-from cluster.stores.shard_rows import Page, cases_of, keys_in, pages_of
+from cluster.stores.shard_rows import Page, keys_in, of_cases, pages_of
 
 _TO_ESCAPE = r'["\\\x00-\x1f]'
 # In canonical JSON: an escape, a list of numbers, a negative zero, a float that may be subnormal or ends in zeros.
@@ -39,15 +39,19 @@ def pages(rows: Frame, write_rows: int) -> list[Page]:
 
 
 def _bodies(rows: Frame, entities: int) -> tuple[list[str], list[str]]:
-    keys = keys_in(rows)
-    tags = {pair: str(case_tag(*pair)) for pair in set(cases_of(rows))}
-    marked = rows.hstack([_texts("_key", keys), _texts("_tag", [tags[pair] for pair in cases_of(rows)])])
+    prefixes, tags = of_cases(rows, case_key, _tag)
+    keys = keys_in(rows, prefixes)
+    marked = rows.hstack([_texts("_key", keys), _texts("_tag", tags)])
     made: list[str] = marked[:entities].select(_NODES).to_series().to_list() if entities else []
     if entities < rows.height:
-        edges = marked[entities:]
-        a, b = _texts("_a", keys_in(edges, "a_type", "a_id")), _texts("_b", keys_in(edges, "b_type", "b_id"))
-        made += edges.hstack([a, b]).select(_EDGES).to_series().to_list()
+        edges, of = marked[entities:], prefixes[entities:]
+        ends = [_texts(f"_{end}", keys_in(edges, of, f"{end}_type", f"{end}_id")) for end in "ab"]
+        made += edges.hstack(ends).select(_EDGES).to_series().to_list()
     return keys, made
+
+
+def _tag(tenant: str, case: str) -> str:
+    return str(case_tag(tenant, case))
 
 
 def _texts(name: str, texts: list[str]) -> pl.Series:

@@ -12,10 +12,10 @@ import msgspec
 import polars as pl
 
 from cluster.batch import Frame
-from cluster.ids import store_key
+from cluster.ids import case_key, store_key
 from cluster.model import OVERLAY_PREFIX, Kind, Op, Record
 from cluster.stores.shard_codec import sidecar
-from cluster.stores.shard_rows import Page, ends_of, key_of, keys_in, overlay_owner, pages_of
+from cluster.stores.shard_rows import Page, ends_of, key_of, keys_in, of_cases, overlay_owner, pages_of
 
 Row = dict[str, Any]
 _properties = msgspec.json.Decoder(dict[str, Any]).decode
@@ -65,14 +65,15 @@ def pages(rows: Frame, write_rows: int) -> list[Page]:
 
 
 def _bodies(rows: Frame, entities: int) -> tuple[list[str], list[Row]]:
-    keys = keys_in(rows)
+    (prefixes,) = of_cases(rows, case_key)
+    keys = keys_in(rows, prefixes)
     made = _registers(rows, keys)
     for own, type_ in zip(made[:entities], rows["type"][:entities].to_list(), strict=True):
         own["_type"] = type_
     if entities == rows.height:
         return keys, made
-    edges = rows[entities:]
-    a, b = keys_in(edges, "a_type", "a_id"), keys_in(edges, "b_type", "b_id")
+    edges, of = rows[entities:], prefixes[entities:]
+    a, b = keys_in(edges, of, "a_type", "a_id"), keys_in(edges, of, "b_type", "b_id")
     pairs = zip(a, b, made[entities:], strict=True)
     return keys, made[:entities] + [{"a": x, "b": y, "p": own} for x, y, own in pairs]
 

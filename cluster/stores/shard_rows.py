@@ -127,20 +127,20 @@ def pages_of(
     for record in records_of(only(rows, ~by_column)):
         others[group_of(record)].append(record)
     for group, records in others.items():
-        for begin in range(0, len(records), write_rows):
-            page = records[begin : begin + write_rows]
-            add(group, frame_of(page), list(map(key_of, page)), list(map(row, page)))
+        for _, at in cut({group: len(records)}, write_rows):
+            add(group, frame_of(records[at]), list(map(key_of, records[at])), list(map(row, records[at])))
     return sorted(found, key=lambda page: page.group)
 
 
-def cases_of(rows: Frame) -> list[tuple[str, str]]:
-    """(tenant, case) of each row."""
-    return list(zip(rows["tenant"].to_list(), rows["case"].to_list(), strict=True))
+def of_cases(rows: Frame, *made: Callable[[str, str], str]) -> list[list[str]]:
+    """What each of these makes of the (tenant, case) of each row; it is called once a case."""
+    pairs = list(zip(rows["tenant"].to_list(), rows["case"].to_list(), strict=True))
+    cases = set(pairs)
+    known = [{pair: make(*pair) for pair in cases} for make in made]
+    return [[texts[pair] for pair in pairs] for texts in known]
 
 
-def keys_in(rows: Frame, type_column: str = "type", id_column: str = "id") -> list[str]:
-    """`ids.store_key` of each row's thing that these columns name."""
-    pairs = cases_of(rows)
-    known = {pair: case_key(*pair) for pair in set(pairs)}
+def keys_in(rows: Frame, prefixes: Sequence[str], type_column: str = "type", id_column: str = "id") -> list[str]:
+    """`ids.store_key` of each row's thing that these columns name; `prefixes`: `ids.case_key` of each row."""
     things = thing_keys(rows[type_column].to_list(), rows[id_column].to_list())
-    return [known[pair] + thing for pair, thing in zip(pairs, things, strict=True)]
+    return [prefix + thing for prefix, thing in zip(prefixes, things, strict=True)]

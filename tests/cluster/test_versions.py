@@ -27,6 +27,7 @@ def test_a_text_decodes_to_its_pair(pair: tuple[int, tuple[int, ...]]) -> None:
     text = versions.encode(*pair)
     assert versions.decode(text) == pair
     assert versions.epoch_of(f"{text}.abc") == pair[0]
+    assert versions.epoch_text(f"{text}.abc") == versions.floor_of(pair[0])
 
 
 @given(pairs, integers)

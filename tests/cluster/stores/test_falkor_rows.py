@@ -13,8 +13,9 @@ from cluster.errors import Rejected
 from cluster.model import Kind, Op, Record
 from cluster.stores.falkor_rows import _PLAIN, pages
 from cluster.stores.falkor_text import row
-from cluster.stores.shard_rows import group_of
+from cluster.stores.shard_rows import group_of, key_of
 from cluster.values import canonical_json
+from cluster.versions import epoch_of
 from tests.strategies import facts, make, names
 
 texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"), min_size=1, max_size=8)
@@ -70,6 +71,8 @@ def test_texts_by_the_column_are_those_by_the_record(rows: list[Record], write_r
         assert 0 < len(of_page) <= write_rows
         assert {group_of(record) for record in of_page} == {page.group}
         assert page.body == ",".join(map(row, of_page))
+        assert page.keys == list(map(key_of, of_page))
+        assert page.mixed == (len({(r.tenant, r.source, epoch_of(r.stamp)) for r in of_page}) > 1)
         seen += of_page
     assert sorted(seen) == sorted(rows)
 
