@@ -96,20 +96,29 @@ class CheckpointRounds:
         self._saves: ShardCheckpoints | None = None
         self._revision = -1
 
-    def turn(self, running: Running | None) -> None:
+    def turn(self, running: Running | None) -> float:
         """Save if there is something to save; an operating error is logged, and the next turn tries again.
+
+        Saving takes CPU, and memory that was shared with it is copied as it changes: after a long one the next waits,
+        so that it is a small share of the time.
+
+        Returns:
+            seconds until the next turn.
 
         Args:
             running: the shard's server; None for one that has its database elsewhere.
         """
+        limits, began = self._stack.settings.shards, time.monotonic()
+        took_s = 0.0
         try:
             saves = self._under(self._stack.current_map())
             if running is None:
                 saves.note()
-            else:
-                saves.save(running)
+            elif saves.save(running):
+                took_s = time.monotonic() - began
         except IntelGraphError as error:
             LOG.warning("checkpoint_failed", shard=self._shard_id, reason=str(error))
+        return max(limits.checkpoint_s, min(took_s / limits.checkpoint_share, limits.checkpoint_most_s))
 
     def _under(self, current: ShardMap) -> ShardCheckpoints:
         if self._saves is None or self._revision != current.revision:

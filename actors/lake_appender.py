@@ -46,11 +46,12 @@ class LogReader(Protocol):
 
 
 class Step(NamedTuple):
-    """What one step did. `idle`: there was nothing to read and nothing due."""
+    """What one step did. `idle`: there was nothing to read and nothing due; `more`: it may have left something."""
 
     entries_read: int
     records_committed: int
     idle: bool
+    more: bool
 
 
 class LakeAppender:
@@ -108,12 +109,12 @@ class LakeAppender:
         """
         try:
             durable = self._durable if self._durable is not None else self._start()
-            read = self._read(durable, block_ms)
+            read, more = self._read(durable, block_ms)
             committed = self._commit(durable) if self._is_due() else 0
         except BaseException:
             self._forget()
             raise
-        return Step(read, committed, idle=not read and not committed)
+        return Step(read, committed, idle=not read and not committed, more=more)
 
     def flush(self) -> Positions:
         """Commits what is buffered, whatever its age; returns the durable positions. Safe to call twice."""
@@ -144,17 +145,22 @@ class LakeAppender:
         self._durable = None
         self._buffer, self._buffered_bytes = [], 0
 
-    def _read(self, durable: Positions, block_ms: int) -> int:
+    def _read(self, durable: Positions, block_ms: int) -> tuple[int, bool]:
+        """How many entries, and whether there may be more of a partition."""
         room = self._settings.commit_bytes - self._buffered_bytes
         if room <= 0:
-            return 0
+            return 0, True
         limit = max(1, min(READ_BYTES, room // (DECODED_RATIO * len(self._taken))))
         found = self._log.read_many(self._taken, self._read_entries, limit, block_ms)
         for partition, entries in found.items():
             check_continuity(partition, self._taken[partition], [entry.number for entry in entries])
             for entry in entries:
                 self._take(partition, entry)
-        return sum(map(len, found.values()))
+        more = any(
+            len(entries) >= self._read_entries or 2 * sum(len(entry.data) for entry in entries) > limit
+            for entries in found.values()
+        )
+        return sum(map(len, found.values())), more
 
     def _take(self, partition: int, entry: Entry) -> None:
         if not self._buffer:

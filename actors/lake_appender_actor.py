@@ -57,6 +57,7 @@ class LakeAppenderLoop:
     def stop(self) -> None:
         """Commit what is buffered, then end."""
         self._stopping.set()
+        self._flush.set()
 
     def flush(self) -> None:
         """Commit at the next turn, however little there is."""
@@ -98,6 +99,8 @@ class LakeAppenderLoop:
             if step.records_committed:
                 metrics.LOG_BYTES.labels("redis").set(log.bytes_used())
             self._trim(log)
+            if not step.more:
+                self._flush.wait(self._stack.settings.lake.interval_ms / 1e3)
         appender.flush()
 
     def _trim(self, log: EventLog) -> None:

@@ -56,7 +56,9 @@ class Start:
         return self.map.partitions_of(self.shard_id)
 
 
-def start_writer(start: Start, read_entries: int, read_bytes: int, block_ms: int) -> ShardWriter:
+def start_writer(
+    start: Start, read_entries: int, read_bytes: int, block_ms: int, interval_s: float = 0.0
+) -> ShardWriter:
     """A writer that goes on where the shard says; the shard is healed first.
 
     Raises:
@@ -84,7 +86,7 @@ def start_writer(start: Start, read_entries: int, read_bytes: int, block_ms: int
     shard.own(start.epoch, owned, lacking, fence)
     log = start.log if start.upto is None else UpTo(start.log, start.upto)
     writer = ShardWriter(
-        shard, log, fence, owned.__contains__, read_entries, read_bytes, block_ms, start.map.partitions
+        shard, log, fence, owned.__contains__, read_entries, read_bytes, block_ms, start.map.partitions, interval_s
     )
     if lacking and any(at.values()):
         LOG.warning("buckets_rebuild", shard=start.shard_id, buckets=len(lacking))

@@ -23,6 +23,7 @@ import polars as pl
 
 from actors.folding import alone, lanes_of, resolve, split_by_register
 from actors.shard_floors import hide_below, merge_anew
+from actors.tempo import Tempo
 from cluster import batch
 from cluster.batch import Frame, Mask, frame_of, only
 from cluster.errors import Corrupt
@@ -85,6 +86,7 @@ class ShardWriter:
         owns: whether this shard owns a bucket.
         limit_entries, limit_bytes: bounds of one turn, for each partition.
         block_ms: how long to wait for entries when there are none.
+        interval_s: between two readings that found something, unless the shard is busy for so long.
         log_partitions: how many the log has, so that the shard's lanes share the fence's; None: one lane does all.
     """
 
@@ -98,6 +100,7 @@ class ShardWriter:
         limit_bytes: int = 8 << 20,
         block_ms: int = 200,
         log_partitions: int | None = None,
+        interval_s: float = 0.0,
     ) -> None:
         self._shard = shard
         self._log_partitions = log_partitions
@@ -107,6 +110,7 @@ class ShardWriter:
         self._owns = owns
         self._limits = (limit_entries, limit_bytes)
         self._block_ms = block_ms
+        self._tempo, self._interval_s = Tempo(), interval_s
         cursors = {p: c for p, c in shard.cursors().items() if p in fence.partitions}
         self._at = {p: c.at for p, c in cursors.items()}
         self.records_applied = {p: c.records for p, c in cursors.items()}
@@ -133,6 +137,9 @@ class ShardWriter:
             Fenced: another writer or epoch has taken over; nothing more was written. OutcomeUnknown, Unavailable:
             make a new writer, which asks the shard where to go on.
         """
+        if self._tempo.left_s():
+            self.flush()
+            time.sleep(self._tempo.left_s())
         gulp = self._read(0 if self._pending else self._block_ms)
         self.flush()
         if gulp is None:
@@ -187,6 +194,7 @@ class ShardWriter:
         entries = {partition: found for partition, found in sorted(read.items()) if found}
         if not entries:
             return None
+        self._tempo.found(self._interval_s)
         rows, sizes = batch.decode_parts([entry.data for entry in found] for found in entries.values())
         is_fact, mine = self._mine(rows)
         upto = np.append(0, np.cumsum(is_fact & mine))[[0, *accumulate(sizes)]]

@@ -111,7 +111,10 @@ class ShardWriterLoop:
             if is_neo4j(registered.uri):  # by now its database may be another's, or empty
                 external_shards.claim(self._stack, self._shard_id, registered.uri, log.identity.name)
             away.meet(control.audit, self._shard_id, shard, start.partitions, time.time())
-            writer = start_writer(start, settings.log.read_entries, settings.log.read_bytes, settings.log.block_ms)
+            limits = settings.log
+            writer = start_writer(
+                start, limits.read_entries, limits.read_bytes, limits.block_ms, limits.interval_ms / 1e3
+            )
             self._counted = (0, 0, 0)
             self.status.epoch, self.status.lease = registered.epoch, token
             try:

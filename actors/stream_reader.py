@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
+from math import inf
 
 from actors.admission import Admission, Clock, open_admission
 from actors.connectors.topic import TopicBatch, topic_batch
@@ -25,6 +26,7 @@ from actors.stream_held import Held
 from actors.stream_progress import StreamProgress, floor_entries
 from actors.stream_schemas import Examined, StreamSchemas
 from actors.stream_topic import PartitionRead, TopicReader
+from actors.tempo import Tempo
 from cluster.config import Settings
 from cluster.errors import Conflict, Fenced, IntelGraphError, NotFound, Retryable
 from cluster.stores.control import ControlStore
@@ -38,6 +40,9 @@ from cluster.versions import encode
 
 LOG = Log("intelgraph.stream")
 _REFRESH_S, _IDLE_S, _PAUSE_FIRST_S, _PAUSE_MOST_S = 0.5, 0.1, 0.1, 5.0
+_CAPPED_S, _FEWEST, _REST_MOST_S = 0.05, 100, 1.0
+"""With a cap, a reading takes what it lets through in so long, but not fewer records than these; and the longest rest
+after one, for caps change."""
 
 
 @dataclass
@@ -80,6 +85,7 @@ class StreamReader:
         self._name, self._holder, self._clock, self._failpoint = name, holder, clock, failpoint
         self._stopping = threading.Event()
         self._wanted: frozenset[int] = frozenset()
+        self._cap = inf
         self._held: dict[int, Held] = {}
         self._stream: Stream | None = None
         self._due = 0.0
@@ -87,8 +93,10 @@ class StreamReader:
         self._schemas = StreamSchemas(control, settings.streams.registry, clock)
         self.status = ReaderStatus(name)
 
-    def assign(self, partitions: Collection[int]) -> None:
-        """What has to be read from now on; what is read no longer is given back after the batch at hand."""
+    def assign(self, partitions: Collection[int], cap: float = inf) -> None:
+        """What has to be read from now on, and how many records a second at most; what is read no longer is given back
+        after the batch at hand."""
+        self._cap = cap
         if self._wanted != frozenset(partitions):
             self._wanted, self._due = frozenset(partitions), 0.0
 
@@ -134,24 +142,39 @@ class StreamReader:
         self._partitions_of_log = log.identity.partitions
         admission = open_admission(self._control, self._settings, self._partitions_of_log)
         ingest, streams = self._settings.ingest, self._settings.streams
+        tempo = Tempo()
         while not self._stopping.is_set():
             stream = self._refreshed(log, admission)
             asked = {p: held.progress for p, held in self._held.items() if held.readable}
             if stream is None or not asked:
                 self._stopping.wait(_IDLE_S)
                 continue
+            if rest_s := tempo.left_s():
+                self._stopping.wait(min(rest_s, _IDLE_S))
+                continue
             offsets = {partition: progress.offset for partition, progress in asked.items()}
             epochs = {partition: progress.leader_epoch for partition, progress in asked.items()}
             most_bytes = min(ingest.batch_bytes, streams.read_ahead_bytes // len(offsets) + 1)
-            found = self._topic.read(
-                stream.topic_id, offsets, ingest.batch_records, most_bytes, streams.block_ms, epochs
-            )
+            most = self._most(len(offsets))
+            found = self._topic.read(stream.topic_id, offsets, most, most_bytes, streams.block_ms, epochs)
             records = sum(len(read.records) for read in found.values())
+            tempo.found(self._rest_s(found, records))
             with metrics.stage("intake", records) if records else nullcontext():
                 against = {p: self._take(self._held[p], read) or read.failed for p, read in found.items()}
             for partition in asked.keys() & self._held.keys():
                 self._note(self._held[partition], against.get(partition))
             self.status.state, self.status.reason = "running", "; ".join(self._notes())
+
+    def _most(self, partitions: int) -> int:
+        """Records of one partition in one reading, at most: with a cap, what it lets through in a moment."""
+        most = self._settings.ingest.batch_records
+        return min(most, max(_FEWEST, int(self._cap * _CAPPED_S / partitions))) if self._cap < inf else most
+
+    def _rest_s(self, found: Mapping[int, PartitionRead], records: int) -> float:
+        """From this reading to the next: none where more is behind it, unless there is a cap."""
+        whole = all(read.next >= read.end for read in found.values())
+        interval_s = self._settings.streams.interval_ms / 1e3 if records and whole else 0.0
+        return max(interval_s, min(_REST_MOST_S, records / self._cap))
 
     def _notes(self) -> list[str]:
         return list(dict.fromkeys(held.part.note for held in self._held.values() if held.part.note))

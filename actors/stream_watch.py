@@ -23,9 +23,9 @@ from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.streams")
 
-Assign = Callable[[str, Mapping[str, Collection[int]]], Mapping[str, str]]
-"""(worker, partitions by stream) → what its readers wait for, by stream. Does not block for long; raises nothing for a
-worker that is away, and tells nothing of it."""
+Assign = Callable[[str, Mapping[str, Collection[int]], Mapping[str, float]], Mapping[str, str]]
+"""(worker, partitions by stream, records a second by stream where it has a cap) → what its readers wait for, by stream.
+Does not block for long; raises nothing for a worker that is away, and tells nothing of it."""
 
 
 class LookedAt(Protocol):
@@ -57,6 +57,8 @@ PARTIAL = (
     " change is missing, and is a dead letter; ALTER TABLE … REPLICA IDENTITY FULL"
 )
 
+SLOWED = "it is read more slowly, so that other tenants do not wait: its host has no core free (streams.cores_free)"
+
 
 class StreamWatch:
     """For one thread. What streams wait for is kept with them, as their notes.
@@ -64,6 +66,7 @@ class StreamWatch:
     Args:
         look: at a topic by its name; with how far its partitions are read.
         workers: (partitions of all active streams) → names of those that they go to; asked at each look.
+        pace: (records read so far, by tenants) → caps of tenants, records a second; asked at each look.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class StreamWatch:
         workers: Callable[[Sequence[StreamPartition]], Collection[str]],
         assign: Assign,
         clock: Clock = time.time,
+        pace: Callable[[Mapping[str, int]], Mapping[str, float]] = lambda read: {},
     ) -> None:
+        self._pace = pace
         self._control, self._look, self._workers, self._assign = control, look, workers, assign
         self._clock = clock
 
@@ -93,16 +98,30 @@ class StreamWatch:
         parts = {stream.spec.name: self._control.streams.partitions(stream.spec.name) for stream in streams}
         waiting: dict[str, str] = {}
         all_parts = [(name, part.partition) for name, mine in parts.items() for part in mine]
+        caps = self._caps(streams, parts)
         workers = self._workers([part for mine in parts.values() for part in mine])
         for worker, mine in shared_out(all_parts, workers).items():
             shares: dict[str, list[int]] = {}
             for name, partition in sorted(mine):
                 shares.setdefault(name, []).append(partition)
-            waiting |= self._assign(worker, shares)
+            mine_of = {name: len(held) / len(parts[name]) for name, held in shares.items()}
+            waiting |= self._assign(worker, shares, {name: caps[name] * mine_of[name] for name in shares.keys() & caps})
         for stream in streams:
             name = stream.spec.name
-            against = [problems[name] or waiting.get(name, ""), *_notes(parts[name])]
+            against = [problems[name] or waiting.get(name, ""), *_notes(parts[name]), *[SLOWED] * (name in caps)]
             self._tell(stream, "; ".join(note for note in against if note))
+
+    def _caps(self, streams: Sequence[Stream], parts: Mapping[str, Sequence[StreamPartition]]) -> dict[str, float]:
+        """Records a second, by stream: tenants' streams share their cap by what each of them has before it."""
+        by_owner: dict[str, list[str]] = {}
+        for stream in streams:
+            by_owner.setdefault(",".join(sorted(stream.spec.tenants)), []).append(stream.spec.name)
+        read = {owner: sum(part.offset for name in mine for part in parts[name]) for owner, mine in by_owner.items()}
+        caps: dict[str, float] = {}
+        for owner, cap in self._pace(read).items():
+            waits = {name: 1 + sum(part.lag_records for part in parts[name]) for name in by_owner.get(owner, ())}
+            caps |= {name: cap * lag / sum(waits.values()) for name, lag in waits.items()}
+        return caps
 
     def _tell(self, stream: Stream, note: str) -> None:
         if note != stream.note:

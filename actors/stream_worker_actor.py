@@ -14,6 +14,8 @@ import os
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from math import inf
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -50,7 +52,7 @@ class StreamWorkerActor:
 
     def status(self) -> dict[str, Any]:
         """How it is doing: the worst of its readers, and each of them; `cpu` is a share of a core, `host_cpu` of all
-        of its host's, whoever computes there."""
+        of its host's `cores`, whoever computes there."""
         with self._lock:
             readers = [(asdict(reader.status), thread.is_alive()) for reader, thread in self._readers.values()]
             otherwise = "running" if readers else "draining" if self._holds() else "idle"
@@ -59,8 +61,8 @@ class StreamWorkerActor:
         reason = next((found["reason"] for found, _ in readers if found["state"] == state and found["reason"]), "")
         alive = all(alive for _, alive in readers)
         cpu = self._cpu.read()
-        taken = {"cpu": cpu.process, "host": self._cpu.host_name, "host_cpu": cpu.host}
-        return {"state": state, "reason": reason, "pid": os.getpid(), "alive": alive, **taken,
+        host = {"host": self._cpu.host_name, "host_cpu": cpu.host, "cores": os.cpu_count() or 1}
+        return {"state": state, "reason": reason, "pid": os.getpid(), "alive": alive, "cpu": cpu.process, **host,
                 "streams": [found for found, _ in readers]}  # fmt: skip
 
     def metrics(self) -> bytes:
@@ -68,8 +70,13 @@ class StreamWorkerActor:
         metrics.STREAM_WORKER_CPU.set(self._cpu.read().process)
         return metrics.exposition()
 
-    def assign(self, shares: Mapping[str, Collection[int]]) -> dict[str, str]:
+    def assign(
+        self, shares: Mapping[str, Collection[int]], caps: Mapping[str, float] = MappingProxyType({})
+    ) -> dict[str, str]:
         """What to read from now on: partitions by stream; what is not named is given back after the batch at hand.
+
+        Args:
+            caps: records a second at most, by stream.
 
         Returns:
             what readers wait for, by stream.
@@ -79,7 +86,7 @@ class StreamWorkerActor:
                 if partitions and not self._reads(stream):
                     self._readers[stream] = self._started(stream)
             for stream, (reader, _) in self._readers.items():
-                reader.assign(shares.get(stream, ()))
+                reader.assign(shares.get(stream, ()), caps.get(stream, inf))
             for stream in [name for name in self._readers if not shares.get(name)]:
                 reader, self._leaving[stream] = self._readers.pop(stream)
                 reader.stop()
@@ -157,16 +164,16 @@ def watch_streams(stack: Stack, workers: StreamWorkers, stopping: threading.Even
     settings = stack.settings.streams
     topics = KafkaStream(settings.kafka, settings.timeout_s, settings.read_ahead_bytes, settings.batch_bytes)
     try:
-        StreamWatch(stack.control, topics.look, workers.look, _assign).run(settings.look_s, stopping)
+        StreamWatch(stack.control, topics.look, workers.look, _assign, pace=workers.pace).run(settings.look_s, stopping)
     finally:
         topics.close()
         forget_workers(stack.state_dir)
 
 
-def _assign(worker: str, shares: Mapping[str, Collection[int]]) -> Mapping[str, str]:
+def _assign(worker: str, shares: Mapping[str, Collection[int]], caps: Mapping[str, float]) -> Mapping[str, str]:
     try:
         actor: Any = ray.get_actor(worker, namespace=NAMESPACE)
-        waiting: dict[str, str] = ray.get(actor.assign.remote(shares), timeout=_ANSWER_S)
+        waiting: dict[str, str] = ray.get(actor.assign.remote(shares, dict(caps)), timeout=_ANSWER_S)
     except (ValueError, ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
         return {}  # it is not there yet, or starts again: it is asked again at the next look
     return waiting

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from actors.admission import Clock
+from actors.pacing import Pace, paced
 from actors.scaling import Load, Scaling, bounds, decide
 from actors.workers_told import WorkersTold, tell_workers
 from cluster.config import Settings
@@ -24,6 +25,8 @@ from cluster.streams.model import StreamPartition
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.streams")
+_PROCESS_MOST = 0.9
+"""Share of a core that a worker may take before its streams wait for each other: its threads take turns."""
 
 Statuses = Callable[[], Mapping[str, Mapping[str, Any]]]
 """What actors have said of themselves last, by name."""
@@ -67,6 +70,7 @@ class StreamWorkers:
         self._draining: set[str] = set()
         self._answered: set[str] = set()
         self._scaling: Scaling | None = None
+        self._pace, self._slowed_until = Pace(), 0.0
         self._told = WorkersTold(0, 0, (), 0, 0, "")
 
     def wanted(self) -> list[str]:
@@ -93,6 +97,23 @@ class StreamWorkers:
         self._tell(before, after, len(ready), len(parts))
         return ready or names
 
+    def pace(self, read: Mapping[str, int]) -> dict[str, float]:
+        """Caps of tenants, records a second (`actors.pacing`).
+
+        Args:
+            read: records so far, by tenants.
+        """
+        before, free = self._pace, self._settings.streams.cores_free
+        if not free:
+            return {}
+        found = [status for name, status in self._statuses().items() if name in self.wanted() and "pid" in status]
+        hosts = [one["host_cpu"] / max(0.1, 1 - free / one["cores"]) for one in found if one["host_cpu"] is not None]
+        busy = max([*hosts, *(one["cpu"] / _PROCESS_MOST for one in found)], default=0.0)
+        self._pace = now = paced(before, self._ticks(), read, busy)
+        if now.slowed != before.slowed:
+            LOG.info("tenants_slowed" if now.slowed else "tenants_slowed_no_more", tenants=now.slowed or before.slowed)
+        return {now.slowed: now.cap} if now.slowed else {}
+
     def _adopted(self) -> Scaling:
         """Those that an earlier node has left in the cluster go on; one too many is drained, as any."""
         there, limits = self._workers.there(), self._settings.streams
@@ -117,8 +138,15 @@ class StreamWorkers:
         hosts = {found["host"]: found["host_cpu"] for found in mine.values() if found["host_cpu"] is not None}
         return Load(
             self._ticks(), sum(map(_unread, readable)), max((part.lag_s(now) for part in readable), default=0.0),
-            len(parts), tuple(found["cpu"] for found in mine.values()), tuple(hosts.values()), _waits(mine),
+            len(parts), tuple(found["cpu"] for found in mine.values()), tuple(hosts.values()), self._waits(mine),
         )  # fmt: skip
+
+    def _waits(self, statuses: Mapping[str, Mapping[str, Any]]) -> str:
+        """Why another worker would not help; empty: it may. What a cap leaves behind is for those that there are."""
+        if self._pace.slowed:
+            self._slowed_until = self._ticks() + self._settings.streams.scaling.catch_up_s
+        slowed = self._ticks() < self._slowed_until
+        return "tenants are slowed, so that others do not wait" if slowed else _waits(statuses)
 
     def _tell(self, before: Scaling, after: Scaling, ready: int, partitions: int) -> None:
         told, least_most = self._told, bounds(self._settings.streams, partitions)

@@ -96,6 +96,9 @@ class LogSettings(Section):
     read_entries: Many = Field(default=64, description="entries of one partition in one reading")
     read_bytes: Bytes = Field(default=256 << 10, description="bytes of one partition in one reading")
     block_ms: Annotated[int, Field(ge=1, le=60_000)] = 500
+    interval_ms: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=20, description="between two readings of a shard's writer, unless its shard is busy for longer"
+    )
     timeout_s: Seconds = 10.0
 
     @model_validator(mode="after")
@@ -118,7 +121,11 @@ class ShardSettings(Section):
     write_rows: Many = Field(default=1_000, description="rows of one write query")
     timeout_s: Seconds = 30.0
     read_timeout_s: Seconds = 10.0
-    checkpoint_s: Seconds = 5.0
+    checkpoint_s: Seconds = Field(default=5.0, description="between two checkpoints, at least")
+    checkpoint_share: Annotated[float, Field(ge=0.001, le=1)] = Field(
+        default=0.02, description="of the time that they may take: a long one is followed by a longer pause"
+    )
+    checkpoint_most_s: Seconds = Field(default=20.0, description="longest pause for that reason")
     lease_s: Seconds = 10.0
     canary_s: Annotated[float, Field(ge=0, le=3_600)] = Field(
         default=0.0, description="between two canaries of a shard, entries that hold nothing; 0: there are none"
@@ -145,6 +152,9 @@ class LakeSettings(S3Settings):
     """The lake appender, and where the lake's files lie."""
 
     enabled: bool = Field(default=True, description="false: nothing is kept beyond the log (for benchmarks)")
+    interval_ms: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=250, description="between two readings of the log that leave nothing behind"
+    )
     commit_s: Seconds = 5.0
     commit_bytes: Bytes = 64 << 20
     keep_metadata: Few = 20

@@ -20,10 +20,16 @@ class StreamSettings(Section):
     workers_min: Few = Field(default=1, description="actors that share out all partitions of all streams, at least")
     workers_max: Few = Field(default=4, description="and at most; never more than there are partitions")
     scaling: ScalingSettings = ScalingSettings()
+    cores_free: Annotated[float, Field(ge=0, le=64)] = Field(
+        default=0.8, description="of each host; with fewer, tenants that read far more than others are slowed; 0: never"
+    )
     lease_s: Seconds = Field(default=10.0, description="so long a partition waits for a worker that says nothing more")
     look_s: Seconds = Field(default=1.0, description="how often topics are looked at and partitions shared out")
     block_ms: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=100, description="longest wait of one reading for a first record"
+    )
+    interval_ms: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=40, description="between two readings of a stream that has no more behind them: a batch for what comes"
     )
     timeout_s: Seconds = 10.0
     read_ahead_bytes: Bytes = Field(default=32 << 20, description="fetched records that a worker keeps unread")

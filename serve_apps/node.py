@@ -265,11 +265,11 @@ class Node:
     def _checkpoint(self, name: str) -> None:
         from actors.checkpoints import CheckpointRounds
 
-        rounds = CheckpointRounds(name, self._opened)
-        while not self._stopping.wait(self.settings.shards.checkpoint_s):
+        rounds, pause_s = CheckpointRounds(name, self._opened), self.settings.shards.checkpoint_s
+        while not self._stopping.wait(pause_s):
             running = self._servers[name].running
             if running is not None:
-                rounds.turn(running)
+                pause_s = rounds.turn(running)
         rounds.close()
 
     def _start_ray(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from actors.stream_reader import StreamReader
@@ -50,6 +51,7 @@ class Feed:
         self._kafka = KafkaStream(self.settings.streams.kafka, 5.0, 1 << 20, batch_bytes)
         self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
         self.workers: list[str] = []
+        self.caps: dict[str, float] = {}
         self._dying: set[str] = set()
         self.watch = StreamWatch(control, self._kafka.look, lambda parts: self.workers, self._assign)
 
@@ -86,9 +88,9 @@ class Feed:
     def _opened(self) -> EventLog:
         return _Shared(self._log)  # type: ignore[return-value]
 
-    def _assign(self, worker: str, shares: Any) -> dict[str, str]:
+    def _assign(self, worker: str, shares: Any, _: Any) -> dict[str, str]:
         reader = self._readers[worker][0]
-        reader.assign(shares.get(self.name, ()))
+        reader.assign(shares.get(self.name, ()), self.caps.get(self.name, inf))
         return {self.name: reader.waits_for}
 
     def status(self, worker: str = "w") -> Any:

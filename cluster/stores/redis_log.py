@@ -110,25 +110,28 @@ class RedisEventLog:
             redis_log_generations.finish(self._client, self._keys, self._settings.timeout_s)
 
     def append(self, entries: Sequence[Append]) -> list[int]:
-        """See `EventLog.append`; one round trip."""
+        """See `EventLog.append`; one round trip, and all of it or nothing: who waits for entries is woken once."""
         if not entries:
             return []
         size = self._admit(entries)
         newest = f"{self._identity.generation}-*"
         pipeline = self._client.pipeline(transaction=False)
         at_ms = self._clock_ms()
+        command(pipeline, "MULTI")
         for entry in entries:
             stream = self._keys.stream(entry.partition)
             fields = ("d", entry.data, "n", entry.records, "t", at_ms)
             command(pipeline, "XADD", stream, "NOMKSTREAM", newest, *fields)
             command(pipeline, "HINCRBY", self._keys.counts, entry.partition, entry.records)
+        command(pipeline, "EXEC")
         if not self._synced_answers:
             command(pipeline, "WAITAOF", 1, 0, int(self._settings.timeout_s * 800))
         answers = self._send(pipeline)
         if not self._synced_answers and answers.pop()[0] < 1:
             raise OutcomeUnknown(f"{WHAT} did not confirm that it is on disk in time; append the same again", 1.0)
         self._used_bytes += size
-        return [self._appended(entry.partition, answer) for entry, answer in zip(entries, answers[::2], strict=True)]
+        done = self._checked(answers[-1])
+        return [self._appended(entry.partition, answer) for entry, answer in zip(entries, done[::2], strict=True)]
 
     def read(self, partition: int, after: int, limit_entries: int, limit_bytes: int, block_ms: int = 0) -> list[Entry]:
         """See `EventLog.read`."""
@@ -220,7 +223,9 @@ class RedisEventLog:
             pool = self._client.connection_pool
             pool.release(pool.get_connection())
         with translated(WHAT, sent=True):
-            answers: list[Any] = pipeline.execute(raise_on_error=False)
+            return self._checked(pipeline.execute(raise_on_error=False))
+
+    def _checked(self, answers: list[Any]) -> list[Any]:
         for answer in answers:
             if isinstance(answer, redis.RedisError):
                 raise translate(answer, WHAT, sent=True) from answer

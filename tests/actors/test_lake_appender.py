@@ -82,18 +82,27 @@ def ids_in(lake: Lake) -> list[str]:
     return sorted(name for part in lake.read() for name in part.column("id").to_pylist())
 
 
+def test_says_whether_there_may_be_more_to_read(lake: Lake) -> None:
+    log, clock = MemoryLog(), Clock()
+    made, _ = appender(log, lake, clock)
+    for n in range(5):
+        log.append(1, people(n, 1))
+    assert made.step().more, "four of a partition is what one reading takes"
+    assert not made.step().more
+
+
 def test_commits_when_time_is_up(lake: Lake) -> None:
     log, clock = MemoryLog(), Clock()
     made, reported = appender(log, lake, clock)
     assert made.step().idle
     log.append(0, people(0, 3))
     log.append(1, people(3, 2))
-    assert made.step() == (2, 0, False)
+    assert made.step() == (2, 0, False, False)
     clock.now += 4.9
-    assert made.step() == (0, 0, True)
+    assert made.step() == (0, 0, True, False)
     assert lake.version() is None
     clock.now += 0.2
-    assert made.step() == (0, 5, False)
+    assert made.step() == (0, 5, False, False)
     assert reported[-1] == lake.positions()
     assert {p: tuple(at) for p, at in reported[-1].partitions.items()} == {0: (1, 3), 1: (1, 2)}
     assert made.buffered_bytes == 0

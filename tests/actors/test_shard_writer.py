@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from actors import shard_start
 from actors.shard_start import Start, start_writer
 from actors.shard_writer import ShardWriter
+from actors.tempo import Tempo
 from cluster import batch, versions
 from cluster.errors import Fenced
 from cluster.fold import Fold, Outcome
@@ -99,6 +102,29 @@ def check(shard: StoredShard, records: Sequence[Record]) -> None:
     oracle = Fold().apply_all(records)
     assert state_lines([shard]) == oracle.state_lines()
     assert export_lines([shard]) == oracle.export_lines()
+
+
+def test_a_batch_is_brought_to_its_end_before_the_next_reading_is_waited_for(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, slept, now = make_shard(), list[tuple[float, int]](), [0.0]
+
+    def sleep(seconds: float) -> None:
+        slept.append((seconds, shard.cursors()[0].at))
+        now[0] += seconds
+
+    monkeypatch.setattr("actors.shard_writer.time", SimpleNamespace(time=time.time, sleep=sleep))
+    log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 4)])
+    open_writer(shard, log)
+    fence = Fence(1, 1, (0,))
+    writer = ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=1, block_ms=0, interval_s=0.5)
+    writer._tempo = Tempo(lambda: now[0])
+    for _ in range(3):
+        assert writer.step() == 1
+    assert slept == [(0.5, 1), (0.5, 2)], "each after what was read before is in the shard"
+    now[0] += 2.0
+    assert writer.step() == 0, "the shard was busy for longer: nothing is waited for"
+    assert len(slept) == 2
 
 
 def cut(records: Sequence[Record], rnd: random.Random) -> list[list[Record]]:

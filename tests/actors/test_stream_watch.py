@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from actors.stream_watch import StreamWatch
+from collections.abc import Collection, Mapping
+
+import pytest
+
+from actors.stream_watch import SLOWED, StreamWatch
 from cluster.stores.control import ControlStore
 from cluster.stores.control_streams import partition_lease
 from cluster.stores.kafka_stream_records import TopicLook
@@ -20,3 +24,32 @@ def test_what_many_partitions_wait_for_is_said_once(control: ControlStore) -> No
         control.streams.tell_partition("feed", partition, token, note)
     watch.turn()
     assert control.streams.get("feed").note == "the registry is away; a batch is damaged"
+
+
+def test_the_streams_of_slowed_tenants_share_their_cap_by_what_waits_in_them_and_say_so(control: ControlStore) -> None:
+    topics = {"a": 300, "b": 100, "other": 5}
+    asked: list[dict[str, int]] = []
+    given: dict[str, dict[str, float]] = {}
+
+    def pace(read: Mapping[str, int]) -> dict[str, float]:
+        asked.append(dict(read))
+        return {"acme": 1_000.0}
+
+    def assign(worker: str, shares: Mapping[str, Collection[int]], caps: Mapping[str, float]) -> dict[str, str]:
+        given[worker] = dict(caps)
+        return {}
+
+    def look(topic: str, _: object) -> TopicLook:
+        return TopicLook(topic, topic.encode().hex(), {0: 0, 1: 0}, {0: topics[topic], 1: 0})
+
+    watch = StreamWatch(control, look, lambda parts: ["w0", "w1"], assign, pace=pace)
+    for topic, tenant in (("a", "acme"), ("b", "acme"), ("other", "globex")):
+        control.sources.register(tenant, topic, 0.0)
+        control.streams.add(StreamSpec(topic, (tenant,), topic), 0.0)
+    watch.turn()
+    watch.turn()
+    assert asked[-1] == {"acme": 0, "globex": 0}
+    total = {name: sum(caps.get(name, 0.0) for caps in given.values()) for name in topics}
+    assert total == {"a": pytest.approx(1_000 * 301 / 402), "b": pytest.approx(1_000 * 101 / 402), "other": 0.0}
+    assert SLOWED in control.streams.get("a").note
+    assert control.streams.get("other").note == ""

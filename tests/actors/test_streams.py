@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -253,3 +254,35 @@ def test_what_a_stream_waits_for_is_told_with_it_until_it_goes_on(
     wait_until(lambda: "has no topic" in note())
     feed.topic.make(1)
     wait_until(lambda: note() == "")
+
+
+def test_a_stream_with_a_cap_is_read_no_faster_and_to_its_end(
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    feed.caps = {feed.name: 200.0}
+    feed.topic.send([person(f"a{n}", n=n) for n in range(450)], 0)
+    feed.add()
+    began = time.monotonic()
+    feed.start("w")
+    feed.wait()
+    assert time.monotonic() - began > 1.9, "100 each half second"
+    feed.caps = {}
+    assert ids(logged()) == Counter({f"a{n}": 1 for n in range(450)})
+
+
+def test_what_comes_in_a_moment_is_one_batch(
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    streams = feed.settings.streams.model_copy(update={"interval_ms": 1_500})
+    feed.settings = feed.settings.model_copy(update={"streams": streams})
+    feed.add()
+    feed.start("w")
+    feed.topic.send([person("first", n=1)], 0)
+    wait_until(lambda: bool(feed.status().acked == 1), 10.0, "it is read at once")
+    began = time.monotonic()
+    feed.topic.send([person("second", n=1)], 0)
+    feed.topic.send([person("third", n=1)], 0)
+    wait_until(lambda: bool(feed.status().acked > 1), 10.0, "the next reading")
+    assert feed.status().acked == 3
+    assert time.monotonic() - began > 0.5
+    assert ids(logged()) == Counter({"first": 1, "second": 1, "third": 1})

@@ -21,6 +21,10 @@ ZERO_IS_FINE = {
     "streams.scaling.up_cpu",  # whatever they take
     "streams.scaling.down_cpu",  # only where nothing is done at all
     "streams.scaling.host_cpu_most",  # never more where a host says how busy it is
+    "streams.cores_free",  # nobody is slowed
+    "streams.interval_ms",  # read as soon as there is something
+    "log.interval_ms",
+    "lake.interval_ms",
     "shards.canary_s",  # there are none
     "shards.embedded",  # every shard is elsewhere
     "overlays.seed",

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,20 @@ def test_appends_wait_for_the_disk_where_answers_alone_do_not_say_it(plain: Call
     fill(slow, 1)
     fill(slow, 1)
     assert time.monotonic() - began > 0.9, "three syncs of a server that syncs once a second"
+
+
+def test_who_waits_is_woken_once_for_what_is_appended_together(
+    log: RedisEventLog, log_server: Running, unique: str
+) -> None:
+    other = open_redis_log(address(log_server), SETTINGS, unique)
+    with ThreadPoolExecutor(1) as beside:
+        for _ in range(20):
+            ends = log.ends()
+            waiting = beside.submit(other.read_many, {p: ends[p] for p in range(3)}, MANY, MB, 2_000)
+            time.sleep(0.02)
+            log.append([Append(partition, b"x" * 1_000, 1) for partition in range(3)])
+            assert sorted(waiting.result()) == [0, 1, 2]
+    other.close()
 
 
 def test_a_server_that_syncs_always_is_known_by_its_speed(log: RedisEventLog) -> None:

@@ -1,0 +1,29 @@
+"""How often a loop reads: what comes in a moment goes in one batch, for a batch costs about as much as its records.
+
+t ─┬─ read, at once after a rest ── work ─┬─ left_s ─┬─ read
+   └──────────────── interval ────────────┴──────────┘
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Tempo:
+    """A bound on how often something is read. For one thread.
+
+    Args:
+        ticks: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, ticks: Callable[[], float] = time.monotonic) -> None:
+        self._ticks, self._due = ticks, 0.0
+
+    def found(self, interval_s: float) -> None:
+        """Something was read just now; the next reading is so much later, at least."""
+        self._due = self._ticks() + interval_s if interval_s else 0.0
+
+    def left_s(self) -> float:
+        """Seconds until it should be read again; 0 where it was at rest for long enough."""
+        return max(0.0, self._due - self._ticks()) if self._due else 0.0
