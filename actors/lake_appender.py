@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from actors.tempo import more_behind
 from cluster import batch
 from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, Fenced
@@ -62,7 +63,7 @@ class LakeAppender:
         holds_lease: asked before each commit; false stops with Fenced.
         report: called with the durable positions after each commit; the log may be trimmed to them.
         intend: called before each commit with how far it goes, by partition: a commit that was cut off may have landed.
-        clock: seconds, monotonic. `wall_clock`: seconds since 1970, for maintenance only.
+        clock: seconds, monotonic. `wall_clock`: seconds since 1970, for maintenance, and to see what is old.
     """
 
     def __init__(
@@ -156,11 +157,10 @@ class LakeAppender:
             check_continuity(partition, self._taken[partition], [entry.number for entry in entries])
             for entry in entries:
                 self._take(partition, entry)
-        more = any(
-            len(entries) >= self._read_entries or 2 * sum(len(entry.data) for entry in entries) > limit
-            for entries in found.values()
+        interval_s = self._settings.interval_ms / 1e3
+        return sum(map(len, found.values())), more_behind(
+            found, self._read_entries, limit, interval_s, self._wall_clock()
         )
-        return sum(map(len, found.values())), more
 
     def _take(self, partition: int, entry: Entry) -> None:
         if not self._buffer:

@@ -1,12 +1,12 @@
 """Fair shares of busy hosts: tenants with much to read do not make others wait.
 
-What a stream brings costs CPU at every stage behind its reader: log, writers, databases. Where CPU is at work nearly
-all the time, and streams of some tenants read far more than those of others, they get a cap, which falls until there is
-CPU left, and rises again as there is. Their records wait in their topic meanwhile, not before those of others.
+What a stream brings costs CPU at every stage behind its reader: log, writers, databases. Where a host's CPU is at work
+nearly all the time, and streams of some tenants read far more than those of others, they get a cap, which falls until
+there is CPU left, and rises again as there is. Their records wait in their topic meanwhile, not before those of others.
 
     each look:  busy, others read little         → a lower cap, but never below its floors
-                there is CPU left                → cap × 1.15, until it binds nobody
-                nobody else, or others as much   → no cap: they take all there is
+                there is CPU left                → cap × 1.15
+                for some looks it binds nobody, nobody else is there, or others read as much → no cap
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ _LITTLE, _AS_MUCH = 0.5, 0.9
 """Others read little that read less than the one share of what the first read, until they read the other."""
 _LEAST = 0.25
 """Of what they read before they had a cap: they get so much, however busy a host is with something else."""
-_KEPT, _FORGOTTEN_PER_S = 0.5, 0.05
-"""Rates are means of looks, each weighing half of the one after it; below so little nothing is read any more."""
+_KEPT, _TRICKLE_PER_S, _QUIET_LOOKS = 0.5, 1.0, 5
+"""Rates are means of looks, each weighing half of the one after it; who reads less than a record a second counts for
+nothing; so many looks without others, or without records that wait, end a cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Pace:
         slowed: those with a cap; empty: none.
         cap: records a second for these.
         least: below which their cap does not fall.
+        quiet: looks in a row that found no others who read little, or no more waiting than is read in a second.
     """
 
     at: float = 0.0
@@ -43,13 +45,15 @@ class Pace:
     slowed: str = ""
     cap: float = inf
     least: float = 0.0
+    quiet: int = 0
 
 
-def paced(before: Pace, at: float, read: Mapping[str, int], busy: float) -> Pace:
+def paced(before: Pace, at: float, read: Mapping[str, int], unread: Mapping[str, int], busy: float) -> Pace:
     """The cap after one more look.
 
     Args:
         at, read: as in `Pace`.
+        unread: records that wait, by tenants.
         busy: share of the CPU at work that may be, where it is most; over 1 it is too much.
     """
     past_s = at - before.at
@@ -57,24 +61,27 @@ def paced(before: Pace, at: float, read: Mapping[str, int], busy: float) -> Pace
         return before
     new = {owner: max(0, count - before.read.get(owner, count)) / past_s for owner, count in read.items()}
     rates = {owner: _KEPT * before.rates.get(owner, 0.0) + (1 - _KEPT) * rate for owner, rate in new.items()}
-    now = replace(before, at=at, read=read, rates={o: rate for o, rate in rates.items() if rate >= _FORGOTTEN_PER_S})
+    now = replace(before, at=at, read=read, rates={o: rate for o, rate in rates.items() if rate >= _TRICKLE_PER_S})
     first = max(now.rates, key=now.rates.__getitem__, default="")
     others = max((rate for owner, rate in now.rates.items() if owner != first), default=0.0)
     alone = not 0.0 < others < (_AS_MUCH if now.slowed else _LITTLE) * now.rates.get(first, 0.0)
-    if alone or now.slowed not in ("", first):
+    binds = bool(first) and now.slowed == first and unread.get(first, 0) > now.rates[first]
+    now = replace(now, quiet=0 if binds and not alone else now.quiet + 1)
+    if now.slowed and (now.slowed != first or now.quiet >= _QUIET_LOOKS):
         return _free(now)
+    if alone:
+        return now
     if busy > 1:
         return _lower(now, first, max(new[first], now.rates[first]), others / _LITTLE)
     if not now.slowed or busy >= 1 - _ROOM:
         return now
-    raised = replace(now, cap=_UP * now.cap)
-    return raised if raised.cap < now.rates[first] / _LITTLE else _free(now)
+    return replace(now, cap=_UP * now.cap)
 
 
 def _lower(now: Pace, owner: str, rate: float, floor: float) -> Pace:
     if now.slowed:
         return replace(now, cap=max(floor, now.least, _DOWN * min(now.cap, rate)))
-    least = _LEAST * rate
+    least, now = _LEAST * rate, replace(now, quiet=0)
     return replace(now, slowed=owner, least=least, cap=max(floor, least, _FIRST * rate))
 
 

@@ -23,7 +23,7 @@ import polars as pl
 
 from actors.folding import alone, lanes_of, resolve, split_by_register
 from actors.shard_floors import hide_below, merge_anew
-from actors.tempo import Tempo
+from actors.tempo import Tempo, more_behind
 from cluster import batch
 from cluster.batch import Frame, Mask, frame_of, only
 from cluster.errors import Corrupt
@@ -86,7 +86,7 @@ class ShardWriter:
         owns: whether this shard owns a bucket.
         limit_entries, limit_bytes: bounds of one turn, for each partition.
         block_ms: how long to wait for entries when there are none.
-        interval_s: between two readings that found something, unless the shard is busy for so long.
+        interval_s: between two readings that found something and left nothing behind, at least.
         log_partitions: how many the log has, so that the shard's lanes share the fence's; None: one lane does all.
     """
 
@@ -131,7 +131,9 @@ class ShardWriter:
         return confirmed
 
     def step(self) -> int:
-        """One turn: read, send this batch, then wait for the one before. Returns records read. Blocks ≤ block_ms.
+        """One turn: read, send this batch, then wait for the one before. Returns records read.
+
+        Blocks up to `interval_s` and `block_ms`, and while the shard works.
 
         Raises:
             Fenced: another writer or epoch has taken over; nothing more was written. OutcomeUnknown, Unavailable:
@@ -194,7 +196,8 @@ class ShardWriter:
         entries = {partition: found for partition, found in sorted(read.items()) if found}
         if not entries:
             return None
-        self._tempo.found(self._interval_s)
+        behind = more_behind(entries, *self._limits, self._interval_s, time.time())
+        self._tempo.found(0.0 if behind else self._interval_s)
         rows, sizes = batch.decode_parts([entry.data for entry in found] for found in entries.values())
         is_fact, mine = self._mine(rows)
         upto = np.append(0, np.cumsum(is_fact & mine))[[0, *accumulate(sizes)]]

@@ -40,9 +40,9 @@ from cluster.versions import encode
 
 LOG = Log("intelgraph.stream")
 _REFRESH_S, _IDLE_S, _PAUSE_FIRST_S, _PAUSE_MOST_S = 0.5, 0.1, 0.1, 5.0
-_CAPPED_S, _FEWEST, _REST_MOST_S = 0.05, 100, 1.0
-"""With a cap, a reading takes what it lets through in so long, but not fewer records than these; and the longest rest
-after one, for caps change."""
+_CAPPED_S, _FEWEST, _REST_MOST_S, _CAP_LOOKS = 0.05, 100, 1.0, 10
+"""With a cap, a reading takes what it lets through in so long, but not fewer records than these; the longest rest after
+one, for caps change; and after how many looks without a word there is none any more."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class StreamReader:
         self._name, self._holder, self._clock, self._failpoint = name, holder, clock, failpoint
         self._stopping = threading.Event()
         self._wanted: frozenset[int] = frozenset()
-        self._cap = inf
+        self._cap, self._cap_until = inf, 0.0
         self._held: dict[int, Held] = {}
         self._stream: Stream | None = None
         self._due = 0.0
@@ -96,7 +96,7 @@ class StreamReader:
     def assign(self, partitions: Collection[int], cap: float = inf) -> None:
         """What has to be read from now on, and how many records a second at most; what is read no longer is given back
         after the batch at hand."""
-        self._cap = cap
+        self._cap, self._cap_until = cap, time.monotonic() + _CAP_LOOKS * self._settings.streams.look_s
         if self._wanted != frozenset(partitions):
             self._wanted, self._due = frozenset(partitions), 0.0
 
@@ -167,8 +167,10 @@ class StreamReader:
 
     def _most(self, partitions: int) -> int:
         """Records of one partition in one reading, at most: with a cap, what it lets through in a moment."""
-        most = self._settings.ingest.batch_records
-        return min(most, max(_FEWEST, int(self._cap * _CAPPED_S / partitions))) if self._cap < inf else most
+        most, cap = self._settings.ingest.batch_records, self._cap
+        if time.monotonic() > self._cap_until:  # who gives caps out says nothing any more
+            self._cap = cap = inf
+        return min(most, max(1, int(max(_FEWEST, cap * _CAPPED_S) / partitions))) if cap < inf else most
 
     def _rest_s(self, found: Mapping[int, PartitionRead], records: int) -> float:
         """From this reading to the next: none where more is behind it, unless there is a cap."""

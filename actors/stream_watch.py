@@ -57,7 +57,9 @@ PARTIAL = (
     " change is missing, and is a dead letter; ALTER TABLE … REPLICA IDENTITY FULL"
 )
 
-SLOWED = "it is read more slowly, so that other tenants do not wait: its host has no core free (streams.cores_free)"
+SLOWED = "it is read more slowly while a host has no core free (streams.cores_free)"
+_EVEN = 0.2
+"""Of a cap goes to all partitions alike; the rest by what waits in each."""
 
 
 class StreamWatch:
@@ -66,7 +68,8 @@ class StreamWatch:
     Args:
         look: at a topic by its name; with how far its partitions are read.
         workers: (partitions of all active streams) → names of those that they go to; asked at each look.
-        pace: (records read so far, by tenants) → caps of tenants, records a second; asked at each look.
+        pace: (records read so far, and records that wait, by tenants) → caps of tenants, records a second; asked at
+            each look.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class StreamWatch:
         workers: Callable[[Sequence[StreamPartition]], Collection[str]],
         assign: Assign,
         clock: Clock = time.time,
-        pace: Callable[[Mapping[str, int]], Mapping[str, float]] = lambda read: {},
+        pace: Callable[[Mapping[str, int], Mapping[str, int]], Mapping[str, float]] = lambda read, unread: {},
     ) -> None:
         self._pace = pace
         self._control, self._look, self._workers, self._assign = control, look, workers, assign
@@ -93,34 +96,50 @@ class StreamWatch:
 
     def turn(self) -> None:
         """One look at everything."""
-        streams = [stream for stream in self._control.streams.list() if stream.state == "active"]
+        known = self._control.streams.list()
+        streams = [stream for stream in known if stream.state == "active"]
         problems = {stream.spec.name: self._looked(stream) for stream in streams}
         parts = {stream.spec.name: self._control.streams.partitions(stream.spec.name) for stream in streams}
         waiting: dict[str, str] = {}
         all_parts = [(name, part.partition) for name, mine in parts.items() for part in mine]
-        caps = self._caps(streams, parts)
+        caps = self._caps(known, parts)
+        slowed = {name for name, _ in caps}
         workers = self._workers([part for mine in parts.values() for part in mine])
         for worker, mine in shared_out(all_parts, workers).items():
             shares: dict[str, list[int]] = {}
             for name, partition in sorted(mine):
                 shares.setdefault(name, []).append(partition)
-            mine_of = {name: len(held) / len(parts[name]) for name, held in shares.items()}
-            waiting |= self._assign(worker, shares, {name: caps[name] * mine_of[name] for name in shares.keys() & caps})
+            held = {name: sum(caps[name, p] for p in own if (name, p) in caps) for name, own in shares.items()}
+            waiting |= self._assign(worker, shares, {name: cap for name, cap in held.items() if cap})
         for stream in streams:
             name = stream.spec.name
-            against = [problems[name] or waiting.get(name, ""), *_notes(parts[name]), *[SLOWED] * (name in caps)]
+            against = [problems[name] or waiting.get(name, ""), *_notes(parts[name]), *[SLOWED] * (name in slowed)]
             self._tell(stream, "; ".join(note for note in against if note))
 
-    def _caps(self, streams: Sequence[Stream], parts: Mapping[str, Sequence[StreamPartition]]) -> dict[str, float]:
-        """Records a second, by stream: tenants' streams share their cap by what each of them has before it."""
+    def _caps(
+        self, known: Sequence[Stream], parts: Mapping[str, Sequence[StreamPartition]]
+    ) -> dict[tuple[str, int], float]:
+        """Records a second, by stream and partition of active streams, where their tenants have a cap."""
         by_owner: dict[str, list[str]] = {}
-        for stream in streams:
+        for stream in known:
             by_owner.setdefault(",".join(sorted(stream.spec.tenants)), []).append(stream.spec.name)
-        read = {owner: sum(part.offset for name in mine for part in parts[name]) for owner, mine in by_owner.items()}
-        caps: dict[str, float] = {}
-        for owner, cap in self._pace(read).items():
-            waits = {name: 1 + sum(part.lag_records for part in parts[name]) for name in by_owner.get(owner, ())}
-            caps |= {name: cap * lag / sum(waits.values()) for name, lag in waits.items()}
+        counts = {
+            stream.spec.name: sum(
+                part.acked + part.dead
+                for part in parts.get(stream.spec.name) or self._control.streams.partitions(stream.spec.name)
+            )
+            for stream in known
+        }
+        read = {owner: sum(counts[name] for name in mine) for owner, mine in by_owner.items()}
+        unread = {
+            owner: sum(part.lag_records for name in mine for part in parts.get(name, ()))
+            for owner, mine in by_owner.items()
+        }
+        caps: dict[tuple[str, int], float] = {}
+        for owner, cap in self._pace(read, unread).items():
+            lags = {(name, p.partition): 1 + p.lag_records for name in by_owner[owner] for p in parts.get(name, ())}
+            total = sum(lags.values())
+            caps |= {at: cap * (_EVEN / len(lags) + (1 - _EVEN) * lag / total) for at, lag in lags.items()}
         return caps
 
     def _tell(self, stream: Stream, note: str) -> None:

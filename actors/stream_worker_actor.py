@@ -173,7 +173,7 @@ def watch_streams(stack: Stack, workers: StreamWorkers, stopping: threading.Even
 def _assign(worker: str, shares: Mapping[str, Collection[int]], caps: Mapping[str, float]) -> Mapping[str, str]:
     try:
         actor: Any = ray.get_actor(worker, namespace=NAMESPACE)
-        waiting: dict[str, str] = ray.get(actor.assign.remote(shares, dict(caps)), timeout=_ANSWER_S)
+        waiting: dict[str, str] = ray.get(actor.assign.remote(shares, *[dict(caps)] * bool(caps)), timeout=_ANSWER_S)
     except (ValueError, ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
         return {}  # it is not there yet, or starts again: it is asked again at the next look
     return waiting

@@ -25,8 +25,6 @@ from cluster.streams.model import StreamPartition
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.streams")
-_PROCESS_MOST = 0.9
-"""Share of a core that a worker may take before its streams wait for each other: its threads take turns."""
 
 Statuses = Callable[[], Mapping[str, Mapping[str, Any]]]
 """What actors have said of themselves last, by name."""
@@ -97,19 +95,22 @@ class StreamWorkers:
         self._tell(before, after, len(ready), len(parts))
         return ready or names
 
-    def pace(self, read: Mapping[str, int]) -> dict[str, float]:
+    def pace(self, read: Mapping[str, int], unread: Mapping[str, int]) -> dict[str, float]:
         """Caps of tenants, records a second (`actors.pacing`).
 
         Args:
-            read: records so far, by tenants.
+            read, unread: records so far, and records that wait, by tenants.
         """
         before, free = self._pace, self._settings.streams.cores_free
         if not free:
             return {}
-        found = [status for name, status in self._statuses().items() if name in self.wanted() and "pid" in status]
-        hosts = [one["host_cpu"] / max(0.1, 1 - free / one["cores"]) for one in found if one["host_cpu"] is not None]
-        busy = max([*hosts, *(one["cpu"] / _PROCESS_MOST for one in found)], default=0.0)
-        self._pace = now = paced(before, self._ticks(), read, busy)
+        wanted = set(self.wanted())
+        found = [status for name, status in self._statuses().items() if name in wanted and status.get("cores")]
+        busy = [one["host_cpu"] / max(0.1, 1 - free / one["cores"]) for one in found if one["host_cpu"] is not None]
+        now = paced(before, self._ticks(), read, unread, max(busy)) if busy else before  # who is silent is not idle
+        self._pace = now
+        if now.slowed:
+            self._slowed_until = self._ticks() + self._settings.streams.scaling.catch_up_s
         if now.slowed != before.slowed:
             LOG.info("tenants_slowed" if now.slowed else "tenants_slowed_no_more", tenants=now.slowed or before.slowed)
         return {now.slowed: now.cap} if now.slowed else {}
@@ -143,10 +144,8 @@ class StreamWorkers:
 
     def _waits(self, statuses: Mapping[str, Mapping[str, Any]]) -> str:
         """Why another worker would not help; empty: it may. What a cap leaves behind is for those that there are."""
-        if self._pace.slowed:
-            self._slowed_until = self._ticks() + self._settings.streams.scaling.catch_up_s
         slowed = self._ticks() < self._slowed_until
-        return "tenants are slowed, so that others do not wait" if slowed else _waits(statuses)
+        return "tenants are slowed, so that others do not wait" if slowed else _stands_still(statuses)
 
     def _tell(self, before: Scaling, after: Scaling, ready: int, partitions: int) -> None:
         told, least_most = self._told, bounds(self._settings.streams, partitions)
@@ -168,7 +167,7 @@ def _unread(part: StreamPartition) -> int:
     return max(0, end - part.offset)
 
 
-def _waits(statuses: Mapping[str, Mapping[str, Any]]) -> str:
+def _stands_still(statuses: Mapping[str, Mapping[str, Any]]) -> str:
     """Why all that have something to read stand still; empty: one goes on."""
     found = [status for status in statuses.values() if status["state"] not in ("idle", "draining")]
     waiting = [status["reason"] for status in found if status["state"] in ("waiting", "stopped")]

@@ -7,7 +7,11 @@ t ─┬─ read, at once after a rest ── work ─┬─ left_s ─┬─ re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+
+from cluster.stores.log import Entry
+
+_LATE_S = 0.1
 
 
 class Tempo:
@@ -27,3 +31,22 @@ class Tempo:
     def left_s(self) -> float:
         """Seconds until it should be read again; 0 where it was at rest for long enough."""
         return max(0.0, self._due - self._ticks()) if self._due else 0.0
+
+
+def more_behind(
+    found: Mapping[int, Sequence[Entry]], limit_entries: int, limit_bytes: int, interval_s: float, now: float
+) -> bool:
+    """Whether a reading of the log may have left something: as much came as it takes, or what came last is old.
+
+    Args:
+        limit_entries, limit_bytes: of one partition.
+        interval_s: between two readings.
+        now: seconds since 1970. A clock that differs from the log's by much makes a loop read without rest, no more.
+    """
+    return any(
+        len(entries) >= limit_entries
+        or 2 * sum(len(entry.data) for entry in entries) > limit_bytes
+        or now - entries[-1].appended_ms / 1e3 > interval_s + _LATE_S
+        for entries in found.values()
+        if entries
+    )

@@ -21,7 +21,8 @@ class StreamSettings(Section):
     workers_max: Few = Field(default=4, description="and at most; never more than there are partitions")
     scaling: ScalingSettings = ScalingSettings()
     cores_free: Annotated[float, Field(ge=0, le=64)] = Field(
-        default=0.8, description="of each host; with fewer, tenants that read far more than others are slowed; 0: never"
+        default=0.8,
+        description="of each host of workers; with fewer, who reads far more than others is slowed; 0: never",
     )
     lease_s: Seconds = Field(default=10.0, description="so long a partition waits for a worker that says nothing more")
     look_s: Seconds = Field(default=1.0, description="how often topics are looked at and partitions shared out")

@@ -268,8 +268,7 @@ class Node:
         rounds, pause_s = CheckpointRounds(name, self._opened), self.settings.shards.checkpoint_s
         while not self._stopping.wait(pause_s):
             running = self._servers[name].running
-            if running is not None:
-                pause_s = rounds.turn(running)
+            pause_s = rounds.turn(running) if running is not None else self.settings.shards.checkpoint_s
         rounds.close()
 
     def _start_ray(self) -> None:

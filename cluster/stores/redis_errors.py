@@ -34,7 +34,8 @@ def translate(error: redis.RedisError, what: str, sent: bool = False) -> IntelGr
         case redis.ReadOnlyError():
             return Unavailable(f"{what} is a read-only replica; connect to its primary", 5.0)
         case redis.ResponseError():
-            return _refused(str(error), what)
+            text = str(error)
+            return _refused(text.partition("because of: ")[2] or text, what)  # as EXEC tells why it did nothing
     return Unavailable(f"{what}: {type(error).__name__}: {error}")
 
 

@@ -110,7 +110,7 @@ class RedisEventLog:
             redis_log_generations.finish(self._client, self._keys, self._settings.timeout_s)
 
     def append(self, entries: Sequence[Append]) -> list[int]:
-        """See `EventLog.append`; one round trip, and all of it or nothing: who waits for entries is woken once."""
+        """See `EventLog.append`; one round trip, and in one go: who waits for entries is woken once."""
         if not entries:
             return []
         size = self._admit(entries)

@@ -17,10 +17,10 @@ class Looks:
     def __init__(self) -> None:
         self.pace, self._read = Pace(read={"big": 0, "small": 0}), {"big": 0, "small": 0}
 
-    def look(self, busy: float, big: int, small: int, times: int = 1) -> Pace:
+    def look(self, busy: float, big: int, small: int, times: int = 1, waits: int = 99_999) -> Pace:
         for _ in range(times):
             self._read = {"big": self._read["big"] + big, "small": self._read["small"] + small}
-            self.pace = paced(self.pace, self.pace.at + 1.0, self._read, busy)
+            self.pace = paced(self.pace, self.pace.at + 1.0, self._read, {"big": waits}, busy)
         return self.pace
 
 
@@ -54,29 +54,42 @@ def test_a_cap_stays_over_twice_of_what_others_read(looks: Looks) -> None:
     assert looks.look(BUSY, 6_000, 3_000, times=9).cap >= 2 * 2_999
 
 
-def test_a_cap_rises_with_cpu_that_is_left_until_it_binds_nobody(looks: Looks) -> None:
+def test_a_cap_rises_with_cpu_that_is_left_until_nobody_waits_for_it(looks: Looks) -> None:
     looks.look(BUSY, 8_000, 100)
     assert looks.look(BETWEEN, 4_000, 100, times=3).cap == 4_000
     assert looks.look(CALM, 4_000, 100).cap == pytest.approx(4_600)
-    looks.look(CALM, 1_000, 100, times=9)
+    assert looks.look(CALM, 1_000, 100, times=4, waits=10).slowed == "big"
+    looks.look(CALM, 1_000, 100, waits=10)
     assert (looks.pace.slowed, looks.pace.cap) == ("", inf)
 
 
 def test_the_slowed_stays_so_while_others_read_less_than_it(looks: Looks) -> None:
     looks.look(BUSY, 8_000, 1_500)
     assert looks.look(BUSY, 3_000, 1_800, times=3).slowed == "big", "over half by now"
-    assert looks.look(BUSY, 3_000, 2_900, times=6).slowed == ""
+    assert looks.look(BUSY, 3_000, 2_900, times=12).slowed == ""
 
 
-def test_who_reads_a_record_now_and_then_is_there_and_who_reads_none_is_forgotten(looks: Looks) -> None:
-    looks.look(BUSY, 8_000, 1)
-    assert looks.look(BUSY, 4_000, 0, times=2).slowed == "big"
-    assert looks.look(BUSY, 4_000, 0, times=9).slowed == ""
+def test_a_trickle_slows_nobody_and_a_cap_lasts_for_some_looks_without_others(looks: Looks) -> None:
+    for n in range(30):
+        assert looks.look(BUSY, 8_000, n % 3 == 0).slowed == ""
+    looks.look(BUSY, 8_000, 20)
+    for _ in range(4):
+        assert looks.look(BUSY, 4_000, 0, times=3).slowed == "big"
+        assert looks.look(BUSY, 4_000, 20).slowed == "big"
+    assert looks.look(BUSY, 4_000, 0, times=12).slowed == ""
+
+
+def test_a_cap_that_binds_nobody_ends_however_busy_the_host_is(looks: Looks) -> None:
+    looks.look(BUSY, 8_000, 60, times=3)
+    assert looks.look(BUSY, 2_000, 60, times=9).slowed == "big"
+    looks.look(BUSY, 100, 60, times=4, waits=0)
+    assert looks.look(BUSY, 100, 60, waits=0).slowed == ""
+    assert looks.look(BUSY, 100, 60, times=9, waits=0).slowed == ""
 
 
 def test_a_topic_that_was_made_again_and_a_clock_that_stands_are_no_trouble(looks: Looks) -> None:
     before = looks.look(BUSY, 8_000, 100)
-    assert paced(before, before.at, {"big": 1}, BUSY) is before
-    after = paced(before, before.at + 1.0, {"big": 0, "small": 0, "new": 700}, CALM)
+    assert paced(before, before.at, {"big": 1}, {}, BUSY) is before
+    after = paced(before, before.at + 1.0, {"big": 0, "small": 0, "new": 700}, {}, CALM)
     assert min(after.rates.values()) > 0
     assert "new" not in after.rates, "what it had read before is not known"

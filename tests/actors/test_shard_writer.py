@@ -116,15 +116,27 @@ def test_a_batch_is_brought_to_its_end_before_the_next_reading_is_waited_for(
     monkeypatch.setattr("actors.shard_writer.time", SimpleNamespace(time=time.time, sleep=sleep))
     log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 4)])
     open_writer(shard, log)
+    all_entries, log.entries = [entry._replace(appended_ms=time.time() * 1e3) for entry in log.entries], []
     fence = Fence(1, 1, (0,))
-    writer = ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=1, block_ms=0, interval_s=0.5)
+    writer = ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=2, block_ms=0, interval_s=60.0)
     writer._tempo = Tempo(lambda: now[0])
-    for _ in range(3):
+    for entry in all_entries:
+        log.entries.append(entry)
         assert writer.step() == 1
-    assert slept == [(0.5, 1), (0.5, 2)], "each after what was read before is in the shard"
-    now[0] += 2.0
+    assert slept == [(60.0, 1), (60.0, 2)], "each after what was read before is in the shard"
+    now[0] += 90.0
     assert writer.step() == 0, "the shard was busy for longer: nothing is waited for"
     assert len(slept) == 2
+
+
+def test_a_writer_that_is_behind_reads_on_at_once(make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = make_shard()
+    monkeypatch.setattr("actors.shard_writer.time", SimpleNamespace(time=time.time, sleep=None))
+    log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 4)])
+    open_writer(shard, log)
+    fence = Fence(1, 1, (0,))
+    writer = ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=1, block_ms=0, interval_s=60.0)
+    assert [writer.step() for _ in range(4)] == [1, 1, 1, 0]
 
 
 def cut(records: Sequence[Record], rnd: random.Random) -> list[list[Record]]:

@@ -207,6 +207,7 @@ def test_a_server_that_syncs_always_is_known_by_its_speed(log: RedisEventLog) ->
         (redis.ReadOnlyError("replica"), True, Unavailable),
         (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left"), True, Unavailable),
         (redis.ResponseError("OOM command not allowed"), True, Overloaded),
+        (redis.exceptions.ExecAbortError("Transaction discarded because of: OOM not allowed"), True, Overloaded),
         (redis.ResponseError("WRONGTYPE Operation"), True, Corrupt),
         (redis.ResponseError("ERR anything else"), False, Unavailable),
     ],
