@@ -165,9 +165,12 @@ class Bench(Parts):
             return self._rates(grown(session, sum(self.counts.values())))
 
     def _rates(self, seen: list[tuple[float, int]]) -> Rates:
-        """Rates of what (time, records) say: a straight line between two of them."""
-        times, records = zip(*seen, strict=True)
+        """Rates of what (time, records) say: a straight line between two of them.
+
+        From the first batch on, which came at once; but where it had all entities already, from before it.
+        """
         turn = self.counts["entity"]
+        times, records = zip(*seen[seen[1][1] < turn :], strict=True)
         turn_s = float(np.interp(turn, records, times))
         return {"entity": (turn - records[0]) / (turn_s - times[0]),
                 "relationship": (records[-1] - turn) / (times[-1] - turn_s),
@@ -185,12 +188,14 @@ def records_in(session: Any) -> int:
 
 
 def grown(session: Any, total: int) -> list[tuple[float, int]]:
-    """How many records the shard has, from the first on until all are there: (time, records)."""
-    seen: list[tuple[float, int]] = []
+    """How many records the shard has, until all are there: (time, records), from the last look at none on."""
+    seen = [(time.perf_counter(), 0)]
     last = time.monotonic()
-    while not seen or seen[-1][1] < total:
+    while seen[-1][1] < total:
         now = records_in(session)
-        if now > (seen[-1][1] if seen else 0):
+        if not now:
+            seen = [(time.perf_counter(), 0)]
+        if now > seen[-1][1]:
             seen.append((time.perf_counter(), now))
             last = time.monotonic()
         if time.monotonic() > last + STILL_S:
