@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cluster.stores.log import Entry
 
 _LATE_S = 0.1
+"""So much older than an interval is what waited for more than its turn."""
 
 
 class Tempo:

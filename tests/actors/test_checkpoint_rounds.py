@@ -12,6 +12,7 @@ from actors import checkpoints
 from actors.checkpoints import CheckpointRounds
 from cluster.config import ShardSettings
 from cluster.errors import Unavailable
+from serve_apps.node import Node
 
 LIMITS = ShardSettings(checkpoint_s=1.0, checkpoint_share=0.1, checkpoint_most_s=30.0)
 
@@ -52,3 +53,24 @@ def _rounds(
     monkeypatch.setattr(rounds, "_under", lambda _: SimpleNamespace(save=save))
     monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     return rounds
+
+
+def test_a_node_waits_as_long_as_it_is_told_and_looks_soon_for_a_server_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, waited, there = iter([7.0, 9.0]), list[float](), iter([_RUNNING, _RUNNING, None])
+    rounds = SimpleNamespace(turn=lambda _: next(told), close=lambda: None)
+    monkeypatch.setattr(checkpoints, "CheckpointRounds", lambda *_: rounds)
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        server.running = next(there, None)
+        return len(waited) > 3
+
+    server = SimpleNamespace(running=None)
+    node: Any = SimpleNamespace(
+        settings=SimpleNamespace(shards=LIMITS), _opened=None, _servers={"shard-0": server},
+        _stopping=SimpleNamespace(wait=wait),
+    )  # fmt: skip
+    Node._checkpoint(node, "shard-0")
+    assert waited == [1.0, 7.0, 9.0, 1.0]

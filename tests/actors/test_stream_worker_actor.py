@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def test_one_that_is_drained_holds_nothing_and_one_that_has_ended_reads_nothing_
     assert worker.drain()
     for _ in range(2):
         wait_until(lambda: bool(worker.assign({"feed": [0]}) or worker.status()["streams"]))
+        for cap in (5.0, inf):
+            worker.assign({"feed": [0]}, {"feed": cap} if cap < inf else {})
+            assert worker._readers["feed"][0]._cap == cap
         assert not worker.drain(), "its reader has not ended yet"
         wait_until(worker.drain, 10.0, "it holds nothing any more")
         assert worker.status()["state"] == "idle"
