@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.lake_appender import LakeAppender
+from actors.priority import step_aside
 from actors.stack import Stack
 from cluster.config import Settings
 from cluster.errors import Fenced, IntelGraphError, Retryable
@@ -116,6 +117,7 @@ class LakeAppenderActor:
     """`ray.remote` is put around it by the supervisor. Every method is safe to call twice."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        step_aside()
         stack = Stack(Settings.model_validate(settings))
         stack.log_as("lake-appender")
         self._loop = LakeAppenderLoop(stack)

@@ -1,8 +1,9 @@
 """Which of this machine's processes go first when there are not cores enough for all.
 
-Shard writers and the API are what somebody waits for, and the lake appender empties the log. What comes later anyway
-can wait: readers of sources, snapshots, overlays. Databases and log are no processes of Ray, and come before all of
-these.
+Shard writers and the API are what somebody waits for. What comes later anyway can wait: readers of sources, snapshots,
+overlays, and what writes some seconds of all that came at once: the lake appender, and saves of embedded shards
+(`cluster.embedded.checkpoint`). The lake has to follow before the log is full, but then readers stand still and leave
+it the cores. Databases and log are no processes of Ray, and come before all of these.
 """
 
 from __future__ import annotations

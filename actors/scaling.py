@@ -24,7 +24,8 @@ class Load:
         lag_s: age of the last record read, in the partition that is furthest behind.
         partitions: of active streams.
         worker_cpu: share of a core that each worker takes.
-        host_cpu: share of its cores that each host has at work.
+        cores_free: of each host that says so.
+        starting: workers that do not answer: they have not begun yet, or not again.
         waits: why the workers stand still, all of them; then another one would, too.
     """
 
@@ -33,7 +34,8 @@ class Load:
     lag_s: float = 0.0
     partitions: int = 0
     worker_cpu: tuple[float, ...] = ()
-    host_cpu: tuple[float, ...] = ()
+    cores_free: tuple[float, ...] = ()
+    starting: int = 0
     waits: str = ""
 
 
@@ -81,7 +83,8 @@ def decide(limits: StreamSettings, before: Scaling, load: Load) -> Scaling:
     if now.workers != before.workers:
         return _changed(now, load, f"{load.partitions} partitions want {least} to {most} workers")
     lacking, spare = _lacking(limits, load, slope(lags)), _spare(limits, load, now.workers)
-    now = replace(now, lacking=now.lacking + 1 if lacking else 0, spare=now.spare + 1 if spare else 0)
+    seen = lacking and not load.starting  # what a worker that starts will do is not known yet
+    now = replace(now, lacking=now.lacking + 1 if seen else 0, spare=now.spare + 1 if spare else 0)
     if lacking:
         return _more(limits, now, load, lacking, most)
     if spare and now.workers > least:
@@ -95,8 +98,10 @@ def _more(limits: StreamSettings, now: Scaling, load: Load, lacking: str, most: 
         kept = "no more partitions" if most == load.partitions else "no more are allowed (streams.workers_max)"
     elif load.waits:
         kept = f"workers wait: {load.waits}"
-    elif load.host_cpu and scaling.host_cpu_most < 1.0 and min(load.host_cpu) > scaling.host_cpu_most:
-        kept = f"no host has CPU left: {min(load.host_cpu):.0%} at work"
+    elif load.starting:
+        kept = f"{load.starting} of {now.workers} workers are starting"
+    elif load.cores_free and max(load.cores_free) < scaling.cores_free:
+        kept = f"no host has CPU left: {max(load.cores_free):.1f} cores are free"
     elif now.lacking < scaling.up_looks:
         kept = f"look {now.lacking} of {scaling.up_looks}"
     elif _since(now, load) < scaling.up_pause_s:

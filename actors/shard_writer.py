@@ -34,6 +34,8 @@ from cluster.stores.log import Entry
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.writer")
+_GLANCE_S = 0.01
+"""Until the log is looked at again while the shard is at work; twice as long each time."""
 
 
 class LogReader(Protocol):
@@ -139,10 +141,7 @@ class ShardWriter:
             Fenced: another writer or epoch has taken over; nothing more was written. OutcomeUnknown, Unavailable:
             make a new writer, which asks the shard where to go on.
         """
-        if self._tempo.left_s():
-            self.flush()
-            time.sleep(self._tempo.left_s())
-        gulp = self._read(0 if self._pending else self._block_ms)
+        gulp = self._next()
         self.flush()
         if gulp is None:
             return 0
@@ -150,6 +149,21 @@ class ShardWriter:
         self._pending = gulp
         self.oldest_pending_ms = gulp.oldest_ms
         return sum(m.records for m in gulp.moves)
+
+    def _next(self) -> Gulp | None:
+        """The next batch, which is made ready while the shard is at work on the one before; None: there is none."""
+        until, wait_s = time.monotonic() + self._block_ms / 1e3, self._tempo.left_s()
+        while self._pending is not None:
+            if self._shard.answered(wait_s):
+                self.flush()
+            elif (gulp := self._read(0)) is not None:
+                return gulp
+            elif time.monotonic() >= until:
+                self.flush()  # which knows how long an answer may take
+            wait_s = max(_GLANCE_S, 2 * wait_s)
+        if left_s := self._tempo.left_s():
+            time.sleep(left_s)
+        return self._read(self._block_ms)
 
     def flush(self) -> None:
         """Wait for the batch on its way, resolve what several sources speak of, then advance the cursors."""

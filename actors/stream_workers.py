@@ -136,10 +136,15 @@ class StreamWorkers:
         self._answered.update(mine)
         readable = [part for part in parts if part.epoch and not part.note]  # of the others no worker more would help
         now = self._clock()
-        hosts = {found["host"]: found["host_cpu"] for found in mine.values() if found["host_cpu"] is not None}
+        hosts = {
+            found["host"]: found["cores"] * (1 - found["host_cpu"])
+            for found in mine.values()
+            if found.get("cores") and found["host_cpu"] is not None
+        }
         return Load(
             self._ticks(), sum(map(_unread, readable)), max((part.lag_s(now) for part in readable), default=0.0),
-            len(parts), tuple(found["cpu"] for found in mine.values()), tuple(hosts.values()), self._waits(mine),
+            len(parts), tuple(found["cpu"] for found in mine.values()), tuple(hosts.values()),
+            len({*self._names} - mine.keys()), self._waits(mine),
         )  # fmt: skip
 
     def _waits(self, statuses: Mapping[str, Mapping[str, Any]]) -> str:

@@ -78,7 +78,8 @@ class Ours:
     """Pushes batches and asks for their probes, each on threads and connections of its own.
 
     Args:
-        patient: whether a question that is refused for now is asked again; else the run fails.
+        patient: whether a question that is refused for now is asked again; else the run fails. It is first asked at
+            some moment of `poll_s`, so that times are not multiples of it.
     """
 
     def __init__(self, api: str, token: str, poll_s: float, timeout_s: float, patient: bool = False) -> None:
@@ -87,6 +88,7 @@ class Ours:
         self._mine = threading.local()
         self.acked_s: list[float] = []
         self._known = {200, 404, 422, 429, 503} if patient else {200, 404}
+        self._first = random.Random(0) if patient else None
 
     def _client(self) -> Any:
         import httpx
@@ -108,6 +110,8 @@ class Ours:
         """Seconds from `due` until the batch's probe shows."""
         probe = batch.probe
         path = f"/v1/cases/{probe['case']}/entities/{probe['to']['type']}/{probe['to']['id']}/neighbors"
+        if self._first:
+            time.sleep(self._first.uniform(0.0, self._poll_s))
         while True:
             answer = self._client().get(path)
             spent_s = time.perf_counter() - due

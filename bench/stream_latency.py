@@ -14,7 +14,8 @@ fresh installation with one shard and its defaults each, once what came first is
   Beside it, whether the system kept up: what was applied of what was produced. Nobody asks, as while the peak was
   measured: questions cost a share of it.
 - at 50%: from the moment at which a record was due to be produced to the API's answer that shows it. --probes of the
-  relationships of a second are asked for, each every --poll-ms until it shows: more would measure what asking costs.
+  relationships of a second are asked for, each every --poll-ms until it shows, from some moment of that time on: more
+  would measure what asking costs.
 - burst: two tenants, a topic each, 5% of the peak each; then one of them ten times as much for --burst-s. The other
   one's times until its records show, during it against before, and the memory (PSS) of all processes of the system.
 

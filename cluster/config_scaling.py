@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,10 @@ class ScalingSettings(Section):
     up_looks: Few = Field(default=3, description="looks in a row that find a worker lacking, before there are more")
     up_pause_s: Seconds = Field(default=10.0, description="so long a change is waited for before there are more again")
     catch_up_s: Seconds = Field(default=10.0, description="lag that will be gone within so long wants no worker more")
-    host_cpu_most: Share = Field(default=0.85, description="over that on every host there are no more; 1: never")
+    cores_free: Annotated[float, Field(ge=0, le=64)] = Field(
+        default=0.8,
+        description="cores that some host has to have free before there are more; 0: they come anyway",
+    )
     down_lag_records: Many = Field(default=1_000, description="records unread, up to which a worker may be too much")
     down_cpu: Share = Field(default=0.6, description="and share of a core that each of the others would take then")
     down_looks: Few = Field(default=30, description="looks in a row that find one too much, before it is drained")

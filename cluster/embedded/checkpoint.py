@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from cluster.embedded.process import put_children_behind
 from cluster.embedded.server import operator
 from cluster.embedded.serverlog import failure
 from cluster.embedded.spec import Checkpoint, Role, Running
@@ -16,11 +17,12 @@ _POLL_FIRST_S = 0.005
 _POLL_LAST_S = 0.1
 
 
-def checkpoint(running: Running, deadline_s: float = 120.0) -> Checkpoint:
+def checkpoint(running: Running, deadline_s: float = 600.0) -> Checkpoint:
     """Saves a shard as it is now, beside its work, and waits until the file is durable and in its place.
 
     Redis writes the file aside, fsyncs it and renames it: a failed save leaves the one before. Safe to call again; a
-    save that is under way is waited for first, since it began before what the caller has just written.
+    save that is under way is waited for first, since it began before what the caller has just written. Those that
+    somebody waits for go before it.
 
     Raises:
         Unavailable: the save failed (disk full) or took too long. The shard goes on; what is not saved is in the log.
@@ -35,6 +37,7 @@ def checkpoint(running: Running, deadline_s: float = 120.0) -> Checkpoint:
         with operator(running.spec) as client:
             _wait_idle(client, running, end)
             client.bgsave()
+            put_children_behind(running.pid, running.start_ticks)
             after = _wait_idle(client, running, end)
     except redis.RedisError as error:
         raise Unavailable(f"{running.spec.name} does not answer; nothing is known of its checkpoint") from error

@@ -11,12 +11,15 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import Unavailable
 
 _POLL_S = 0.01
 _LOCK_DESCRIPTOR = 3
+_BEHIND = 15
+"""Niceness of what can wait, as `actors.priority` has it."""
 
 
 def take_lock(path: Path) -> int | None:
@@ -135,6 +138,20 @@ def server_in(folder: Path, pid_file: Path) -> int | None:
         return None
     named = program.name.removesuffix(" (deleted)")
     return pid if works_in == folder.resolve() and named == "redis-server" and start_ticks(pid) is not None else None
+
+
+def put_children_behind(pid: int, ticks: int) -> None:
+    """Lets others go before a process's children, unless the pid has another owner by now.
+
+    Where cores are shared out to sessions first (see `actors.priority`), a child alone on a core counts as little as
+    its niceness says, too: what a session gets of a core goes by the weight of those of it that are there.
+    """
+    if start_ticks(pid) != ticks:
+        return
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            if int(path.read_bytes().rpartition(b")")[2].split()[1]) == pid:
+                os.setpriority(os.PRIO_PROCESS, int(path.parent.name), _BEHIND)
 
 
 def send(pid: int, ticks: int, number: signal.Signals) -> bool:

@@ -145,6 +145,8 @@ class FalkorClient:
         self._connection: Any = connect()  # they are opened when they are first used
         self._beside: Any = connect()
         self._open = 0
+        self._waited_s = 0.0
+        """For the answer that is received next."""
 
     def send(self, texts: Sequence[str], read_only: bool = False) -> None:
         """Send queries without waiting; `receive` has to be called once for each, in order."""
@@ -157,6 +159,18 @@ class FalkorClient:
             raise translate(error, not read_only) from error
         self._open += len(texts)
 
+    def answered(self, within_s: float) -> bool:
+        """Whether `receive` would not wait long, for one answer or an error; looks for so long at most."""
+        if not self._open:
+            return True
+        began = time.perf_counter()
+        try:
+            return bool(self._connection.can_read(within_s))
+        except (redis.exceptions.RedisError, OSError):
+            return True
+        finally:
+            self._waited_s += time.perf_counter() - began
+
     def receive(self, read_only: bool = False) -> list[list[Any]]:
         """Rows of the oldest query whose answer was not received yet.
 
@@ -164,7 +178,7 @@ class FalkorClient:
             OutcomeUnknown: the connection broke; what was sent may have been done. Unavailable: likewise, reading.
             QueryFailed: this query was refused; the following answers can still be received.
         """
-        began = time.perf_counter()
+        began, self._waited_s = time.perf_counter() - self._waited_s, 0.0
         try:
             answer = self._connection.read_response()
         except redis.exceptions.ResponseError as error:
@@ -268,6 +282,6 @@ class FalkorClient:
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
-        self._open = 0
+        self._open, self._waited_s = 0, 0.0
         self._connection.disconnect()
         self._beside.disconnect()

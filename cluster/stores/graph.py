@@ -212,6 +212,13 @@ class GraphShard(Protocol):
             parts: at most `lanes`; they may be written at the same time, so the fence of each names other partitions.
         """
 
+    def answered(self, within_s: float) -> bool:
+        """Whether `finish` has all first answers to the batch; waits for them so long at most.
+
+        Raises:
+            OutcomeUnknown, Unavailable, QueryFailed, Overloaded: as `finish` does; what was begun is forgotten.
+        """
+
     def finish(self) -> WriteCounts:
         """Wait for the batch that was begun. Raises Fenced when a part was refused."""
 

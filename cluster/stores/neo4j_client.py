@@ -14,7 +14,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -91,6 +91,8 @@ class Neo4jClient:
         self._threads: tuple[ThreadPoolExecutor, ...] = ()
         self._sent: deque[tuple[Future[Rows], float]] = deque()
         """With the time that each may take, seconds."""
+        self._waited_s = 0.0
+        """For the answer that is received next."""
 
     def _opened(self) -> neo4j.Driver:
         if self._driver is None:
@@ -121,6 +123,15 @@ class Neo4jClient:
         """Send a writing query with rows as its parameter of that name, after those of its lane."""
         self.send(template, {**parameters, name: rows}, lane=lane)
 
+    def answered(self, within_s: float) -> bool:
+        """Whether `receive` would not wait; looks for so long at most."""
+        if not self._sent:
+            return True
+        began = time.perf_counter()
+        done = wait([self._sent[0][0]], within_s).done
+        self._waited_s += time.perf_counter() - began
+        return bool(done)
+
     def receive(self) -> Rows:
         """Rows of the oldest query whose answer was not received yet; it is committed.
 
@@ -128,8 +139,11 @@ class Neo4jClient:
             OutcomeUnknown: the connection broke; what was sent may have been done. Unavailable: it was not.
             QueryFailed, Overloaded: this query was refused; the following answers can still be received.
         """
-        with _WRITE_SECONDS.time():
+        began, self._waited_s = time.perf_counter() - self._waited_s, 0.0
+        try:
             return self._await(*self._sent.popleft(), wrote=True)
+        finally:
+            _WRITE_SECONDS.observe(time.perf_counter() - began)
 
     def write(self, template: str, parameters: Mapping[str, Any], timeout_s: float | None = None) -> Rows:
         """Run one writing template and wait until it is committed.
@@ -251,7 +265,7 @@ class Neo4jClient:
 
     def _forget(self) -> tuple[neo4j.Driver | None, tuple[ThreadPoolExecutor, ...]]:
         driver, threads = self._driver, self._threads
-        self._driver, self._threads = None, ()
+        self._driver, self._threads, self._waited_s = None, (), 0.0
         while self._sent:
             self._sent.pop()[0].cancel()
         return driver, threads

@@ -149,6 +149,9 @@ class StoredShard(ABC):
         self._write(dialect_shard.see_cases(self._database), parameters, len(rows))
         self._known_cases |= unseen
 
+    def answered(self, within_s: float) -> bool:
+        return self._upserts.answered(within_s)
+
     def finish(self) -> WriteCounts:
         return self._upserts.finish()
 

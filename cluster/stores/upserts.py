@@ -7,8 +7,10 @@ goes first by the query that suits what most rows of its group were last time, a
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -52,6 +54,9 @@ class RowClient(Protocol):
         Queries of one lane run in their order, whatever those of others do.
         """
 
+    def answered(self, within_s: float) -> bool:
+        """Whether `receive` would not wait; looks for so long at most."""
+
     def receive(self) -> list[list[Any]]:
         """The oldest query's rows. Raises OutcomeUnknown, Unavailable."""
 
@@ -91,6 +96,8 @@ class Upserts:
         self._ways: dict[Group, Way] = {}
         self._votes: defaultdict[Group, Counter[Way]] = defaultdict(Counter)
         self._sent: list[Sent] = []
+        self._answers: deque[list[list[Any]]] = deque()
+        """To the first of what was sent."""
 
     def send(self, fence: Mapping[str, Any], page: Page, lane: int = 0) -> None:
         """Send a page under the guard's parameters. Does not wait."""
@@ -106,6 +113,31 @@ class Upserts:
         self._client.send_rows(way.template(self._client.dialect, page.group), parameters, page.body, lane=lane)
         self._sent.append(Sent(page._replace(body=None), fence, lane, way, created))
 
+    def answered(self, within_s: float) -> bool:
+        """Whether all that was sent is answered; waits for it for so long at most.
+
+        Raises:
+            OutcomeUnknown, Unavailable, QueryFailed, Overloaded: all of it is forgotten, and may have been done.
+        """
+        until = time.monotonic() + within_s
+        with self._closing():
+            while len(self._answers) < len(self._sent):
+                if not self._client.answered(max(0.0, until - time.monotonic())):
+                    return False
+                self._answers.append(self._client.receive())
+        return True
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Forgets what was sent, and the connection, where that fails."""
+        try:
+            yield
+        except BaseException:
+            self._sent = []
+            self._answers.clear()
+            self._client.close()
+            raise
+
     def finish(self) -> WriteCounts:
         """Wait for what was sent; send what that leaves, and wait for it too.
 
@@ -113,23 +145,19 @@ class Upserts:
             Fenced: the shard refused it. OutcomeUnknown, Unavailable: it may have been done.
         """
         counts = WriteCounts()
-        try:
+        with self._closing():
             while self._sent:
                 sent, self._sent = self._sent, []
                 left = [(one, self._take(counts, one)) for one in sent]
                 for one, rows in left:
                     for page in self._paged(rows) if rows.height else ():
                         self._send(page, one.fence, one.lane, Way.UPSERT, one.way is Way.CREATE)
-        except BaseException:
-            self._sent = []
-            self._client.close()
-            raise
         self._ways.update((group, votes.most_common(1)[0][0]) for group, votes in self._votes.items())
         self._votes.clear()
         return counts
 
     def _take(self, counts: WriteCounts, sent: Sent) -> Frame:
-        answer = self._client.receive()
+        answer = self._answers.popleft() if self._answers else self._client.receive()
         take = self._take_made if sent.way is Way.CREATE else self._take_outcomes
         return take(counts, sent, answer[0] if answer else ())
 

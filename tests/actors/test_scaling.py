@@ -29,7 +29,8 @@ LOADS = st.lists(
         lag_s=st.floats(0, 100),
         partitions=st.sampled_from([0, 1, 3, 16, 16, 16]),
         worker_cpu=st.lists(st.floats(0, 1), max_size=8).map(tuple),
-        host_cpu=st.lists(st.floats(0, 1), max_size=3).map(tuple),
+        cores_free=st.lists(st.floats(0, 64), max_size=3).map(tuple),
+        starting=st.integers(0, 2),
         waits=st.sampled_from(["", "", "the log is full"]),
     ),
     max_size=60,
@@ -129,7 +130,8 @@ def test_one_record_of_a_slow_topic_is_no_lag() -> None:
     ("load", "reason"),
     [
         (replace(BEHIND, waits="the log is full"), "workers wait: the log is full"),
-        (replace(BEHIND, host_cpu=(0.99, 0.97)), "no host has CPU left: 97% at work"),
+        (replace(BEHIND, cores_free=(0.1, 0.3)), "no host has CPU left: 0.3 cores are free"),
+        (replace(BEHIND, starting=1), "1 of 1 workers are starting"),
     ],
 )
 def test_more_workers_are_not_tried_where_they_would_not_help(load: Load, reason: str) -> None:
@@ -139,8 +141,14 @@ def test_more_workers_are_not_tried_where_they_would_not_help(load: Load, reason
     assert found[-1].reason.startswith("lag 5,000 records, 9 s, steady; ")
 
 
+def test_looks_count_from_when_the_workers_that_there_are_have_begun() -> None:
+    starts, begun = replace(BEHIND, starting=1), [BEHIND] * LIMITS.scaling.up_looks
+    found = [scaling.workers for scaling in looks([*[starts] * 20, *begun])]
+    assert found == [1] * (len(found) - 1) + [2]
+
+
 def test_one_host_with_cpu_left_will_do() -> None:
-    assert max(found.workers for found in looks([replace(BEHIND, host_cpu=(0.99, 0.5))] * 20)) == 8
+    assert max(found.workers for found in looks([replace(BEHIND, cores_free=(0.1, 0.8))] * 20)) == 8
 
 
 def test_partitions_that_come_and_go_are_followed_at_once() -> None:

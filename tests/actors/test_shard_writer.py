@@ -17,7 +17,7 @@ from actors.shard_start import Start, start_writer
 from actors.shard_writer import ShardWriter
 from actors.tempo import Tempo
 from cluster import batch, versions
-from cluster.errors import Fenced
+from cluster.errors import Fenced, OutcomeUnknown
 from cluster.fold import Fold, Outcome
 from cluster.ids import BUCKETS
 from cluster.model import Kind, Op, Record, floor_record
@@ -104,6 +104,11 @@ def check(shard: StoredShard, records: Sequence[Record]) -> None:
     assert export_lines([shard]) == oracle.export_lines()
 
 
+def clock(sleep: Callable[[float], None] | None) -> SimpleNamespace:
+    """Time that is slept otherwise; None: not at all."""
+    return SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep)
+
+
 def test_a_batch_is_brought_to_its_end_before_the_next_reading_is_waited_for(
     make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +118,9 @@ def test_a_batch_is_brought_to_its_end_before_the_next_reading_is_waited_for(
         slept.append((seconds, shard.cursors()[0].at))
         now[0] += seconds
 
-    monkeypatch.setattr("actors.shard_writer.time", SimpleNamespace(time=time.time, sleep=sleep))
+    monkeypatch.setattr(
+        "actors.shard_writer.time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep)
+    )
     log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 4)])
     open_writer(shard, log)
     all_entries, log.entries = [entry._replace(appended_ms=time.time() * 1e3) for entry in log.entries], []
@@ -129,9 +136,63 @@ def test_a_batch_is_brought_to_its_end_before_the_next_reading_is_waited_for(
     assert len(slept) == 2
 
 
+def test_while_the_shard_is_at_work_for_longer_the_next_batch_is_made_ready(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, waited = make_shard(), list[float]()
+    log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 3)])
+    open_writer(shard, log)
+    monkeypatch.setattr(
+        "actors.shard_writer.time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=None)
+    )
+    log.entries = [entry._replace(appended_ms=time.time() * 1e3) for entry in log.entries]
+    fence = Fence(1, 1, (0,))
+    writer = ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=3, block_ms=0, interval_s=60.0)
+    writer._tempo = Tempo(lambda: 0.0)
+    log.entries, later = log.entries[:1], log.entries[1:]
+
+    def busy(within_s: float) -> bool:
+        waited.append(within_s)
+        log.entries += later
+        return False
+
+    monkeypatch.setattr(shard, "answered", busy)
+    read_many, pending = log.read_many, list[object]()
+
+    def read(*given: Any, **named: Any) -> Any:
+        pending.append(writer._pending)
+        return read_many(*given, **named)
+
+    monkeypatch.setattr(log, "read_many", read)
+    assert [writer.step(), writer.step()] == [1, 1]
+    assert waited == [60.0]
+    assert [one is None for one in pending] == [True, False], "it was read while the first was on its way"
+    writer.flush()
+    assert shard.cursors()[0].at == 2
+
+
+def test_a_shard_that_does_not_answer_is_not_waited_for_without_end(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, log = make_shard(), Tape([[make("t", "c", 0, "person", "p", "s", 1)]])
+    open_writer(shard, log)
+    writer = ShardWriter(shard, log, Fence(1, 1, (0,)), lambda bucket: True, limit_entries=3, block_ms=50)
+
+    def hangs(*_: object) -> WriteCounts:
+        raise OutcomeUnknown("the shard did not answer a write in time", 0.5)
+
+    monkeypatch.setattr(shard, "answered", lambda within_s: False)
+    assert writer.step() == 1
+    monkeypatch.setattr(shard, "finish", hangs)
+    with pytest.raises(OutcomeUnknown):
+        writer.step()
+
+
 def test_a_writer_that_is_behind_reads_on_at_once(make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = make_shard()
-    monkeypatch.setattr("actors.shard_writer.time", SimpleNamespace(time=time.time, sleep=None))
+    monkeypatch.setattr(
+        "actors.shard_writer.time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=None)
+    )
     log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 4)])
     open_writer(shard, log)
     fence = Fence(1, 1, (0,))

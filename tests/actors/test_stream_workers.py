@@ -48,6 +48,22 @@ class Stand:
         return self.workers.look(parts)
 
 
+def test_no_worker_more_comes_to_hosts_without_a_core_free(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    stand.answer(W0, host_cpu=0.61, cores=2)
+    for _ in range(20):
+        stand.look(100_000)
+    assert stand.workers.wanted() == [W0]
+    stand.statuses[W0] = {"state": "silent", "reason": "dead"}
+    for _ in range(20):
+        stand.look(100_000)
+    assert stand.workers.wanted() == [W0], "it is started again: how busy its host will be is not known"
+    stand.answer(W0, host_cpu=0.59, cores=2)
+    stand.look(100_000)
+    stand.look(100_000)
+    assert stand.workers.wanted() == [W0, W1]
+
+
 def test_who_has_not_answered_yet_gets_no_partitions_unless_nobody_has(tmp_path: Path) -> None:
     stand = Stand(tmp_path)
     assert stand.workers.wanted() == [W0]
@@ -125,7 +141,7 @@ def test_what_is_told_has_the_last_change_and_its_reason(tmp_path: Path) -> None
     assert told.change == "1 → 2: lag 1,000 records, 0 s, steady"
     stand.look(1_000)
     assert (again := told_workers(tmp_path)) and (again.change, again.changed) == (told.change, told.changed)
-    assert again.reason.endswith("look 1 of 2")
+    assert again.reason.endswith("1 of 2 workers are starting")
     tell_workers(tmp_path, told)
     assert told_workers(tmp_path) == told
     forget_workers(tmp_path)

@@ -20,7 +20,7 @@ ZERO_IS_FINE = {
     "overlays.tolerance",  # all iterations are done
     "streams.scaling.up_cpu",  # whatever they take
     "streams.scaling.down_cpu",  # only where nothing is done at all
-    "streams.scaling.host_cpu_most",  # never more where a host says how busy it is
+    "streams.scaling.cores_free",  # more come however busy the hosts are
     "streams.cores_free",  # nobody is slowed
     "streams.interval_ms",  # read as soon as there is something
     "log.interval_ms",

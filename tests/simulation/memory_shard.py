@@ -100,6 +100,10 @@ class MemoryShard:
                 groups.setdefault(key, []).append(r)
             self._begun += [(fence, groups[key]) for key in sorted(groups)]
 
+    def answered(self, within_s: float) -> bool:
+        """What was begun is done in `finish`, and may not be by then."""
+        return not self._begun or self._network.rnd.random() < 0.5
+
     def finish(self) -> WriteCounts:
         counts = WriteCounts()
         begun, self._begun = self._begun, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -43,6 +44,20 @@ def test_a_process_is_known_by_its_start_and_a_dead_one_is_none():
         assert process.start_ticks(child.pid) is None  # a zombie
     assert process.start_ticks(child.pid) is None
     assert not process.send(child.pid, ticks, signal.SIGKILL)
+
+
+def test_of_a_process_only_its_children_step_behind():
+    shell = ["/bin/sh", "-c", "sleep 60 & echo $!; wait"]
+    with subprocess.Popen(shell, stdout=subprocess.PIPE, text=True, process_group=0) as parent:
+        child, mine = int(parent.stdout.readline()), os.getpriority(os.PRIO_PROCESS, 0)
+        niceness = partial(os.getpriority, os.PRIO_PROCESS)
+        ticks = process.start_ticks(parent.pid)
+        process.put_children_behind(parent.pid, ticks + 1)
+        assert [niceness(child), niceness(parent.pid)] == [mine, mine], "the pid is somebody else's by now"
+        process.put_children_behind(parent.pid, ticks)
+        assert [niceness(child), niceness(parent.pid)] == [15, mine]
+        os.killpg(parent.pid, signal.SIGKILL)
+    process.put_children_behind(parent.pid, ticks)
 
 
 def test_a_pid_file_of_another_program_is_not_believed(tmp_path):

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from cluster.embedded import (
     stop,
 )
 from cluster.embedded.passwords import load_passwords
-from cluster.embedded.process import wait_unlocked
+from cluster.embedded.process import put_children_behind, wait_unlocked
 from cluster.errors import Conflict, Corrupt, Rejected, Unavailable
 
 pytestmark = pytest.mark.services
@@ -203,6 +204,25 @@ def test_shard_comes_back_from_its_checkpoint_and_from_a_stop(start_server, conn
     assert graph_count(connect(last)) == 5001
     stop(last, save=False)
     assert not alive(last)
+
+
+def test_a_checkpoint_steps_behind_while_it_lasts(start_server, connect, monkeypatch):
+    running, lasted = start_server(Role.SHARD), []
+    connect(running).execute_command("GRAPH.QUERY", "g", "UNWIND range(1, 500000) AS i CREATE (:Entity {i: i})")
+
+    def put_last(pid, ticks):
+        lasted.append(connect(running).info("persistence")["rdb_bgsave_in_progress"])
+        put_children_behind(pid, ticks)
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = path.read_bytes().rpartition(b")")[2].split()
+                if int(fields[1]) == running.pid:
+                    lasted.append(int(fields[16]))
+
+    monkeypatch.setattr(sys.modules["cluster.embedded.checkpoint"], "put_children_behind", put_last)
+    checkpoint(running)
+    assert lasted == [1, 15]
+    assert os.getpriority(os.PRIO_PROCESS, running.pid) < 15
 
 
 def test_checkpoint_that_fails_is_an_error_and_the_shard_goes_on(start_server, connect):

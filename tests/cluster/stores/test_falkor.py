@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 import redis
 
 from cluster.embedded import Running, kill_server, start
-from cluster.errors import Overloaded, Rejected, TooCostly, Unavailable
+from cluster.errors import OutcomeUnknown, Overloaded, Rejected, TooCostly, Unavailable
 from cluster.stores.falkor import FalkorClient, QueryFailed, translate
+from cluster.telemetry import metrics
 from tests.conftest import StartServer
 
 pytestmark = pytest.mark.services
@@ -73,6 +75,32 @@ def test_over_the_stores_own_bound_nothing_is_known_of_the_query() -> None:
     assert type(translate(late, False, 1.0)) is TooCostly
     waiting = redis.exceptions.ResponseError("Max pending queries exceeded")
     assert type(translate(waiting, False, 1.0)) is Overloaded
+
+
+def test_a_server_that_dies_at_work_is_an_answer_and_an_unknown_outcome(start_server: StartServer) -> None:
+    running = start_server("shard")
+    client = FalkorClient(f"unix://{running.socket}", running.password)
+    client.send(["UNWIND range(1, 100000000) AS i WITH max(i) AS m CREATE (:Entity {m: m})"])
+    assert not client.answered(0.05)
+    kill_server(running.spec)
+    assert client.answered(30.0)
+    with pytest.raises(OutcomeUnknown):
+        client.receive()
+    assert client.answered(0.0), "nothing is waited for"
+
+
+def test_a_call_s_time_has_what_was_waited_before_it_was_received(falkor_server: Running, unique: str) -> None:
+    client = FalkorClient(f"unix://{falkor_server.socket}", falkor_server.password, graph=unique)
+    seconds = metrics.STORE_QUERY_SECONDS.labels("falkordb", "write")._sum
+    before = seconds.get()
+    client.send(["UNWIND range(1, 3000000) AS i RETURN max(i)"])
+    began = time.perf_counter()
+    while not client.answered(0.02):
+        pass
+    waited_s = time.perf_counter() - began
+    client.receive()
+    assert seconds.get() - before > 0.8 * waited_s > 0.05
+    client.close()
 
 
 def test_a_server_that_is_stopped_does_not_answer(start_server: StartServer) -> None:

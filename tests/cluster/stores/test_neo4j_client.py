@@ -96,6 +96,20 @@ def test_answers_that_were_not_received_are_not_taken_for_others(client: Neo4jCl
     assert client.receive() == [[1]]
 
 
+def test_a_call_s_time_has_what_was_waited_before_it_was_received(client: Neo4jClient) -> None:
+    seconds = metrics.STORE_QUERY_SECONDS.labels("neo4j", "write")._sum
+    before = seconds.get()
+    client.send("UNWIND range(1, 20000000) AS i RETURN max(i)", {})
+    began = time.perf_counter()
+    assert not client.answered(0.0)
+    while not client.answered(0.02):
+        pass
+    waited_s = time.perf_counter() - began
+    client.receive()
+    assert seconds.get() - before > 0.8 * waited_s > 0.02
+    assert client.answered(0.0), "nothing was sent"
+
+
 def test_a_query_that_outlasts_what_it_was_given_is_too_costly(client: Neo4jClient) -> None:
     for given_s in (0.05, 0.0004):
         with pytest.raises(TooCostly, match="ask for less"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.batch import frame_of
-from cluster.errors import Fenced
+from cluster.errors import Fenced, OutcomeUnknown
 from cluster.fold import Outcome
 from cluster.ids import BUCKETS
 from cluster.model import Op, Record
@@ -153,6 +154,61 @@ def test_a_page_is_refused_whole_where_the_lease_is_another(shards: Shards, way:
         with pytest.raises(Fenced):
             write(shard, rows)
     assert state_lines([shard]) == before
+
+
+def test_whether_all_is_answered_is_told_in_the_time_given(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard, rows = shards.fresh(write_rows=2_000), people(range(1, 4_001)) + ties(range(1, 4_001))
+    assert shard.answered(0.0), "nothing was sent"
+    encoded = shard.encode(frame_of(rows))
+    shard.see_cases(FENCE, {("t", "c")})
+    shard.begin([(FENCE, encoded)])
+    began = time.monotonic()
+    assert not shard.answered(0.001)
+    assert time.monotonic() - began < 0.5, "some pages later"
+    while not shard.answered(0.02):
+        assert time.monotonic() - began < 60.0
+    monkeypatch.setattr(shard._client, "receive", None)
+    assert shard.answered(0.0)
+    monkeypatch.undo()
+    assert shard.finish().all.applied == len(rows)
+    assert len(state_lines([shard])) == len(rows)
+
+
+def test_answers_of_a_batch_that_was_refused_are_nobody_else_s(shards: Shards) -> None:
+    shard, later, rows = shards.fresh(), Fence(1, 2, (0,)), people(range(1, 7)) + ties(range(1, 4))
+    first_by(shard, Way.UPSERT)
+    shard.see_cases(FENCE, {("t", "c")})
+    shard.take_lease(later)
+    shard.begin([(FENCE, shard.encode(frame_of(rows)))])
+    assert shard.answered(30.0)
+    with pytest.raises(Fenced):
+        shard.finish()
+    shard.begin([(later, shard.encode(frame_of(rows)))])
+    assert shard.answered(30.0)
+    assert shard.finish().all.applied == len(rows)
+
+
+def test_what_fails_while_it_is_waited_for_leaves_nothing_behind(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, rows = shards.fresh(), people(range(1, 7))
+    shard.see_cases(FENCE, {("t", "c")})
+    encoded, receive = shard.encode(frame_of(rows)), shard._client.receive
+    answers = iter([receive])
+
+    def breaks() -> list[list[Any]]:
+        for answer in answers:
+            return answer()
+        raise OutcomeUnknown("the shard's connection broke during a write", 0.5)
+
+    shard.begin([(FENCE, encoded)])
+    monkeypatch.setattr(shard._client, "receive", breaks)
+    with pytest.raises(OutcomeUnknown):
+        shard.answered(30.0)
+    monkeypatch.undo()
+    assert shard.finish().all.total == 0, "nothing is waited for any more"
+    shard.begin([(FENCE, encoded)])
+    assert shard.finish().all.total == len(rows)
 
 
 def test_what_would_have_suited() -> None:

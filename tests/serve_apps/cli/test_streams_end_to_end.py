@@ -22,7 +22,7 @@ from tests.serve_apps.cli.installation import Installation, temporary
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
 PARTITIONS, RECORDS = 2, 2_000
 SCALING = {
-    "UP_LAG_RECORDS": "500", "UP_LOOKS": "1", "UP_PAUSE_S": "1", "UP_LAG_S": "1", "HOST_CPU_MOST": "1",
+    "UP_LAG_RECORDS": "500", "UP_LOOKS": "1", "UP_PAUSE_S": "1", "UP_LAG_S": "1", "CORES_FREE": "0",
     "DOWN_LAG_RECORDS": "100", "DOWN_CPU": "1", "DOWN_LOOKS": "3", "DOWN_PAUSE_S": "3",
 }  # fmt: skip
 
