@@ -151,7 +151,8 @@ class ShardWriter:
         return sum(m.records for m in gulp.moves)
 
     def _next(self) -> Gulp | None:
-        """The next batch, which is made ready while the shard is at work on the one before; None: there is none."""
+        """The next batch, which is made ready while the shard is at work on the one before; None: nothing came in the
+        time that one may wait for it."""
         until, wait_s = time.monotonic() + self._block_ms / 1e3, self._tempo.left_s()
         while self._pending is not None:
             if self._shard.answered(wait_s):
@@ -159,7 +160,7 @@ class ShardWriter:
             elif (gulp := self._read(0)) is not None:
                 return gulp
             elif time.monotonic() >= until:
-                self.flush()  # which knows how long an answer may take
+                return None
             wait_s = max(_GLANCE_S, 2 * wait_s)
         if left_s := self._tempo.left_s():
             time.sleep(left_s)

@@ -102,7 +102,7 @@ class MemoryShard:
 
     def answered(self, within_s: float) -> bool:
         """What was begun is done in `finish`, and may not be by then."""
-        return not self._begun or self._network.rnd.random() < 0.5
+        return not self._begun or self._network.waits.random() < 0.5
 
     def finish(self) -> WriteCounts:
         counts = WriteCounts()

@@ -16,6 +16,7 @@ class Network:
 
     def __init__(self, rnd: random.Random, trouble: float) -> None:
         self.rnd, self.trouble = rnd, trouble
+        self.waits = random.Random(7)  # of its own: what else a seed brings about does not hang on who waits
         self.delayed: list[Callable[[], Any]] = []
 
     def call(self, up: Callable[[], bool], effect: Callable[[], T], wrote: bool) -> T:
