@@ -118,9 +118,7 @@ def test_a_batch_is_brought_to_its_end_before_the_next_reading_is_waited_for(
         slept.append((seconds, shard.cursors()[0].at))
         now[0] += seconds
 
-    monkeypatch.setattr(
-        "actors.shard_writer.time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep)
-    )
+    monkeypatch.setattr("actors.shard_writer.time", clock(sleep))
     log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 4)])
     open_writer(shard, log)
     all_entries, log.entries = [entry._replace(appended_ms=time.time() * 1e3) for entry in log.entries], []
@@ -142,9 +140,7 @@ def test_while_the_shard_is_at_work_for_longer_the_next_batch_is_made_ready(
     shard, waited = make_shard(), list[float]()
     log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 3)])
     open_writer(shard, log)
-    monkeypatch.setattr(
-        "actors.shard_writer.time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=None)
-    )
+    monkeypatch.setattr("actors.shard_writer.time", clock(None))
     log.entries = [entry._replace(appended_ms=time.time() * 1e3) for entry in log.entries]
     fence = Fence(1, 1, (0,))
     writer = ShardWriter(shard, log, fence, lambda bucket: True, limit_entries=3, block_ms=0, interval_s=60.0)
@@ -190,9 +186,7 @@ def test_a_shard_that_does_not_answer_is_not_waited_for_without_end(
 
 def test_a_writer_that_is_behind_reads_on_at_once(make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = make_shard()
-    monkeypatch.setattr(
-        "actors.shard_writer.time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=None)
-    )
+    monkeypatch.setattr("actors.shard_writer.time", clock(None))
     log = Tape([[make("t", "c", 0, "person", f"p{n}", "s", n)] for n in range(1, 4)])
     open_writer(shard, log)
     fence = Fence(1, 1, (0,))
