@@ -51,12 +51,12 @@ def test_of_a_process_only_its_children_step_behind():
     with subprocess.Popen(shell, stdout=subprocess.PIPE, text=True, process_group=0) as parent:
         child, mine = int(parent.stdout.readline()), os.getpriority(os.PRIO_PROCESS, 0)
         niceness = partial(os.getpriority, os.PRIO_PROCESS)
-        ticks = process.start_ticks(parent.pid)
-        process.put_children_behind(parent.pid, ticks + 1)
-        assert [niceness(child), niceness(parent.pid)] == [mine, mine], "the pid is somebody else's by now"
-        process.put_children_behind(parent.pid, ticks)
-        assert [niceness(child), niceness(parent.pid)] == [15, mine]
+        ticks, seen = process.start_ticks(parent.pid), []
+        for told in (ticks + 1, ticks):
+            process.put_children_behind(parent.pid, told)
+            seen.append((niceness(child), niceness(parent.pid)))
         os.killpg(parent.pid, signal.SIGKILL)
+    assert seen == [(mine, mine), (15, mine)], "of a pid that is somebody else's by now nothing is touched"
     process.put_children_behind(parent.pid, ticks)
 
 
