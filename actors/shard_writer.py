@@ -243,7 +243,7 @@ class ShardWriter:
         single, several = split_by_register(kept)
         if single:
             folded = pl.concat([folded, batch.frame_of(single)])
-        cases = set(facts.select("tenant", "case").unique().rows())  # a case whose records are all hidden was here too
+        cases = set(zip(facts["tenant"].to_list(), facts["case"].to_list(), strict=True))  # hidden records have one too
         encoded = [(fence, self._shard.encode(rows)) for fence, rows in self._by_lane(folded)]
         return Gulp(moves, cases, encoded, several, settled, conflicts, system=system)
 

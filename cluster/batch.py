@@ -23,7 +23,10 @@ SCHEMA = pa.schema([pa.field(name, _TYPES.get(name, pa.string()), nullable=False
 Frame: TypeAlias = pl.DataFrame
 Mask: TypeAlias = npt.NDArray[np.bool_]
 """Of a frame: whether each row is meant."""
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+_WRITES = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_READS = pa.ipc.IpcReadOptions(use_threads=False)
+"""Columns of an entry are small: to hand each to another thread takes three times as long as to do it here, and with
+other processes on the same cores the hands wait for a core each time."""
 
 
 def to_arrow(records: Sequence[Record]) -> pa.RecordBatch:
@@ -45,7 +48,7 @@ def from_arrow(batch: pa.RecordBatch | pa.Table) -> list[Record]:
 def encode(records: Sequence[Record]) -> bytes:
     """The bytes of one log entry."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, SCHEMA, options=_OPTIONS) as writer:
+    with pa.ipc.new_stream(sink, SCHEMA, options=_WRITES) as writer:
         writer.write_batch(to_arrow(records))
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
@@ -59,7 +62,7 @@ def decode_arrow(data: bytes) -> pa.RecordBatch:
     if not data:
         return _NOTHING
     try:
-        with pa.ipc.open_stream(data) as reader:
+        with pa.ipc.open_stream(data, options=_READS) as reader:
             batch = reader.read_next_batch()
     except (pa.ArrowInvalid, OSError, StopIteration) as error:
         raise Corrupt(f"log entry is not an Arrow batch: {error}") from error
