@@ -192,6 +192,27 @@ def test_it_holds_for_a_load_that_was_cut_off_and_for_what_it_appended_twice(boo
 
 
 @pytest.mark.services
+def test_what_the_log_lets_go_meanwhile_is_counted_in_the_lake(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    books.ingest(books.file(MIXED))
+    before, read, log = books.audit(), books.log.read, books.log
+    gone = list[int]()
+
+    def late(partition: int, after: int, *limits: int) -> Any:
+        if not gone:
+            gone.append(partition)
+            monkeypatch.setattr(log, "read", read)
+            books.to_lake(1000)
+            for each, end in log.ends().items():
+                log.trim(each, end)
+        return read(partition, after, *limits)
+
+    monkeypatch.setattr(log, "read", late)
+    found = books.audit()
+    assert (len(gone), found.holds, wrong(found)) == (1, True, {})
+    assert found.partitions == before.partitions
+
+
+@pytest.mark.services
 @pytest.mark.parametrize("numbers", [(4,), (3,), (3, 2)], ids=str)
 def test_a_record_that_is_in_partitions_of_before_and_of_now_is_one(books: Books, numbers: tuple[int, ...]) -> None:
     file = books.file(MIXED)
