@@ -4,30 +4,31 @@
 
 The shard, not the log, says where to go on: a cursor lives in the shard beside its effects and moves only after
 them, so whatever is applied twice is a duplicate and a shard that comes back older heals from the log. While the
-shard works on one batch, the text of the next is built. One writer owns the shard's partitions under a lease;
-whoever lost it is refused by the shard.
+shard works on one batch, the text of the next is built, of all that comes meanwhile. One writer owns the shard's
+partitions under a lease; whoever lost it is refused by the shard.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import polars as pl
 
 from actors.folding import alone, lanes_of, resolve, split_by_register
+from actors.gulp import Gulp, joined
 from actors.shard_floors import hide_below, merge_anew
 from actors.tempo import Tempo, more_behind
 from cluster import batch
 from cluster.batch import Frame, Mask, frame_of, only
 from cluster.errors import Corrupt
-from cluster.fold import Floors, Outcome, Priorities, Thing, fold_batch, thing_of
+from cluster.fold import Floors, Priorities, Thing, fold_batch, thing_of
 from cluster.model import Kind, Record
 from cluster.stores.graph import CursorMove, Fence, GraphShard, Outcomes, WriteCounts, merged_record
 from cluster.stores.log import Entry
@@ -36,6 +37,9 @@ from cluster.telemetry.logs import Log
 LOG = Log("intelgraph.writer")
 _GLANCE_S = 0.01
 """Until the log is looked at again while the shard is at work; twice as long each time."""
+_AHEAD_S = 0.1
+"""The same after something was found. A reading costs some milliseconds of CPU, which a shard that is done before that
+had better have itself."""
 
 
 class LogReader(Protocol):
@@ -45,23 +49,6 @@ class LogReader(Protocol):
         self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
     ) -> Mapping[int, Sequence[Entry]]:
         """Entries after the given number of each partition; continuity is checked by the log."""
-
-
-@dataclass
-class Gulp:
-    """What one turn of the loop carries: records of several partitions, folded, and the cursors' steps."""
-
-    moves: list[CursorMove]
-    cases: set[tuple[str, str]]
-    rows: list[tuple[Fence, Any]]
-    """Records of things with one register in this batch, as the shard has encoded them: a part for each lane."""
-    several: list[Record]
-    """Records of things that several sources of this batch speak of: they take the way of `resolve`."""
-    settled: list[tuple[Record, Outcome]] = field(default_factory=list)
-    """Records whose outcome is known before anything is written."""
-    conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    oldest_ms: int = 0
-    system: list[Record] = field(default_factory=list)
 
 
 @dataclass
@@ -118,18 +105,21 @@ class ShardWriter:
         self.records_applied = {p: c.records for p, c in cursors.items()}
         self._floors, self._priorities = Floors(), Priorities()
         self._pending: Gulp | None = None
+        self._held: Gulp | None = None
+        """What was read, but cannot go together with what was read before it."""
         self.counters = WriterCounters()
         self.oldest_pending_ms = 0
-        self.ready_s = 0.0
-        """From when the oldest record of the last batch was appended until its rows were ready to be written."""
+        self.ready_s: list[float] = []
+        """Of each reading, from when its oldest record was appended until its rows were ready to be written. Whoever
+        looks empties it."""
         self._recover()
 
     @property
     def positions(self) -> dict[int, int]:
         """Cursor of each partition as last confirmed by the shard."""
         confirmed = dict(self._at)
-        if self._pending:
-            confirmed.update({m.partition: m.start for m in self._pending.moves})
+        for gulp in (self._held, self._pending):
+            confirmed.update({m.partition: m.start for m in gulp.moves} if gulp else {})
         return confirmed
 
     def step(self) -> int:
@@ -151,17 +141,28 @@ class ShardWriter:
         return sum(m.records for m in gulp.moves)
 
     def _next(self) -> Gulp | None:
-        """The next batch, which is made ready while the shard is at work on the one before; None: nothing came in the
-        time that one may wait for it."""
+        """The next batch: what comes while the shard is at work on the one before is made ready meanwhile. None:
+        nothing came in the time that one may wait for it."""
         until, wait_s = time.monotonic() + self._block_ms / 1e3, self._tempo.left_s()
-        while self._pending is not None:
+        ahead, self._held = self._held, None
+        while self._pending is not None and not (ahead and ahead.whole):
             if self._shard.answered(wait_s):
                 self.flush()
             elif (gulp := self._read(0)) is not None:
-                return gulp
+                if ahead is None:
+                    ahead = gulp
+                elif (both := joined(ahead, gulp, self._limits[1], self._shard.joined)) is not None:
+                    ahead = both
+                else:
+                    self._held = gulp
+                    return ahead
+                wait_s = max(_AHEAD_S, self._tempo.left_s())
+                continue
             elif time.monotonic() >= until:
-                return None
+                return ahead
             wait_s = max(_GLANCE_S, 2 * wait_s)
+        if ahead is not None:
+            return ahead
         if left_s := self._tempo.left_s():
             time.sleep(left_s)
         return self._read(self._block_ms)
@@ -222,7 +223,9 @@ class ShardWriter:
             self._at[partition] = found[-1].number
         gulp = self._prepare(moves, rows, is_fact, mine)
         gulp.oldest_ms = min(entry.appended_ms for found in entries.values() for entry in found)
-        self.ready_s = max(0.0, time.time() - gulp.oldest_ms / 1000)
+        gulp.bytes = sum(len(entry.data) for found in entries.values() for entry in found)
+        gulp.whole = behind or bool(gulp.several or gulp.system)
+        self.ready_s.append(max(0.0, time.time() - gulp.oldest_ms / 1000))
         return gulp
 
     def _mine(self, rows: Frame) -> tuple[Mask, Mask]:
@@ -294,16 +297,20 @@ class ShardWriter:
     # --- floors and priorities: first kept, then applied, then marked done
 
     def _recover(self) -> None:
-        unfinished: list[Record] = []
+        """Everything known first, then what was not brought to its end: a merged view needs all priorities."""
+        below: list[Record] = []
+        ranked: list[tuple[Record, int]] = []
         for tenant, source, type_, version, done in self._shard.floors():
             self._floors.raise_to(tenant, source, type_, version)
             if not done:
-                unfinished.append(_floor(tenant, source, type_, version))
+                below.append(_floor(tenant, source, type_, version))
         for tenant, source, stamp, priority, done in self._shard.priorities():
             self._priorities.set(tenant, source, stamp, priority)
             if not done:
-                self._merge_anew(_floor(tenant, source, "", "")._replace(stamp=stamp), priority)
-        for floor in unfinished:
+                ranked.append((_floor(tenant, source, "", "")._replace(stamp=stamp), priority))
+        for record, priority in ranked:
+            self._merge_anew(record, priority)
+        for floor in below:
             self._hide(floor)
 
     def _apply_system(self, gulp: Gulp) -> None:
@@ -332,7 +339,7 @@ class ShardWriter:
 
     def close(self) -> None:
         """Drop what is on its way and the connection. The cursor did not move: it will be read again."""
-        self._pending = None
+        self._pending = self._held = None
         self._shard.close()
 
 

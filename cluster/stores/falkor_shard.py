@@ -34,6 +34,9 @@ class FalkorShard(StoredShard):
     def encode(self, rows: Frame) -> list[Page]:
         return pages(rows, self._write_rows)
 
+    def _bodies(self, first: str, second: str) -> str:
+        return f"{first},{second}"
+
     def _row(self, record: Record, registers: str | None) -> str:
         return row(record, registers)
 

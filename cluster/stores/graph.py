@@ -201,6 +201,9 @@ class GraphShard(Protocol):
     def encode(self, rows: Frame) -> Any:
         """A folded batch, at most one record a register and thing, as `begin` takes it. Touches nothing."""
 
+    def joined(self, first: Any, second: Any) -> Any:
+        """Two batches of `encode` as one; of a thing in both, the first's record is written before the second's."""
+
     @property
     def lanes(self) -> int:
         """How many batches of partitions apart it works on beside each other."""

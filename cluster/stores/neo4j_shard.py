@@ -43,6 +43,9 @@ class Neo4jShard(StoredShard):
     def encode(self, rows: Frame) -> list[Page]:
         return pages(rows, self._write_rows)
 
+    def _bodies(self, first: list[Row], second: list[Row]) -> list[Row]:
+        return first + second
+
     def _row(self, record: Record, registers: str | None) -> Row:
         return row(record, registers)
 

@@ -28,7 +28,7 @@ from cluster.stores.shard_parameters import (
     owning,
     ranking,
 )
-from cluster.stores.shard_rows import Group, Page, group_of, key_of, label_of, overlay_owner
+from cluster.stores.shard_rows import Group, Page, group_of, joined, key_of, label_of, overlay_owner
 from cluster.stores.upserts import REFUSED, RowClient, Upserts
 
 _PAGE = 1_000
@@ -66,6 +66,10 @@ class StoredShard(ABC):
     @abstractmethod
     def encode(self, rows: Frame) -> list[Page]:
         """See `graph.GraphShard`."""
+
+    @abstractmethod
+    def _bodies(self, first: Any, second: Any) -> Any:
+        """The bodies of two pages as one."""
 
     @abstractmethod
     def _row(self, record: Record, registers: str | None) -> Any:
@@ -128,6 +132,9 @@ class StoredShard(ABC):
         return [(tenant, case) for tenant, case in self._client.read(dialect_shard.CASES, {})]
 
     # --- writing
+
+    def joined(self, first: list[Page], second: list[Page]) -> list[Page]:
+        return joined(first, second, self._write_rows, self._bodies)
 
     @property
     def lanes(self) -> int:

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from cluster import dialect
 from cluster.batch import Frame, Mask, frame_of, only, records_of
 from cluster.ids import case_key, store_key, thing_key, thing_keys, void_key
@@ -130,6 +132,35 @@ def pages_of(
         for _, at in cut({group: len(records)}, write_rows):
             add(group, frame_of(records[at]), list(map(key_of, records[at])), list(map(row, records[at])))
     return sorted(found, key=lambda page: page.group)
+
+
+def joined(
+    first: Sequence[Page], second: Sequence[Page], write_rows: int, bodies: Callable[[Any, Any], Any]
+) -> list[Page]:
+    """Pages of two batches as those of one, in the order of their groups; of a thing in both, the first's record comes
+    in an earlier page.
+
+    Args:
+        bodies: two pages' bodies as one.
+    """
+    found = list(first)
+    last = {page.group: number for number, page in enumerate(found)}
+    for page in second:
+        at = last.get(page.group)
+        before = None if at is None else found[at]
+        if at is None or before is None or _apart(before, page, write_rows):
+            found.append(page)
+            last[page.group] = len(found) - 1
+        else:
+            rows = pl.concat([before.rows, page.rows])
+            body, mixed = bodies(before.body, page.body), before.mixed or page.mixed or is_mixed(rows)
+            found[at] = Page(page.group, rows, before.keys + page.keys, body, mixed)
+    return sorted(found, key=lambda page: page.group)
+
+
+def _apart(first: Page, second: Page, write_rows: int) -> bool:
+    """Whether two pages are too much for one query, which takes one row a thing."""
+    return len(first.keys) + len(second.keys) > write_rows or not set(first.keys).isdisjoint(second.keys)
 
 
 def of_cases(rows: Frame, *made: Callable[[str, str], str]) -> list[list[str]]:

@@ -20,7 +20,7 @@ from cluster import batch, versions
 from cluster.errors import Fenced, OutcomeUnknown
 from cluster.fold import Fold, Outcome
 from cluster.ids import BUCKETS
-from cluster.model import Kind, Op, Record, floor_record
+from cluster.model import Kind, Op, Record, floor_record, priority_record
 from cluster.shard_map import initial
 from cluster.stores.graph import CursorMove, Fence, WriteCounts
 from cluster.stores.lake import Lake
@@ -149,7 +149,7 @@ def test_while_the_shard_is_at_work_for_longer_the_next_batch_is_made_ready(
 
     def busy(within_s: float) -> bool:
         waited.append(within_s)
-        log.entries += later
+        log.entries[1:] = later
         return False
 
     monkeypatch.setattr(shard, "answered", busy)
@@ -161,10 +161,132 @@ def test_while_the_shard_is_at_work_for_longer_the_next_batch_is_made_ready(
 
     monkeypatch.setattr(log, "read_many", read)
     assert [writer.step(), writer.step()] == [1, 1]
-    assert waited == [60.0]
-    assert [one is None for one in pending] == [True, False], "it was read while the first was on its way"
+    assert waited == [60.0, 60.0]
+    assert [one is None for one in pending] == [True, False, False], "it was read while the first was on its way"
     writer.flush()
     assert shard.cursors()[0].at == 2
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_priority_that_was_cut_off_is_brought_to_its_end_with_all_others_known(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    shard = make_shard()
+    said = [person("x", 9, "a", age=1), person("x", 8, "b", age=2)]
+    ranks = {source: priority_record("t", source, rank, 1, 0) for source, rank in (("a", 1), ("b", 2))}
+    fence = drive(shard, [said, [ranks["b"]]])._fence
+    shard.set_priority(fence, ranks[first], 1 if first == "a" else 2, done=False)  # and then its writer died
+    known = shard.priorities
+    monkeypatch.setattr(shard, "priorities", lambda: sorted(known(), key=lambda row: row[1] != first))
+    ShardWriter(shard, Tape([]), fence, lambda bucket: True, block_ms=0)
+    assert all(done for *_, done in known())
+    check(shard, [*said, *(ranks.values() if first == "a" else [ranks["b"]])])
+
+
+class Arriving(Tape):
+    """A log of one partition: at each reading another of the given batches has just come."""
+
+    def __init__(self, batches: Sequence[Sequence[Record]]) -> None:
+        super().__init__(batches)
+        self._to_come, self.entries = self.entries, []
+
+    @property
+    def last(self) -> int:
+        """The number of the last entry that comes."""
+        return len(self.entries) + len(self._to_come)
+
+    def read_many(
+        self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
+    ) -> dict[int, list[Entry]]:
+        if self._to_come:
+            self.entries.append(self._to_come.pop(0)._replace(appended_ms=round(time.time() * 1e3)))
+        return super().read_many(after, limit_entries, limit_bytes, block_ms)
+
+
+def while_busy(
+    shard: StoredShard, batches: Sequence[Sequence[Record]], monkeypatch: pytest.MonkeyPatch, limit_bytes: int = 8 << 20
+) -> tuple[list[int], ShardWriter]:
+    """Carries batches that come one by one while the shard is never done; how many records each turn took."""
+    log = Arriving(batches)
+    open_writer(shard, log)
+    fence = Fence(1, 1, (0,))
+    writer = ShardWriter(
+        shard, log, fence, lambda bucket: True, limit_entries=20, limit_bytes=limit_bytes, block_ms=50, interval_s=0.001
+    )
+    monkeypatch.setattr(shard, "answered", lambda within_s: False)
+    taken = []
+    while writer.positions != {0: log.last}:
+        taken.append(writer.step())
+    return [number for number in taken if number], writer
+
+
+def person(name: str, position: int, source: str = "s", age: int = 0) -> Record:
+    return make("t", "c", Kind.ENTITY, "person", name, source, position, props=f'{{"age":{age}}}')
+
+
+def test_what_comes_while_the_shard_is_at_work_goes_as_one_batch(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard()
+    batches = [[person(f"p{n}{m}", 10 * n + m) for m in range(3)] for n in range(1, 6)]
+    taken, writer = while_busy(shard, batches, monkeypatch)
+    assert taken == [3, 12]
+    assert (writer.counters.applied, writer.counters.batches, len(writer.ready_s)) == (15, 2, 5)
+    check(shard, [record for rows in batches for record in rows])
+
+
+def test_of_one_thing_in_several_readings_the_records_keep_their_order(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard()
+    batches = [[person("first", 1)]]
+    batches += [[person("x", n, age=n), person(f"p{n}", n), person("y", 9 - n, age=n)] for n in range(2, 7)]
+    batches.append([person("x", 5, age=5), person("first", 1)])
+    taken, writer = while_busy(shard, batches, monkeypatch)
+    assert taken == [1, 17]
+    counts = writer.counters
+    assert (counts.applied, counts.stale, counts.duplicate) == (1 + 5 + 5 + 1, 4 + 1, 1)
+    check(shard, [record for rows in batches for record in rows])
+
+
+def test_sources_that_speak_in_several_readings_are_folded_and_counted_apart(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard()
+    batches = [[person("first", 1)]]
+    batches += [[person("x", n, source, age=n), person(f"{source}{n}", n, source)] for n, source in enumerate("aba", 2)]
+    batches.append([make("t", "d", Kind.ENTITY, "person", "other case", "b", 9)])
+    batches.append([person("twice", 10, "a"), person("twice", 11, "a"), person("twice", 10, "a")])
+    taken, _ = while_busy(shard, batches, monkeypatch)
+    assert taken == [1, 10]
+    assert {key[1]: o.total for key, o in shard.outcomes().items()} == {"s": 1, "a": 7, "b": 3}
+    assert sorted(shard.cases()) == [("t", "c"), ("t", "d")]
+    check(shard, [record for rows in batches for record in rows])
+
+
+def test_floors_and_things_of_several_sources_are_not_overtaken(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard()
+    floor = floor_record("t", "s", "", versions.encode(1, (40,)), 0)
+    batches = [
+        [person("first", 1)],
+        [person("x", 2)],
+        [floor],
+        [person("x", 50)],
+        [person("y", 51, "s"), person("y", 52, "z")],
+        [person("y", 53, "s")],
+    ]
+    taken, _ = while_busy(shard, batches, monkeypatch)
+    assert taken == [1, 1, 1, 2, 1]
+    check(shard, [record for rows in batches for record in rows])
+
+
+def test_a_batch_of_several_readings_has_its_bound(make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [[person(f"p{n}", n)] for n in range(1, 6)]
+    size = len(batch.encode(batches[0]))
+    taken, _ = while_busy(make_shard(), batches, monkeypatch, limit_bytes=2 * size + size // 2)
+    assert taken == [1, 3, 1]
 
 
 def test_a_shard_that_does_not_answer_is_not_waited_for_without_end(

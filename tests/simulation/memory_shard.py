@@ -87,6 +87,9 @@ class MemoryShard:
     def encode(self, rows: Frame) -> list[Record]:
         return records_of(rows)
 
+    def joined(self, first: list[Record], second: list[Record]) -> list[Record]:
+        return first + second
+
     @property
     def lanes(self) -> int:
         return 1

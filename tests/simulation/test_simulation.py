@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 
 import actors.shard_writer as shard_writer
-from actors.shard_writer import Gulp, ShardWriter
+from actors.gulp import Gulp
+from actors.shard_writer import ShardWriter
 from cluster.errors import Corrupt
 from cluster.fold import Floors, Outcome
 from cluster.model import Record
