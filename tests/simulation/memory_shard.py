@@ -84,24 +84,33 @@ class MemoryShard:
             self._write(lambda: self._process.see_cases(fence, unseen))
             self._known_cases |= unseen
 
-    def encode(self, rows: Frame) -> list[Record]:
-        return records_of(rows)
+    def encode(self, rows: Frame) -> list[list[Record]]:
+        return [records_of(rows)]
 
-    def joined(self, first: list[Record], second: list[Record]) -> list[Record]:
-        return first + second
+    def joined(self, first: list[list[Record]], second: list[list[Record]]) -> list[list[Record]]:
+        """A write takes one record a register."""
+        pages = list(first)
+        for page in second:
+            if {_register(r) for r in pages[-1]}.isdisjoint(_register(r) for r in page):
+                pages[-1] = pages[-1] + page
+            else:
+                pages.append(page)
+        return pages
 
     @property
     def lanes(self) -> int:
         return 1
 
-    def begin(self, parts: Sequence[tuple[Fence, Sequence[Record]]]) -> None:
-        self._begun = []
-        for fence, encoded in parts:
-            groups: dict[tuple[int, str], list[Record]] = {}
-            for r in encoded:
-                key = (9, "") if r.is_overlay else (r.kind, r.type if r.kind == Kind.RELATIONSHIP else "")
-                groups.setdefault(key, []).append(r)
-            self._begun += [(fence, groups[key]) for key in sorted(groups)]
+    def begin(self, parts: Sequence[tuple[Fence, Sequence[Sequence[Record]]]]) -> None:
+        begun = []
+        for fence, pages in parts:
+            for page in pages:
+                groups: dict[tuple[int, str], list[Record]] = {}
+                for r in page:
+                    key = (9, "") if r.is_overlay else (r.kind, r.type if r.kind == Kind.RELATIONSHIP else "")
+                    groups.setdefault(key, []).append(r)
+                begun += [(key, fence, rows) for key, rows in groups.items()]
+        self._begun = [(fence, rows) for _, fence, rows in sorted(begun, key=lambda one: one[0])]
 
     def answered(self, within_s: float) -> bool:
         """What was begun is done in `finish`, and may not be by then."""
@@ -208,3 +217,7 @@ class MemoryShard:
     def close(self) -> None:
         self._begun = []
         self._known_cases.clear()
+
+
+def _register(record: Record) -> tuple[Thing, str]:
+    return thing_of(record), record.source if record.is_overlay else ""

@@ -68,11 +68,14 @@ class SimLog:
     def read_many(
         self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
     ) -> dict[int, list[Entry]]:
+        """A reading has some of what there is: the rest comes while its reader's shard is at work."""
+        some = self._network.waits.randint(1, limit_entries)
+
         def effect() -> dict[int, list[Entry]]:
             found = {}
             for p, at in after.items():
                 check_range(p, at, self.begin[p], len(self.history[p]))
-                if entries := self.history[p][at : at + limit_entries]:
+                if entries := self.history[p][at : at + some]:
                     found[p] = entries
             return found
 
