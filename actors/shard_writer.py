@@ -11,7 +11,7 @@ partitions under a lease; whoever lost it is refused by the shard.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -40,6 +40,8 @@ _GLANCE_S = 0.01
 _AHEAD_S = 0.1
 """The same after something was found. A reading costs some milliseconds of CPU, which a shard that is done before that
 had better have itself."""
+_READY_MOST = 1_000
+"""Of the readings' times that nobody looks at, the last ones."""
 
 
 class LogReader(Protocol):
@@ -109,7 +111,7 @@ class ShardWriter:
         """What was read, but cannot go together with what was read before it."""
         self.counters = WriterCounters()
         self.oldest_pending_ms = 0
-        self.ready_s: list[float] = []
+        self.ready_s: deque[float] = deque(maxlen=_READY_MOST)
         """Of each reading, from when its oldest record was appended until its rows were ready to be written. Whoever
         looks empties it."""
         self._recover()

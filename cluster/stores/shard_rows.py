@@ -147,11 +147,11 @@ def joined(
     last = {page.group: number for number, page in enumerate(found)}
     for page in second:
         at = last.get(page.group)
-        before = None if at is None else found[at]
-        if at is None or before is None or _apart(before, page, write_rows):
+        if at is None or _apart(found[at], page, write_rows):
             found.append(page)
             last[page.group] = len(found) - 1
         else:
+            before = found[at]
             rows = pl.concat([before.rows, page.rows])
             body, mixed = bodies(before.body, page.body), before.mixed or page.mixed or is_mixed(rows)
             found[at] = Page(page.group, rows, before.keys + page.keys, body, mixed)

@@ -116,15 +116,27 @@ def audit(session: Session, deadline_s: float = 60.0) -> Balance:
     number of partitions, those together that share a bucket.
 
     Raises:
-        Unavailable: shards stay behind for longer than `deadline_s`, or do not answer.
+        Unavailable: shards stay behind for longer than `deadline_s`, or do not answer. LogGap: neither log nor lake has
+        what was appended.
     """
     end = time.monotonic() + deadline_s
     while True:
         try:
             return _counted(session, max(0.0, end - time.monotonic()))
-        except LogGap as error:  # the lake took what was to be counted in the log, which let it go: count there
+        except LogGap as error:
+            if not _in_the_lake_by_now(session, error):
+                raise
             if time.monotonic() >= end:
                 raise Unavailable(f"the lake went on while this was counted; try again ({error})", 1.0) from error
+
+
+def _in_the_lake_by_now(session: Session, gap: LogGap) -> bool:
+    """Whether the lake took, while it was counted, what the log then let go."""
+    lake = _lake(session)
+    if lake is None:
+        return False
+    with closing(lake):
+        return lake.positions().of(gap.partition).number >= gap.first_available - 1
 
 
 def _counted(session: Session, deadline_s: float) -> Balance:

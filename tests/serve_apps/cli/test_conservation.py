@@ -33,7 +33,7 @@ from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence, WriteCounts
 from cluster.stores.lake import Lake, LakeAddress, LakeEntry, Positions
-from cluster.stores.log import Append, Generation, Seam
+from cluster.stores.log import Append, Generation, LogGap, Seam
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log
 from serve_apps.cli.conservation import Balance, audit
@@ -210,6 +210,19 @@ def test_what_the_log_lets_go_meanwhile_is_counted_in_the_lake(books: Books, mon
     found = books.audit()
     assert (len(gone), found.holds, wrong(found)) == (1, True, {})
     assert found.partitions == before.partitions
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("kept", [0, 1])
+def test_what_neither_log_nor_lake_has_is_said_to_be_gone(books: Books, kept: int) -> None:
+    books.ingest(books.file(MIXED))
+    books.audit()
+    if kept:
+        books.to_lake(kept)
+    for partition, end in books.log.ends().items():
+        books.log.trim(partition, end)
+    with pytest.raises(LogGap, match="trimmed"):
+        books.audit()
 
 
 @pytest.mark.services
