@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
 from cluster import dialect
 from cluster.batch import Frame
 from cluster.databases import FALKORDB
+from cluster.errors import Overloaded, TooCostly
 from cluster.model import Record
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_rows import pages
 from cluster.stores.falkor_text import literal, row
+from cluster.stores.graph import CursorMove, Fence, WriteCounts
 from cluster.stores.shard import StoredShard
 from cluster.stores.shard_rows import Page
 
+_MERGED_AFTER = 4_000
+"""Applied records after which the server's matrices are merged."""
+
+
+def _through_matrices(types: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Queries through the matrices of labels, of ends, and of relationships of these types, from a node without any."""
+    ways = ["OPTIONAL MATCH (m)-->(x) RETURN labels(m), count(x)"]
+    ways += [f"OPTIONAL MATCH (m)-[x:`{name}`]->() RETURN count(x)" for name in sorted(types)]
+    return [(f"MATCH (m:_Shard {{_k: 'shard'}}) {way}", {}) for way in ways]
+
 
 class FalkorShard(StoredShard):
-    """See `graph.GraphShard`."""
+    """See `graph.GraphShard`.
+
+    FalkorDB keeps what was added to a matrix beside it, sorts that anew at every write, and merges it into the matrix
+    only when a query goes through the matrix (or at a save), if there are some thousands by then. Writes find what they
+    want by indexes: with nobody asking, each one sorts all that came since the last save. So this asks now and then.
+    """
 
     _client: FalkorClient
 
     def __init__(self, client: FalkorClient, write_rows: int = 1_000) -> None:
         super().__init__(client, write_rows)
+        self._unmerged, self._unmerged_types = 0, set[str]()
 
     def _index_labels(self) -> None:
         for label, name in dialect.indexes(FALKORDB):
@@ -30,6 +50,19 @@ class FalkorShard(StoredShard):
     def _create_indexes(self, types: Sequence[str]) -> None:
         for type_ in types:
             self._client.create_index(f"()-[x:`{type_}`]-()", "_k")
+
+    def _index_types(self, types: Iterable[str]) -> None:
+        known = set(types)
+        self._unmerged_types |= known
+        super()._index_types(known)
+
+    def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:
+        super().advance(fence, moves, counts)
+        self._unmerged += counts.all.applied
+        if self._unmerged >= _MERGED_AFTER:
+            with suppress(Overloaded, TooCostly):  # then the next time
+                self._client.read_all(_through_matrices(self._unmerged_types))
+                self._unmerged, self._unmerged_types = 0, set()
 
     def encode(self, rows: Frame) -> list[Page]:
         return pages(rows, self._write_rows)
