@@ -18,6 +18,7 @@ fresh installation with one shard and its defaults each, once what came first is
   would measure what asking costs.
 - burst: two tenants, a topic each, 5% of the peak each; then one of them ten times as much for --burst-s. The other
   one's times until its records show, during it against before, and the memory (PSS) of all processes of the system.
+  What came first has that rate already: a server that has just been started has yet to compile what a burst runs.
 
 At the end every record that was produced has been applied once, or the run fails. Last line: JSON.
 """
@@ -181,11 +182,11 @@ def settled(session: Any, feeds: list[Feed]) -> None:
     grown(session, sum(feed.produced for feed in feeds))
 
 
-def warm(feeds: list[Feed], rate: float, session: Any, options: argparse.Namespace) -> None:
+def warm(rates: dict[Feed, float], session: Any, options: argparse.Namespace) -> None:
     """A first part that does not count, until all of it is applied: nobody is behind when the rest begins."""
-    for feed in feeds:
+    for feed, rate in rates.items():
         feed.run(feed.prepared(rate, options.warm_s), rate)
-    settled(session, feeds)
+    settled(session, list(rates))
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def pre_storage(parts: Parts, options: argparse.Namespace, rate: float) -> dict[
     """Milliseconds of each wait before the store, and whether the system kept up."""
     with installation(**parts.settings(options.store)) as session:
         feed = Feed(session, parts.brokers, 0, options)
-        warm([feed], rate, session, options)
+        warm({feed: rate}, session, options)
         todo = feed.prepared(rate, options.seconds)
         before, had, made = stage_counts(session), records_in(session), feed.produced
         began = time.perf_counter()
@@ -269,7 +270,7 @@ def visible(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str,
     """Milliseconds until records show."""
     with installation(**parts.settings(options.store)) as session:
         feed = Feed(session, parts.brokers, 0, options)
-        warm([feed], rate, session, options)
+        warm({feed: rate}, session, options)
         seen = feed.run(feed.prepared(rate, options.seconds), rate)
         settled(session, [feed])
     return {"rate_per_s": round(rate), **percentiles(seen), "max_ms": round(max(seen) * 1e3, 1)}
@@ -279,8 +280,8 @@ def burst(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, A
     """Times of the healthy tenant before and in another one's burst, and memory."""
     with installation(**parts.settings(options.store)) as session:
         healthy, other = (Feed(session, parts.brokers, number, options) for number in (0, 1))
-        warm([healthy, other], rate, session, options)
         calm, loud = rate, BURST * rate
+        warm({healthy: calm, other: loud}, session, options)
         phases = [(calm, options.seconds), (loud, options.burst_s)]
         work = [(healthy.prepared(rate, s), other.prepared(loudness, s), loudness) for loudness, s in phases]
         times = []
