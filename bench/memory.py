@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Memory:
-    """PSS of a process and all that it has started, sampled every two seconds on a thread: MiB.
+    """PSS of a process and all that it has started, sampled every second on a thread: MiB.
 
     The kernel walks every mapping for it: twice a second took an eighth of a core.
     """
@@ -25,7 +25,7 @@ class Memory:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(2.0):
+        while not self._done.wait(1.0):
             self.samples.append(sum(_pss_kib(pid) for pid in _tree(self._pid)) / 1024)
 
 
