@@ -14,7 +14,7 @@ _PLAN_CACHE_ENTRIES = 256
 
 _PENDING_CHANGES = 4_000
 """Of a matrix that a query goes through, before they are merged into it; each write and each reading sorts those that
-are not. Its default of 10,000 took half of a shard's CPU at 2,000 small records a second; 2,000 cost a third more a
+are not. Its default of 10,000 took half of a shard's CPU at 2,000 small records a second; 2,000 cost a quarter more a
 record where a million are there already, since each merge copies a matrix."""
 
 _APPLICATION_COMMANDS = "+@all -@admin -@dangerous +info"

@@ -20,6 +20,8 @@ from cluster.stores.shard_rows import Page
 
 _MERGED_AFTER = 4_000
 """Applied records after which the server's matrices are merged."""
+_TYPES_AT_ONCE = 50
+"""Relationship types at a time, those first that wait longest: a source may have thousands."""
 
 
 def _through_matrices(types: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -41,7 +43,7 @@ class FalkorShard(StoredShard):
 
     def __init__(self, client: FalkorClient, write_rows: int = 1_000) -> None:
         super().__init__(client, write_rows)
-        self._unmerged, self._unmerged_types = 0, set[str]()
+        self._unmerged, self._unmerged_types = 0, dict[str, None]()
 
     def _index_labels(self) -> None:
         for label, name in dialect.indexes(FALKORDB):
@@ -53,16 +55,19 @@ class FalkorShard(StoredShard):
 
     def _index_types(self, types: Iterable[str]) -> None:
         known = set(types)
-        self._unmerged_types |= known
+        self._unmerged_types |= dict.fromkeys(sorted(known))
         super()._index_types(known)
 
     def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:
         super().advance(fence, moves, counts)
         self._unmerged += counts.all.applied
         if self._unmerged >= _MERGED_AFTER:
+            due = list(self._unmerged_types)[:_TYPES_AT_ONCE]
             with suppress(Overloaded, TooCostly):  # then the next time
-                self._client.read_all(_through_matrices(self._unmerged_types))
-                self._unmerged, self._unmerged_types = 0, set()
+                self._client.read_all(_through_matrices(due))
+                self._unmerged = 0
+                for name in due:
+                    del self._unmerged_types[name]
 
     def encode(self, rows: Frame) -> list[Page]:
         return pages(rows, self._write_rows)

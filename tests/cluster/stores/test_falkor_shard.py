@@ -94,3 +94,11 @@ def test_an_overloaded_server_is_asked_again_after_the_next_batch(shard: FalkorS
     ((_, knows),) = write(shard, [entity("z")], 1)
     assert "[x:`knows`]" in knows
     assert write(shard, [entity("y")], 2) == []
+
+
+def test_of_many_types_those_that_wait_longest_come_first(shard: FalkorShard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(falkor_shard, "_TYPES_AT_ONCE", 1)
+    first = write(shard, [*people(1, 6), *ties(1, 6, "owns"), *ties(1, 6, "knows")], 0)
+    then = write(shard, ties(7, 12, "knows"), 1)
+    assert ["owns" in asked[-1][-1] for asked in (first, then)] == [False, True]
+    assert [len(asked[-1]) for asked in (first, then)] == [2, 2]
