@@ -34,6 +34,8 @@ writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cluster.databases import Dialect
 
 NEW, NEWER, DUPLICATE, STALE, OTHER = range(5)
@@ -99,45 +101,65 @@ _STATUS = (
 )
 _CONFLICT = "split(old, '.')[0] = split(r._v, '.')[0]"
 _COUNTS = (
-    f" RETURN collect(st), collect(CASE WHEN $named THEN r._k END), collect(CASE WHEN st = {OTHER} THEN r._k END), "
-    f"collect(CASE WHEN st IN [{NEWER}, {STALE}] AND {_CONFLICT} THEN r._k END), []"
+    f" RETURN [collect(st), collect(CASE WHEN $named# THEN r._k END), collect(CASE WHEN st = {OTHER} THEN r._k END), "
+    f"collect(CASE WHEN st IN [{NEWER}, {STALE}] AND {_CONFLICT} THEN r._k END), []] AS o#"
 )
 """Statuses; keys in the order of the statuses, where they are asked for: `MERGE` gives the rows that it created before
 those that it found; keys of things that others speak of; keys of versions with two contents; keys of rows that still
 have to be written."""
 _SETTLED = (
-    f" WITH x, r, x._v AS old, {_STATUS} RETURN collect(CASE WHEN st > {NEWER} THEN st END), "
-    f"collect(CASE WHEN $named AND st > {NEWER} THEN r._k END), collect(CASE WHEN st = {OTHER} THEN r._k END), "
-    f"collect(CASE WHEN st = {STALE} AND {_CONFLICT} THEN r._k END), collect(CASE WHEN st <= {NEWER} THEN r._k END)"
+    f" WITH x, r, x._v AS old, {_STATUS} RETURN [collect(CASE WHEN st > {NEWER} THEN st END), "
+    f"collect(CASE WHEN $named# AND st > {NEWER} THEN r._k END), collect(CASE WHEN st = {OTHER} THEN r._k END), "
+    f"collect(CASE WHEN st = {STALE} AND {_CONFLICT} THEN r._k END), collect(CASE WHEN st <= {NEWER} THEN r._k END)] "
+    "AS o#"
 )
 """The same where nothing is written."""
-_MADE = " WITH collect(r._k) AS made RETURN size(made), CASE WHEN size(made) < $number THEN made ELSE [] END"
+_MADE = " WITH collect(r._k) AS made RETURN [size(made), CASE WHEN size(made) < $number# THEN made ELSE [] END] AS o#"
 """How many were created, and which, where they are not all."""
+
+
+def _part(result: str, n: int) -> str:
+    """What a query's part of this number gives."""
+    return result.replace("#", str(n))
 
 
 def _when(condition: str, action: str) -> str:
     return f" FOREACH (_ IN CASE WHEN {condition} THEN [1] ELSE [] END | {action})"
 
 
-def upsert_nodes(database: Dialect, label: str) -> str:
+def written(database: Dialect, parts: Sequence[str]) -> str:
+    """The query of parts `upsert_nodes`, `create_relationships` and the like, all of them under one guard.
+
+    Args:
+        parts: numbered from 0; of several, each is a subquery. Part n takes $rows<n>, $named<n> and $number<n>, and the
+            row has a list for each. No row, or no outcome: it was refused.
+    """
+    begun = database.planned_once + guard(database)
+    if len(parts) == 1:
+        return begun + parts[0]
+    subqueries = "".join(f"CALL () {{ {part} }} " for part in parts)
+    return f"{begun}{subqueries}RETURN {', '.join(f'o{n}' for n in range(len(parts)))}"
+
+
+def upsert_nodes(label: str, n: int = 0) -> str:
     """Write rows `r` (whole property maps) under their keys, each only where it is newer than what is there."""
     return (
-        f"{guard(database)}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) WITH x, r, x._v AS old, {_STATUS}"
-        f"{_when(f'st < {DUPLICATE}', 'SET x = r')}{_COUNTS}"
+        f"UNWIND $rows{n} AS r MERGE (x:{label} {{_k: r._k}}) WITH x, r, x._v AS old, {_STATUS}"
+        f"{_when(f'st < {DUPLICATE}', 'SET x = r')}{_part(_COUNTS, n)}"
     )
 
 
-def create_nodes(database: Dialect, label: str) -> str:
+def create_nodes(label: str, n: int = 0) -> str:
     """Write those of the rows under whose key there is no node."""
     return (
-        f"{guard(database)}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}) WITH x, r WHERE x IS NULL "
-        f"CREATE (n:{label}) SET n = r{_MADE}"
+        f"UNWIND $rows{n} AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}) WITH x, r WHERE x IS NULL "
+        f"CREATE (n:{label}) SET n = r{_part(_MADE, n)}"
     )
 
 
-def look_at_nodes(database: Dialect, label: str) -> str:
+def look_at_nodes(label: str, n: int = 0) -> str:
     """Write nothing: the outcomes of those rows that change nothing, and which others there are."""
-    return f"{guard(database)}UNWIND $rows AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}){_SETTLED}"
+    return f"UNWIND $rows{n} AS r OPTIONAL MATCH (x:{label} {{_k: r._k}}){_part(_SETTLED, n)}"
 
 
 def replace_nodes(database: Dialect, label: str) -> str:
@@ -145,11 +167,11 @@ def replace_nodes(database: Dialect, label: str) -> str:
     return f"{guard(database)}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) SET x = r RETURN count(*)"
 
 
-def _relationships(database: Dialect, status: str, result: str, type: str) -> str:
+def _relationships(database: Dialect, rows: str, status: str, result: str, type: str) -> str:
     differ, tagged = database.differ, "" if database.seeks_prefixes else " ON CREATE SET {0}._c = w.c"
     moves = f"r._d IS NULL AND ({differ.format('oa', 'a')} OR {differ.format('ob', 'b')})"
     return (
-        f"{guard(database)}UNWIND $rows AS w MERGE (a:Entity {{_k: w.a}}){tagged.format('a')} "
+        f"UNWIND {rows} AS w MERGE (a:Entity {{_k: w.a}}){tagged.format('a')} "
         f"MERGE (b:Entity {{_k: w.b}}){tagged.format('b')} WITH a, b, w.p AS r "
         f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob){database.seek.format(type)} "
         f"WITH a, b, oa, ob, x, r, x._v AS old, {status}"
@@ -159,32 +181,33 @@ def _relationships(database: Dialect, status: str, result: str, type: str) -> st
     )
 
 
-def upsert_relationships(database: Dialect, type: str) -> str:
+def upsert_relationships(database: Dialect, type: str, n: int = 0) -> str:
     """Write rows `{a, b, p}` of one type: found by key alone; newer ends remove the old edge; ends may still wait."""
     status = _STATUS.replace("x._v IS NULL", "x IS NULL")
-    return _relationships(database, status, _COUNTS, type)
+    return _relationships(database, f"$rows{n}", status, _part(_COUNTS, n), type)
 
 
-def create_relationships(database: Dialect, type: str) -> str:
+def create_relationships(database: Dialect, type: str, n: int = 0) -> str:
     """Write those of the rows under whose key there is no relationship, and whose ends are both there."""
     return (
-        f"{guard(database)}UNWIND $rows AS w MATCH (a:Entity {{_k: w.a}}) MATCH (b:Entity {{_k: w.b}}) "
+        f"UNWIND $rows{n} AS w MATCH (a:Entity {{_k: w.a}}) MATCH (b:Entity {{_k: w.b}}) "
         "WITH a, b, w.p AS r "
         f"OPTIONAL MATCH (oa)-[x:`{type}` {{_k: r._k}}]->(ob){database.seek.format(type)} "
         "WITH a, b, x, r WHERE x IS NULL "
-        f"CREATE (a)-[n:`{type}`]->(b) SET n = r{_MADE}"
+        f"CREATE (a)-[n:`{type}`]->(b) SET n = r{_part(_MADE, n)}"
     )
 
 
-def look_at_relationships(database: Dialect, type: str) -> str:
+def look_at_relationships(database: Dialect, type: str, n: int = 0) -> str:
     """As `look_at_nodes`."""
     found = f"OPTIONAL MATCH ()-[x:`{type}` {{_k: r._k}}]->(){database.seek.format(type)}"
-    return f"{guard(database)}UNWIND $rows AS w WITH w.p AS r {found}{_SETTLED}"
+    return f"UNWIND $rows{n} AS w WITH w.p AS r {found}{_part(_SETTLED, n)}"
 
 
 def replace_relationships(database: Dialect, type: str) -> str:
     """As `upsert_relationships`, whatever is there."""
-    return _relationships(database, f"CASE WHEN x IS NULL THEN {NEW} ELSE {NEWER} END AS st", " RETURN count(*)", type)
+    status = f"CASE WHEN x IS NULL THEN {NEW} ELSE {NEWER} END AS st"
+    return guard(database) + _relationships(database, "$rows", status, " RETURN count(*)", type)
 
 
 def read_nodes(label: str) -> str:

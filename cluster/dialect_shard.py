@@ -27,7 +27,7 @@ def advance(database: Dialect) -> str:
     `counts` must not be empty. A writer that was refused moves nothing and counts nothing: the answer is null. An
     aggregate over no row is a row, hence the second comparison.
     """
-    return database.hold + _ADVANCE
+    return database.planned_once + database.hold + _ADVANCE
 
 
 COUNTS = "MATCH (k:_Count) RETURN k.tenant, k.source, k.epoch, k.applied, k.duplicate, k.stale"

@@ -191,14 +191,13 @@ class FalkorClient:
         _WRITE_SECONDS.observe(time.perf_counter() - began)
         return _rows(answer)
 
-    def send_rows(
-        self, template: str, parameters: Mapping[str, Any], rows: str, name: str = "rows", lane: int = 0
-    ) -> None:
-        """Send one query with rows, whose texts are joined by commas, as its parameter of that name.
+    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: Mapping[str, str], lane: int = 0) -> None:
+        """Send one query with rows, whose texts are joined by commas, as its parameters of these names.
 
         Whatever its lane, it runs after those before it.
         """
-        self.send([f"{header(parameters)}{name}=[{rows}] {template}"])
+        lists = "".join(f"{name}=[{texts}] " for name, texts in rows.items())
+        self.send([f"{header(parameters)}{lists}{template}"])
 
     def _check_idle(self) -> None:
         if self._open:

@@ -118,10 +118,10 @@ class Neo4jClient:
         self._sent.append((work, within_s))
 
     def send_rows(
-        self, template: str, parameters: Mapping[str, Any], rows: Sequence[Any], name: str = "rows", lane: int = 0
+        self, template: str, parameters: Mapping[str, Any], rows: Mapping[str, Sequence[Any]], lane: int = 0
     ) -> None:
-        """Send a writing query with rows as its parameter of that name, after those of its lane."""
-        self.send(template, {**parameters, name: rows}, lane=lane)
+        """Send a writing query with rows as its parameters of these names, after those of its lane."""
+        self.send(template, {**parameters, **rows}, lane=lane)
 
     def answered(self, within_s: float) -> bool:
         """Whether `receive` would not wait; looks for so long at most."""

@@ -53,7 +53,7 @@ class StoredShard(ABC):
         self._write_rows = write_rows
         self._indexed: set[str] = set()
         self._known_cases: set[tuple[str, str]] = set()
-        self._upserts = Upserts(client, self.encode)
+        self._upserts = Upserts(client, self.encode, write_rows)
 
     @abstractmethod
     def _index_labels(self) -> None:
@@ -89,6 +89,7 @@ class StoredShard(ABC):
         """Create indexes of nodes and of every relationship type that is there. Safe to call twice."""
         self._indexed.clear()
         self._known_cases.clear()
+        self._upserts.begin_again()
         self._index_labels()
         self._index_types([type_ for (type_,) in self._client.read(dialect.RELATIONSHIP_TYPES, {})])
 
@@ -144,8 +145,7 @@ class StoredShard(ABC):
         groups = {page.group for _, encoded in parts for page in encoded}
         self._index_types(name for kind, name in groups if kind == Kind.RELATIONSHIP)  # waits, so nothing is sent yet
         for lane, (fence, encoded) in enumerate(parts):
-            for page in encoded:
-                self._upserts.send(fenced(fence, page.rows["bucket"].to_list()), page, lane)
+            self._upserts.send(fence, encoded, lane)
 
     def see_cases(self, fence: Fence, cases: Iterable[tuple[str, str]]) -> None:
         unseen = set(cases) - self._known_cases
@@ -217,7 +217,7 @@ class StoredShard(ABC):
         for at in range(0, len(items), self._write_rows):
             page = items[at : at + self._write_rows]
             parameters = fenced(fence, [bucket for bucket, _ in page])
-            self._client.send_rows(template, parameters, self._joined([item for _, item in page]), name)
+            self._client.send_rows(template, parameters, {name: self._joined([item for _, item in page])})
             answer = self._client.receive()
             if not answer or int(answer[0][0]) != len(page):
                 raise Fenced(REFUSED)

@@ -11,34 +11,21 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cluster import dialect
 from cluster.batch import Frame, Mask, only, records_of
 from cluster.databases import Dialect
 from cluster.errors import Corrupt, Fenced
 from cluster.fold import Outcome
 from cluster.model import Kind
-from cluster.stores.graph import WriteCounts
+from cluster.stores.graph import Fence, WriteCounts
+from cluster.stores.query_parts import Going, Query, QueryParts, Way, template
+from cluster.stores.shard_parameters import fenced
 from cluster.stores.shard_rows import Group, Page
 
 REFUSED = "the shard refused the write: its epoch, owned buckets or a partition's lease is another"
-
-
-class Way(Enum):
-    """Queries by which rows go: templates for nodes and for relationships."""
-
-    CREATE = (dialect.create_nodes, dialect.create_relationships)
-    LOOK = (dialect.look_at_nodes, dialect.look_at_relationships)
-    UPSERT = (dialect.upsert_nodes, dialect.upsert_relationships)
-
-    def template(self, database: Dialect, group: Group) -> str:
-        """The query for a group's rows."""
-        kind, name = group
-        return self.value[kind == Kind.RELATIONSHIP](database, name)
 
 
 class RowClient(Protocol):
@@ -46,10 +33,8 @@ class RowClient(Protocol):
 
     dialect: Dialect
 
-    def send_rows(
-        self, template: str, parameters: Mapping[str, Any], rows: Any, name: str = "rows", lane: int = 0
-    ) -> None:
-        """Send a query with rows as its parameter of that name. Does not wait; `receive` once for each, in order.
+    def send_rows(self, template: str, parameters: Mapping[str, Any], rows: Mapping[str, Any], lane: int = 0) -> None:
+        """Send a query with rows as its parameters of these names. Does not wait; `receive` once for each, in order.
 
         Queries of one lane run in their order, whatever those of others do.
         """
@@ -65,14 +50,11 @@ class RowClient(Protocol):
 
 
 class Sent(NamedTuple):
-    """A page whose answer was not received yet. Its body is not kept: what is left over is made anew."""
+    """A query whose answer was not received yet. Bodies are not kept: what is left over is made anew."""
 
-    page: Page
-    fence: Mapping[str, Any]
+    fence: Fence
     lane: int
-    way: Way
-    created: bool
-    """Whether it is what `CREATE` has left."""
+    query: Query
 
 
 def suits(status: int, creates: bool) -> Way:
@@ -88,30 +70,47 @@ class Upserts:
     Args:
         client: a connection of its own.
         paged: rows in pages, as the database takes them.
+        write_rows: of one query, at most.
     """
 
-    def __init__(self, client: RowClient, paged: Callable[[Frame], list[Page]]) -> None:
+    def __init__(self, client: RowClient, paged: Callable[[Frame], list[Page]], write_rows: int) -> None:
         self._client = client
         self._paged = paged
-        self._ways: dict[Group, Way] = {}
+        self._write_rows = write_rows
         self._votes: defaultdict[Group, Counter[Way]] = defaultdict(Counter)
         self._sent: list[Sent] = []
         self._answers: deque[list[list[Any]]] = deque()
         """To the first of what was sent."""
+        self.begin_again()
 
-    def send(self, fence: Mapping[str, Any], page: Page, lane: int = 0) -> None:
-        """Send a page under the guard's parameters. Does not wait."""
-        first = Way.CREATE if self._creates(page.group) else Way.UPSERT
-        self._send(page, fence, lane, self._ways.get(page.group, first), created=False)
+    def begin_again(self) -> None:
+        """The shard may be another by now, which lacks indexes of types that were seen."""
+        self._parts = QueryParts(self._client.dialect.types_at_once, self._write_rows)
+        self._ways: dict[Group, Way] = {}
+
+    def send(self, fence: Fence, pages: Sequence[Page], lane: int = 0) -> None:
+        """Send pages, in the order of their groups, under a fence. Does not wait."""
+        self._send(fence, lane, [Going(page, self._way(page.group)) for page in pages])
+
+    def _way(self, group: Group) -> Way:
+        return self._ways.get(group, Way.CREATE if self._creates(group) else Way.UPSERT)
 
     def _creates(self, group: Group) -> bool:
         """Whether there is a group's row for which `CREATE` costs less than `UPSERT`."""
         return group[0] == Kind.RELATIONSHIP or not self._client.dialect.upserts_cheaply
 
-    def _send(self, page: Page, fence: Mapping[str, Any], lane: int, way: Way, created: bool) -> None:
-        parameters = {**fence, "named": page.mixed, "number": page.rows.height}
-        self._client.send_rows(way.template(self._client.dialect, page.group), parameters, page.body, lane=lane)
-        self._sent.append(Sent(page._replace(body=None), fence, lane, way, created))
+    def _send(self, fence: Fence, lane: int, going: Sequence[Going]) -> None:
+        for query in self._parts.queries(going):
+            pages = [query.going[group].page if group in query.going else None for group, _ in query.parts]
+            buckets = {bucket for page in pages if page for bucket in page.rows["bucket"].unique().to_list()}
+            parameters = fenced(fence, buckets)
+            for number, page in enumerate(pages):
+                parameters[f"named{number}"] = page is not None and page.mixed
+                parameters[f"number{number}"] = page.rows.height if page else 0
+            rows = {f"rows{number}": page.body if page else [] for number, page in enumerate(pages)}
+            self._client.send_rows(template(self._client.dialect, query.parts), parameters, rows, lane)
+            bare = {group: one._replace(page=one.page._replace(body=None)) for group, one in query.going.items()}
+            self._sent.append(Sent(fence, lane, query._replace(going=bare)))
 
     def answered(self, within_s: float) -> bool:
         """Whether all that was sent is answered; waits for it for so long at most.
@@ -148,22 +147,27 @@ class Upserts:
         with self._closing():
             while self._sent:
                 sent, self._sent = self._sent, []
-                left = [(one, self._take(counts, one)) for one in sent]
-                for one, rows in left:
-                    for page in self._paged(rows) if rows.height else ():
-                        self._send(page, one.fence, one.lane, Way.UPSERT, one.way is Way.CREATE)
+                for fence, lane, left in [(one.fence, one.lane, self._take(counts, one)) for one in sent]:
+                    self._send(fence, lane, left)
         self._ways.update((group, votes.most_common(1)[0][0]) for group, votes in self._votes.items())
         self._votes.clear()
         return counts
 
-    def _take(self, counts: WriteCounts, sent: Sent) -> Frame:
+    def _take(self, counts: WriteCounts, sent: Sent) -> list[Going]:
+        """Count what the oldest query has done; returns the rows that it has left."""
         answer = self._answers.popleft() if self._answers else self._client.receive()
-        take = self._take_made if sent.way is Way.CREATE else self._take_outcomes
-        return take(counts, sent, answer[0] if answer else ())
+        left: list[Going] = []
+        for number, (group, way) in enumerate(sent.query.parts):
+            if (going := sent.query.going.get(group)) is None:
+                continue
+            take = self._take_made if way is Way.CREATE else self._take_outcomes
+            rows = take(counts, going, answer[0][number] if answer else ())
+            left += [Going(page, Way.UPSERT, way is Way.CREATE) for page in (self._paged(rows) if rows.height else ())]
+        return left
 
-    def _take_made(self, counts: WriteCounts, sent: Sent, answer: Sequence[Any]) -> Frame:
+    def _take_made(self, counts: WriteCounts, going: Going, answer: Sequence[Any]) -> Frame:
         """Count what was created; returns the rows that were not. A refusal leaves all, and meets them again."""
-        page = sent.page
+        page = going.page
         made, named = answer or (0, ())
         if made == page.rows.height:
             found, left = page.rows, page.rows.clear()
@@ -173,19 +177,19 @@ class Upserts:
         if found.height != made:
             raise Corrupt(f"the shard created {made} rows and named {found.height}")
         if made:
-            self._count(counts, sent, found, [int(Outcome.NEW)] * made)
+            self._count(counts, going, found, [int(Outcome.NEW)] * made)
         return left
 
-    def _take_outcomes(self, counts: WriteCounts, sent: Sent, answer: Sequence[Any]) -> Frame:
+    def _take_outcomes(self, counts: WriteCounts, going: Going, answer: Sequence[Any]) -> Frame:
         """Count what was written or need not be; returns the rows that still have to be written."""
-        page = sent.page
+        page = going.page
         statuses, named, others, conflicts, rest = answer or ((), (), (), (), ())
         if not statuses and not rest:
             raise Fenced(REFUSED)
         if len(statuses) + len(rest) != page.rows.height:
             raise Corrupt(f"the shard answered for {len(statuses)} and {len(rest)} of {page.rows.height} rows")
         if statuses:
-            self._count(counts, sent, _in_order(page, named) if page.mixed else page.rows, statuses)
+            self._count(counts, going, _in_order(page, named) if page.mixed else page.rows, statuses)
         if others:
             counts.others += records_of(page.rows.filter(_among(page, others)))
         if conflicts:
@@ -193,13 +197,13 @@ class Upserts:
             counts.conflicts.update(found.select("tenant", "source").rows())
         return page.rows.filter(_among(page, rest)) if rest else page.rows.clear()
 
-    def _count(self, counts: WriteCounts, sent: Sent, rows: Frame, statuses: Sequence[int]) -> None:
-        if sent.page.mixed:
+    def _count(self, counts: WriteCounts, going: Going, rows: Frame, statuses: Sequence[int]) -> None:
+        if going.page.mixed:
             counts.count_each(rows, statuses)
         else:  # which status is whose makes no difference
             counts.count_alike(rows, statuses)
-        group = sent.page.group
-        creates = self._creates(group) and not sent.created
+        group = going.page.group
+        creates = self._creates(group) and not going.created
         for status, number in Counter(statuses).items():
             self._votes[group][suits(status, creates)] += number
 

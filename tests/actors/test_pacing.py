@@ -79,6 +79,12 @@ def test_a_trickle_slows_nobody_and_a_cap_lasts_for_some_looks_without_others(lo
     assert looks.look(BUSY, 4_000, 0, times=12).slowed == ""
 
 
+def test_a_cap_ends_some_looks_after_others_stopped_however_much_they_read(looks: Looks) -> None:
+    looks.look(BUSY, 8_000, 3_000, times=3)
+    assert looks.look(BUSY, 6_000, 0, times=4).slowed == "big"
+    assert looks.look(BUSY, 6_000, 0).slowed == ""
+
+
 def test_a_cap_that_binds_nobody_ends_however_busy_the_host_is(looks: Looks) -> None:
     looks.look(BUSY, 8_000, 60, times=3)
     assert looks.look(BUSY, 2_000, 60, times=9).slowed == "big"

@@ -21,6 +21,7 @@ from cluster.stores.graph import Fence, WriteCounts
 from cluster.stores.neo4j_client import Neo4jClient, Rows, of_one_map
 from cluster.stores.neo4j_rows import row
 from cluster.stores.neo4j_shard import Neo4jShard
+from cluster.stores.query_parts import Part, Way, template
 from cluster.stores.shard_parameters import fenced, of_bucket, of_case, owning
 from cluster.values import canonical_json
 from tests.graph_stores import Neo4jStore
@@ -29,6 +30,7 @@ from tests.strategies import make
 pytestmark = [pytest.mark.services, pytest.mark.production]
 FENCE = Fence(1, 1, (0, 1))
 HELD_S = 0.5
+UPSERT = template(NEO4J, (Part((Kind.ENTITY, "Entity"), Way.UPSERT),))
 ANN = make("t", "c", Kind.ENTITY, "person", "ann", "crm", 1)
 
 
@@ -105,7 +107,7 @@ def test_each_part_of_a_batch_may_bring_types_that_the_shard_has_no_index_of(sha
 
 
 def writing(record: Record) -> dict[str, Any]:
-    return {**fenced(FENCE, [record.bucket]), "rows": [row(record)], "named": False, "number": 1}
+    return {**fenced(FENCE, [record.bucket]), "rows0": [row(record)], "named0": False, "number0": 1}
 
 
 CHANGES: dict[str, Callable[[Neo4jShard], object]] = {
@@ -119,8 +121,8 @@ CHANGES: dict[str, Callable[[Neo4jShard], object]] = {
 def test_a_write_that_passed_the_guard_is_over_before_the_guard_changes(
     shard: Neo4jShard, begun: Begun, neo4j_store: Neo4jStore, change: str
 ) -> None:
-    with begun(dialect.upsert_nodes(NEO4J, "Entity"), writing(ANN)) as rows:
-        assert rows[0][0] == [dialect.NEW]
+    with begun(UPSERT, writing(ANN)) as rows:
+        assert rows[0][0][0] == [dialect.NEW]
         end = meanwhile(lambda: CHANGES[change](shard))
     assert end() is None
     assert len(list(shard.things("t", "c"))) == 1
@@ -163,9 +165,9 @@ def test_of_two_leases_taken_at_once_the_later_one_holds(shard: Neo4jShard, begu
 def test_writers_of_other_partitions_do_not_wait_for_each_other(shard: Neo4jShard, begun: Begun) -> None:
     other = next(make("t", f"c{n}", 0, "person", "x", "crm", 1) for n in range(99) if bucket_of("t", f"c{n}") % 2)
     mine, theirs = Fence(1, 1, (0,)), Fence(1, 1, (1,))
-    parameters = {**fenced(theirs, [other.bucket]), "rows": [row(other)], "named": False, "number": 1}
-    with begun(dialect.upsert_nodes(NEO4J, "Entity"), parameters) as rows:
-        assert rows[0][0] == [dialect.NEW]
+    parameters = {**fenced(theirs, [other.bucket]), "rows0": [row(other)], "named0": False, "number0": 1}
+    with begun(UPSERT, parameters) as rows:
+        assert rows[0][0][0] == [dialect.NEW]
         assert write(shard, ANN, mine).all.applied == 1
 
 
@@ -242,26 +244,36 @@ def test_values_come_back_as_they_were_sent(shard: Neo4jShard) -> None:
 
 
 WRITES_BY_KEY = {
-    "create": dialect.create_relationships, "look": dialect.look_at_relationships,
-    "upsert": dialect.upsert_relationships, "replace": dialect.replace_relationships,
-    "forget": dialect.forget_relationships,
+    **{way.name: template(NEO4J, (Part((Kind.RELATIONSHIP, "KNOWS"), way),)) for way in Way},
+    **{f"{way.name} with others": template(NEO4J, (Part((Kind.ENTITY, "Entity"), Way.UPSERT), *(
+        Part((Kind.RELATIONSHIP, type_), way) for type_ in ("KNOWS", "OWNS", "SEES")
+    ))) for way in Way},
+    **{f"{way.name} {label}": template(NEO4J, (Part((kind, label), way),)) for kind, label in (
+        (Kind.ENTITY, "Entity"), (Kind.CLAIM, "Claim"), (9, "Overlay")
+    ) for way in Way},
+    "replace": dialect.replace_relationships(NEO4J, "KNOWS"), "forget": dialect.forget_relationships(NEO4J, "KNOWS"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("few", [5, 50])
-def test_few_relationships_are_looked_up_as_many_are(shard: Neo4jShard, neo4j_store: Neo4jStore, few: int) -> None:
-    """A plan that scans the index is cheap only while there is little in it, and stays when there is much."""
-    ends = [make("t", "c", Kind.ENTITY, "person", f"p{n}", "crm", n + 1) for n in range(2)]
+@pytest.mark.parametrize("few", [0, 5, 50])
+def test_few_things_are_looked_up_as_many_are(shard: Neo4jShard, neo4j_store: Neo4jStore, few: int) -> None:
+    """A plan that scans an index is cheap only while there is little in it, and stays when there is much."""
+    ends = [make("t", "c", Kind.ENTITY, "person", f"p{n}", "crm", n + 1) for n in range(min(few, 2))]
     links = [make("t", "c", Kind.RELATIONSHIP, "KNOWS", f"r{n}", "crm", n + 9, ends=("person", "p0", "person", "p1"))
              for n in range(few)]  # fmt: skip
     shard.begin([(FENCE, shard.encode(frame_of([*ends, *links])))])
     shard.finish()
-    parameters = {**fenced(FENCE, [ANN.bucket]), "rows": [], "keys": [], "named": False, "number": 0}
+    shard._index_types(["KNOWS", "OWNS", "SEES"])
+    parameters = {**fenced(FENCE, [ANN.bucket]), "rows": [], "keys": []}
+    parameters |= {
+        f"{name}{n}": value for n in range(4) for name, value in (("rows", []), ("named", False), ("number", 0))
+    }
     with neo4j_store.driver() as driver, driver.session() as session:
         session.run("CALL db.clearQueryCaches()").consume()
-        for name, template in WRITES_BY_KEY.items():
-            used = _operators_of(session, template(NEO4J, "KNOWS"), parameters)
-            assert "DirectedRelationshipIndexSeek" in used, name
+        for name, query in WRITES_BY_KEY.items():
+            used = _operators_of(session, query, parameters)
+            if not name.endswith(dialect.NODE_LABELS):
+                assert "DirectedRelationshipIndexSeek" in used, name
             assert not {operator for operator in used if "Scan" in operator}, name
 
 

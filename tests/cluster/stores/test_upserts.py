@@ -17,9 +17,10 @@ from cluster.fold import Outcome
 from cluster.ids import BUCKETS
 from cluster.model import Op, Record
 from cluster.stores.graph import Fence, WriteCounts
+from cluster.stores.query_parts import Way
 from cluster.stores.shard import StoredShard
 from cluster.stores.shard_export import state_lines
-from cluster.stores.upserts import Way, suits
+from cluster.stores.upserts import suits
 from tests.graph_stores import GraphStore
 from tests.strategies import facts, make
 
@@ -117,6 +118,17 @@ def ties(positions: Sequence[int], at: int = 0, op: int = Op.UPSERT) -> list[Rec
     return [
         make("t", "c", 1, "KNOWS", f"r{n}", "crm", n + at, op, ("person", f"p{n}", "person", "p1")) for n in positions
     ]
+
+
+def test_more_types_than_one_query_takes_of_which_some_are_known(shards: Shards) -> None:
+    kinds = [f"K{n:02}" for n in range(23)]
+    links = [tie._replace(type=kind) for tie in ties(range(1, 5)) for kind in kinds]
+    rows, shard = people(range(1, 5)) + links, shards.fresh(write_rows=9)
+    known = [link for link in links if link.type in kinds[::2] or link.id == "r2"]
+    for batch, new in ((people(range(1, 5)) + known, len(known) + 4), (rows, len(links) - len(known)), (rows, 0)):
+        counts = write(shard, batch)
+        assert (counts.all.applied, counts.all.duplicate) == (new, len(batch) - new)
+    assert len(state_lines([shard])) == len(rows)
 
 
 def ways(shard: StoredShard) -> dict[str, Way]:
