@@ -22,7 +22,7 @@ _LEAST = 0.25
 """Of what they read before they had a cap: they get so much, however busy a host is with something else."""
 _KEPT, _TRICKLE_PER_S, _QUIET_LOOKS = 0.5, 1.0, 5
 """Rates are means of looks, each weighing half of the one after it; who reads less than a record a second counts for
-nothing; so many looks in which no other one read, or no records waited, end a cap."""
+nothing; so many looks in which no other one read or had records that wait, or its own waited no more, end a cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Pace:
         slowed: those with a cap; empty: none.
         cap: records a second for these.
         least: below which their cap does not fall.
-        quiet: looks in a row in which nobody else read, others read as much, or less waited than is read in a second.
+        quiet: looks in a row in which nobody else read or had anything to read, or others read as much, or less waited
+            than is read in a second.
     """
 
     at: float = 0.0
@@ -66,11 +67,11 @@ def paced(before: Pace, at: float, read: Mapping[str, int], unread: Mapping[str,
     others = max((rate for owner, rate in now.rates.items() if owner != first), default=0.0)
     alone = not 0.0 < others < (_AS_MUCH if now.slowed else _LITTLE) * now.rates.get(first, 0.0)
     binds = bool(first) and now.slowed == first and unread.get(first, 0) > now.rates[first]
-    beside = any(rate >= _TRICKLE_PER_S for owner, rate in new.items() if owner != first)
+    beside = any(rate >= _TRICKLE_PER_S or unread.get(owner, 0) for owner, rate in new.items() if owner != first)
     now = replace(now, quiet=0 if binds and beside and not alone else now.quiet + 1)
     if now.slowed and (now.slowed != first or now.quiet >= _QUIET_LOOKS):
         return _free(now)
-    if alone:
+    if alone or not (now.slowed or beside):
         return now
     if busy > 1:
         return _lower(now, first, max(new[first], now.rates[first]), others / _LITTLE)

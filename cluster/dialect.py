@@ -118,6 +118,11 @@ _MADE = " WITH collect(r._k) AS made RETURN [size(made), CASE WHEN size(made) < 
 """How many were created, and which, where they are not all."""
 
 
+def _by_key(database: Dialect) -> str:
+    """What a write of facts begins with that finds all it needs by key: one plan is right for any graph."""
+    return database.planned_once + guard(database)
+
+
 def _part(result: str, n: int) -> str:
     """What a query's part of this number gives."""
     return result.replace("#", str(n))
@@ -134,11 +139,10 @@ def written(database: Dialect, parts: Sequence[str]) -> str:
         parts: numbered from 0; of several, each is a subquery. Part n takes $rows<n>, $named<n> and $number<n>, and the
             row has a list for each. No row, or no outcome: it was refused.
     """
-    begun = database.planned_once + guard(database)
     if len(parts) == 1:
-        return begun + parts[0]
+        return _by_key(database) + parts[0]
     subqueries = "".join(f"CALL () {{ {part} }} " for part in parts)
-    return f"{begun}{subqueries}RETURN {', '.join(f'o{n}' for n in range(len(parts)))}"
+    return f"{_by_key(database)}{subqueries}RETURN {', '.join(f'o{n}' for n in range(len(parts)))}"
 
 
 def upsert_nodes(label: str, n: int = 0) -> str:
@@ -164,7 +168,7 @@ def look_at_nodes(label: str, n: int = 0) -> str:
 
 def replace_nodes(database: Dialect, label: str) -> str:
     """Write rows whatever is there: the writer has folded the registers that it read."""
-    return f"{guard(database)}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) SET x = r RETURN count(*)"
+    return f"{_by_key(database)}UNWIND $rows AS r MERGE (x:{label} {{_k: r._k}}) SET x = r RETURN count(*)"
 
 
 def _relationships(database: Dialect, rows: str, status: str, result: str, type: str) -> str:
@@ -207,7 +211,7 @@ def look_at_relationships(database: Dialect, type: str, n: int = 0) -> str:
 def replace_relationships(database: Dialect, type: str) -> str:
     """As `upsert_relationships`, whatever is there."""
     status = f"CASE WHEN x IS NULL THEN {NEW} ELSE {NEWER} END AS st"
-    return guard(database) + _relationships(database, "$rows", status, " RETURN count(*)", type)
+    return _by_key(database) + _relationships(database, "$rows", status, " RETURN count(*)", type)
 
 
 def read_nodes(label: str) -> str:
@@ -223,13 +227,13 @@ def read_relationships(type: str) -> str:
 def forget_nodes(database: Dialect, label: str) -> str:
     """Take registers away: an entity keeps its node, which may be an end; others go."""
     action = "SET x = {_k: k, _c: x._c}" if label == ENTITY else "DELETE x"
-    return f"{guard(database)}UNWIND $keys AS k MATCH (x:{label} {{_k: k}}) {action} RETURN count(*)"
+    return f"{_by_key(database)}UNWIND $keys AS k MATCH (x:{label} {{_k: k}}) {action} RETURN count(*)"
 
 
 def forget_relationships(database: Dialect, type: str) -> str:
     """Take registers away, and their edges."""
     seek = database.seek.format(type)
-    return f"{guard(database)}UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->(){seek} DELETE x RETURN count(*)"
+    return f"{_by_key(database)}UNWIND $keys AS k MATCH ()-[x:`{type}` {{_k: k}}]->(){seek} DELETE x RETURN count(*)"
 
 
 def forget_overlays(database: Dialect) -> str:

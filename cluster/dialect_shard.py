@@ -83,7 +83,8 @@ CASES = "MATCH (c:_Case) RETURN c.tenant, c.case"
 
 def see_cases(database: Dialect) -> str:
     """Keep names of cases."""
-    return f"{guard(database)}UNWIND $rows AS r MERGE (c:_Case {{_k: r._k}}) SET c = r RETURN count(*)"
+    merged = "UNWIND $rows AS r MERGE (c:_Case {_k: r._k}) SET c = r RETURN count(*)"
+    return database.planned_once + guard(database) + merged
 
 
 FLOORS = "MATCH (f:_Floor) RETURN f.tenant, f.source, f.type, f.version, f.done"

@@ -54,8 +54,8 @@ class FalkorShard(StoredShard):
             self._client.create_index(f"()-[x:`{type_}`]-()", "_k")
 
     def _index_types(self, types: Iterable[str]) -> None:
-        known = set(types)
-        self._unmerged_types |= dict.fromkeys(sorted(known))
+        known = list(types)
+        self._unmerged_types |= dict.fromkeys(known)
         super()._index_types(known)
 
     def advance(self, fence: Fence, moves: Sequence[CursorMove], counts: WriteCounts) -> None:

@@ -271,7 +271,7 @@ class Neo4jClient:
         return driver, threads
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def of_one_map(template: str) -> str:
     """A template whose parameters are members of one, `p`.
 
@@ -282,7 +282,7 @@ def of_one_map(template: str) -> str:
     return _PARAMETER.sub(r"$p.\1", template)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _names(template: str) -> frozenset[str]:
     return frozenset(_PARAMETER.findall(template))
 

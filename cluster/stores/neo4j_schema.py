@@ -5,6 +5,7 @@ A key's uniqueness constraint is its index, and what lets two writers `MERGE` it
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -64,8 +65,8 @@ def _there(client: Neo4jClient) -> dict[Index, str]:
     return found
 
 
-def apply(client: Neo4jClient, wanted: frozenset[Index], wait_s: float) -> frozenset[Index]:
-    """Make what is missing and wait until it is online; returns everything that is. Safe to call twice.
+def apply(client: Neo4jClient, wanted: Collection[Index], wait_s: float) -> frozenset[Index]:
+    """Make what is missing, in its order, and wait until it is online; returns everything that is. Safe to call twice.
 
     Args:
         wait_s: longest wait; on a large graph the first time takes minutes.
@@ -75,11 +76,11 @@ def apply(client: Neo4jClient, wanted: frozenset[Index], wait_s: float) -> froze
             break a constraint.
     """
     states = _there(client)
-    missing = sorted(wanted - states.keys())
+    missing = [index for index in wanted if index not in states]
     for index in missing:
         with suppress(IsThere):
             client.write(_create(index), {}, wait_s)
-    if missing or any(states[index] != "ONLINE" for index in wanted & states.keys()):
+    if missing or any(states[index] != "ONLINE" for index in wanted):
         _wait(client, wait_s)
         states = _there(client)
     late = sorted(index.name for index in wanted if states.get(index) != "ONLINE")

@@ -38,7 +38,7 @@ class Neo4jShard(StoredShard):
         self._indexed |= {index.name for index in online if index == neo4j_schema.index_of(index.name)}
 
     def _create_indexes(self, types: Sequence[str]) -> None:
-        neo4j_schema.apply(self._client, frozenset(map(neo4j_schema.index_of, types)), self._index_wait_s)
+        neo4j_schema.apply(self._client, list(map(neo4j_schema.index_of, types)), self._index_wait_s)
 
     def encode(self, rows: Frame) -> list[Page]:
         return pages(rows, self._write_rows)

@@ -1,13 +1,13 @@
 """Which pages of a batch one query takes.
 
-Where a query costs as much as a hundred rows, whatever it writes, one takes pages of nodes and of several relationship
-types, a part each. A server plans each text anew, so there are few: types that go together do so from when they were
-first seen, in sets of so many, and a query has a part for all of its set, with no rows for some.
+Where a query costs as much as a hundred rows, whatever it writes, one takes pages of entities and of several types of
+relationship, a part each. A server plans each text anew, so there are few: types are in sets of so many, in the order
+in which they were met, and a query has a part for all of its set, with no rows for some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
@@ -75,49 +75,48 @@ class QueryParts:
         self._sets: list[list[str]] = []
         self._set_of: dict[str, int] = {}
 
+    def meet(self, types: Iterable[str]) -> None:
+        """Types of which pages will come, in the order in which they go together."""
+        if not self._types_at_once:
+            return
+        for name in types:
+            if name not in self._set_of:
+                if not self._sets or len(self._sets[-1]) >= self._types_at_once:
+                    self._sets.append([])
+                self._sets[-1].append(name)
+                self._set_of[name] = len(self._sets) - 1
+
     def queries(self, going: Sequence[Going]) -> Iterator[Query]:
         """The queries of pages that are in the order of their groups. Those of one group stay one after the other."""
         if not self._types_at_once:
             for one in going:
                 yield Query((Part(one.page.group, one.way),), {one.page.group: one})
             return
-        self._see({name for kind, name in (one.page.group for one in going) if kind == Kind.RELATIONSHIP})
         query: dict[Group, Going] = {}
         for one in sorted(going, key=self._place):
-            if not self._takes(query, one):
+            if query and not self._takes(query, one):
                 yield Query(self._parts(query), query)
                 query = {}
             query[one.page.group] = one
         if query:
             yield Query(self._parts(query), query)
 
-    def _see(self, types: Set[str]) -> None:
-        for name in sorted(types - self._set_of.keys()):
-            if not self._sets or len(self._sets[-1]) >= self._types_at_once:
-                self._sets.append([])
-            self._sets[-1].append(name)
-            self._set_of[name] = len(self._sets) - 1
-
-    def _alike(self, one: Going) -> tuple[bool, int, int]:
-        """In which all nodes' pages of a query are alike, and all relationships': the set of types, and the way."""
-        kind, name = one.page.group
-        is_edge = kind == Kind.RELATIONSHIP
-        return is_edge, self._set_of[name] if is_edge else 0, _ORDER.index(one.way)
-
     def _place(self, one: Going) -> tuple[int, int, int]:
-        _, of_set, way = self._alike(one)
-        return one.page.group[0], of_set, way
+        kind, name = one.page.group
+        return kind, self._set_of[name] if kind == Kind.RELATIONSHIP else 0, _ORDER.index(one.way)
 
-    def _takes(self, query: dict[Group, Going], one: Going) -> bool:
-        mine, theirs = self._alike(one), {self._alike(other) for other in query.values()}
+    def _takes(self, query: Mapping[Group, Going], one: Going) -> bool:
+        """Whether a page goes with those of a query: entities, and relationships of one set that go one way."""
+        if one.page.group[0] > Kind.RELATIONSHIP or one.page.group in query:
+            return False
+        edges = [other for (kind, _), other in query.items() if kind == Kind.RELATIONSHIP]
         rows = sum(page.rows.height for page, *_ in (one, *query.values()))
-        fits = one.page.group not in query and rows <= self._write_rows
-        return not query or (fits and all(other == mine for other in theirs if other[0] == mine[0]))
+        return rows <= self._write_rows and all(self._place(other) == self._place(one) for other in edges)
 
-    def _parts(self, query: dict[Group, Going]) -> tuple[Part, ...]:
-        edges = [one for (kind, _), one in query.items() if kind == Kind.RELATIONSHIP]
+    def _parts(self, query: Mapping[Group, Going]) -> tuple[Part, ...]:
+        """Parts of a query's pages, and of all other types of their set."""
         found = [Part(group, one.way) for group, one in query.items() if group[0] != Kind.RELATIONSHIP]
-        if edges:
-            (kind, name), way = edges[0].page.group, edges[0].way
-            found += [Part((kind, other), way) for other in self._sets[self._set_of[name]]]
-        return tuple(sorted(found, key=lambda part: part.group[0]))
+        for (kind, name), one in query.items():
+            if kind == Kind.RELATIONSHIP:
+                return (*found, *(Part((kind, other), one.way) for other in self._sets[self._set_of[name]]))
+        return tuple(found)

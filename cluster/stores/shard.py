@@ -89,15 +89,16 @@ class StoredShard(ABC):
         """Create indexes of nodes and of every relationship type that is there. Safe to call twice."""
         self._indexed.clear()
         self._known_cases.clear()
-        self._upserts.begin_again()
         self._index_labels()
         self._index_types([type_ for (type_,) in self._client.read(dialect.RELATIONSHIP_TYPES, {})])
 
     def _index_types(self, types: Iterable[str]) -> None:
-        unknown = sorted(set(types) - self._indexed)
+        known = list(dict.fromkeys(types))
+        unknown = [name for name in known if name not in self._indexed]
         if unknown:
             self._create_indexes(unknown)
             self._indexed |= set(unknown)
+        self._upserts.meet(known)
 
     def state(self) -> ShardState | None:
         rows = self._client.read(dialect_shard.SHARD, {})
@@ -142,8 +143,9 @@ class StoredShard(ABC):
         return 1
 
     def begin(self, parts: Sequence[tuple[Fence, Sequence[Page]]]) -> None:
-        groups = {page.group for _, encoded in parts for page in encoded}
-        self._index_types(name for kind, name in groups if kind == Kind.RELATIONSHIP)  # waits, so nothing is sent yet
+        edges = [page for _, encoded in parts for page in encoded if page.group[0] == Kind.RELATIONSHIP]
+        edges.sort(key=lambda page: (page.rows["tenant"][0], page.group))  # those of one tenant go together
+        self._index_types(page.group[1] for page in edges)  # waits, so nothing is sent yet
         for lane, (fence, encoded) in enumerate(parts):
             self._upserts.send(fence, encoded, lane)
 

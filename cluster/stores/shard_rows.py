@@ -1,4 +1,4 @@
-"""Rows of a batch for a graph database, whichever it is: groups that one query takes, pages of them, and store keys.
+"""Rows of a batch for a graph database, whichever it is: groups, pages of them, and store keys.
 
 How a row is written for a database is in falkor_rows.py and neo4j_rows.py.
 """
@@ -18,8 +18,8 @@ from cluster.model import Kind, Record
 from cluster.stores.graph import is_mixed
 
 Group = tuple[int, str]
-"""(kind, relationship type or label): the rows that one query takes. Entities sort first, then relationships, claims
-and overlays."""
+"""(kind, relationship type or label): the rows that one part of a query takes. Entities sort first, then
+relationships, claims and overlays."""
 
 _LABELS = {int(Kind.ENTITY): dialect.ENTITY, int(Kind.CLAIM): dialect.CLAIM}
 _ENTITIES: Group = (int(Kind.ENTITY), dialect.ENTITY)
@@ -27,7 +27,7 @@ _OVERLAYS: Group = (9, dialect.OVERLAY)
 
 
 class Page(NamedTuple):
-    """What one query writes: records of one group and their rows, as the database takes them."""
+    """What one part of a query writes: records of one group and their rows, as the database takes them."""
 
     group: Group
     rows: Frame
@@ -45,7 +45,7 @@ def label_of(kind: int) -> str:
 
 
 def group_of(record: Record) -> Group:
-    """Which query writes a record."""
+    """Which part of a query writes a record."""
     if record.is_overlay:
         return _OVERLAYS
     if record.kind == Kind.RELATIONSHIP:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -76,17 +76,16 @@ class Upserts:
     def __init__(self, client: RowClient, paged: Callable[[Frame], list[Page]], write_rows: int) -> None:
         self._client = client
         self._paged = paged
-        self._write_rows = write_rows
+        self._parts = QueryParts(client.dialect.types_at_once, write_rows)
+        self._ways: dict[Group, Way] = {}
         self._votes: defaultdict[Group, Counter[Way]] = defaultdict(Counter)
         self._sent: list[Sent] = []
         self._answers: deque[list[list[Any]]] = deque()
         """To the first of what was sent."""
-        self.begin_again()
 
-    def begin_again(self) -> None:
-        """The shard may be another by now, which lacks indexes of types that were seen."""
-        self._parts = QueryParts(self._client.dialect.types_at_once, self._write_rows)
-        self._ways: dict[Group, Way] = {}
+    def meet(self, types: Iterable[str]) -> None:
+        """Say of relationship types, whose indexes are there, that pages of them will come."""
+        self._parts.meet(types)
 
     def send(self, fence: Fence, pages: Sequence[Page], lane: int = 0) -> None:
         """Send pages, in the order of their groups, under a fence. Does not wait."""

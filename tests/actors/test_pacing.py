@@ -17,10 +17,12 @@ class Looks:
     def __init__(self) -> None:
         self.pace, self._read = Pace(read={"big": 0, "small": 0}), {"big": 0, "small": 0}
 
-    def look(self, busy: float, big: int, small: int, times: int = 1, waits: int = 99_999) -> Pace:
+    def look(
+        self, busy: float, big: int, small: int, times: int = 1, waits: int = 99_999, small_waits: int = 0
+    ) -> Pace:
         for _ in range(times):
             self._read = {"big": self._read["big"] + big, "small": self._read["small"] + small}
-            self.pace = paced(self.pace, self.pace.at + 1.0, self._read, {"big": waits}, busy)
+            self.pace = paced(self.pace, self.pace.at + 1.0, self._read, {"big": waits, "small": small_waits}, busy)
         return self.pace
 
 
@@ -82,7 +84,13 @@ def test_a_trickle_slows_nobody_and_a_cap_lasts_for_some_looks_without_others(lo
 def test_a_cap_ends_some_looks_after_others_stopped_however_much_they_read(looks: Looks) -> None:
     looks.look(BUSY, 8_000, 3_000, times=3)
     assert looks.look(BUSY, 6_000, 0, times=4).slowed == "big"
-    assert looks.look(BUSY, 6_000, 0).slowed == ""
+    for _ in range(15):
+        assert looks.look(BUSY, 6_000, 0).slowed == "", "nor does it begin again for one that is gone"
+
+
+def test_a_cap_stays_for_others_that_wait_for_what_they_cannot_read(looks: Looks) -> None:
+    looks.look(BUSY, 8_000, 3_000, times=3)
+    assert looks.look(BUSY, 6_000, 0, times=9, small_waits=5_000).slowed == "big"
 
 
 def test_a_cap_that_binds_nobody_ends_however_busy_the_host_is(looks: Looks) -> None:

@@ -252,6 +252,8 @@ WRITES_BY_KEY = {
         (Kind.ENTITY, "Entity"), (Kind.CLAIM, "Claim"), (9, "Overlay")
     ) for way in Way},
     "replace": dialect.replace_relationships(NEO4J, "KNOWS"), "forget": dialect.forget_relationships(NEO4J, "KNOWS"),
+    "replace Entity": dialect.replace_nodes(NEO4J, "Entity"), "forget Entity": dialect.forget_nodes(NEO4J, "Entity"),
+    "cases Entity": dialect_shard.see_cases(NEO4J), "advance Entity": dialect_shard.advance(NEO4J),
 }  # fmt: skip
 
 
@@ -264,7 +266,7 @@ def test_few_things_are_looked_up_as_many_are(shard: Neo4jShard, neo4j_store: Ne
     shard.begin([(FENCE, shard.encode(frame_of([*ends, *links])))])
     shard.finish()
     shard._index_types(["KNOWS", "OWNS", "SEES"])
-    parameters = {**fenced(FENCE, [ANN.bucket]), "rows": [], "keys": []}
+    parameters = {**fenced(FENCE, [ANN.bucket]), "rows": [], "keys": [], "moves": [], "counts": [], "expected": 0}
     parameters |= {
         f"{name}{n}": value for n in range(4) for name, value in (("rows", []), ("named", False), ("number", 0))
     }

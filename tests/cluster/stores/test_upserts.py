@@ -45,6 +45,13 @@ class Shards:
         shard.take_lease(FENCE)
         return shard
 
+    def again(self, write_rows: int = 3) -> StoredShard:
+        """The last one, opened anew."""
+        _, graph = self._clients[-1]
+        client = self._store.client(graph)
+        self._clients.append((client, graph))
+        return self._store.shard(client, write_rows)
+
     def drop(self) -> None:
         while self._clients:
             client, graph = self._clients.pop()
@@ -153,6 +160,46 @@ def test_relationships_whose_ends_are_not_there_are_not_created_in_vain_each_tim
         write(shard, ties(range(n, n + 10)))
         seen.append(ways(shard)["KNOWS"])
     assert seen == [Way.UPSERT, Way.CREATE] * 3
+
+
+class Texts:
+    """The texts of what a shard sends from here on."""
+
+    def __init__(self, shard: StoredShard) -> None:
+        self._send_rows, self.seen = shard._client.send_rows, list[str]()
+        shard._client.send_rows = self._keep  # type: ignore[method-assign]
+
+    def _keep(self, template: str, *rest: Any, **named: Any) -> None:
+        self.seen.append(template)
+        self._send_rows(template, *rest, **named)
+
+
+def test_a_shard_that_is_opened_again_sends_the_same_texts(shards: Shards) -> None:
+    shard = shards.fresh()
+    links = [tie._replace(type=kind) for tie in ties(range(1, 3)) for kind in ("A", "B", "K", "Z")]
+    write(shard, people(range(1, 4)) + links[3:4])
+    write(shard, links)
+    before, again = Texts(shard), Texts(other := shards.again())
+    other.prepare()
+    for at, opened in ((10, shard), (20, other)):
+        write(opened, people(range(1, 4), at=at) + [tie._replace(stamp=make("t", "c", 1, "A", "r", "crm", at).stamp)
+                                                    for tie in links])  # fmt: skip
+    assert before.seen == again.seen
+
+
+@pytest.mark.parametrize("way", Way)
+def test_a_query_of_several_parts_is_refused_whole(shards: Shards, way: Way) -> None:
+    shard = shards.fresh(write_rows=1_000)
+    links = [tie._replace(type=kind) for tie in ties(range(1, 4)) for kind in ("KNOWS", "OWNS")]
+    write(shard, people(range(1, 4)) + links)
+    before = state_lines([shard])
+    shard.take_lease(Fence(1, 2, (0,)))
+    first_by(shard, way)
+    texts, newer = Texts(shard), [tie._replace(id=f"new-{tie.id}") for tie in links]
+    with pytest.raises(Fenced):
+        write(shard, people(range(2, 6), at=10) + links + newer)
+    assert any(" CALL () {" in text for text in texts.seen) == bool(shard._database.types_at_once)
+    assert state_lines([shard]) == before
 
 
 @pytest.mark.parametrize("way", Way)
