@@ -231,13 +231,15 @@ def flooded(parts: Parts, options: argparse.Namespace) -> tuple[float, float]:
         todo = feed.prepared(options.flood, options.seconds)
         began = time.perf_counter()
         running = beside.submit(feed.run, todo, options.flood, False)
-        while not running.done():
+        over = False
+        while not over:
+            over = running.done()  # and then a last look: a short run on a slow machine has few
             seen.append((time.perf_counter(), records_in(session), feed.produced))
             time.sleep(SAMPLE_S)
         running.result()
         settled(session, [feed])
-    middle = [row for row in seen if row[0] > began + (seen[-1][0] - began) / 4]
-    took_s, taken, made = (last - first for first, last in zip(middle[0], middle[-1], strict=True))
+    later = [row for row in seen[:-1] if row[0] > began + (seen[-1][0] - began) / 4]
+    took_s, taken, made = (last - first for first, last in zip((later or seen)[0], seen[-1], strict=True))
     return taken / took_s, made / took_s
 
 
