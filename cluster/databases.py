@@ -86,6 +86,9 @@ are. (Nodes have a uniqueness constraint, which it knows to give one row.)
 An index more costs 4 to 8 µs a node, so cases are found by how keys begin. And where a query looks a node up and then
 creates one, it first finishes all rows of the one and then those of the other; `MERGE` does both row by row.
 
+So what finds all it needs by key need not be planned anew as a graph grows, which took more than a second where a query
+has many parts, and its plan is kept (`planned_once`).
+
 A query, which is a transaction, takes it 3 ms whatever it writes. 40 nodes and 40 relationships of ten types took 32 ms
 as eleven queries and 7 as one; 400 of each 70 and 46.
 """
