@@ -106,11 +106,14 @@ def rebuild(
         if shard_id not in current.shards:
             raise Rejected(f"{shard_id} owns no bucket, so it holds nothing that could be rebuilt")
         check_reach(stack, log, current.partitions_of(shard_id))
-        with paused(stack, [shard_id]) as held:
-            kept = Kept(stack.control.leases, {**held, change[0]: change[1]}, stack.settings.shards.lease_s)
+        with paused(stack, [shard_id]) as held, _keeping(stack, held, change) as kept:
             (lease,) = held.values()
             run = _Run(stack, shard_id, current, log, lease, kept, tell, failpoint)
             return run.rebuild(actor, verify)
+
+
+def _keeping(stack: Stack, held: Mapping[str, int], change: tuple[str, int]) -> Kept:
+    return Kept(stack.control.leases, {**held, change[0]: change[1]}, stack.settings.shards.lease_s)
 
 
 def saved(stack: Stack, done: Rebuilt, deadline_s: float) -> bool:

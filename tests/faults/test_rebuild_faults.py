@@ -106,7 +106,7 @@ def test_killed_and_never_said_again(server_root: Path, forked: Forked) -> None:
 def test_under_load(server_root: Path, seed: int) -> None:
     """Nothing is lost, nothing stale is served, and the other shard answers throughout."""
     count = 20_000 if is_long(seed) else 5_000
-    with Installation(server_root / f"rl{seed}", lease_s=LEASE_S) as system, Reader(system, "shard-0") as reader:
+    with Installation(server_root / f"rl{seed}", lease_s=3 * LEASE_S) as system, Reader(system, "shard-0") as reader:
         system.start(lake=True)
         producer = Producer(system, events(seed, count), rate_per_s=300).start()
         paced(system, producer, 0.3)
