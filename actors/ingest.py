@@ -128,17 +128,20 @@ class IngestWorker:
             report(self.counts)
         return self.counts
 
-    def take(self, items: Sequence[Item], origin: Origin, epoch: int, beside: Sequence[Append] = ()) -> Prepared:
+    def take(
+        self, items: Sequence[Item], origin: Origin, epoch: int, beside: Sequence[Append] = (), polled_ms: int = 0
+    ) -> Prepared:
         """Brings one batch to its end: in the log, its bad records kept, its position committed. Safe to repeat.
 
         Args:
             beside: entries that are appended with it: floors, which are no records.
+            polled_ms: see `Append`.
 
         Raises:
             Retryable: a store stayed down beyond the deadline.
         """
         batch = self._again(partial(self._prepare, items, origin, epoch))
-        batch.entries.extend(beside)
+        batch.entries[:] = [entry._replace(polled_ms=polled_ms) for entry in batch.entries] + list(beside)
         self._failpoint("before append")
         numbers = self._again(partial(self._append, batch))
         self._failpoint("after append")

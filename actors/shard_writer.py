@@ -40,7 +40,7 @@ _GLANCE_S = 0.01
 _AHEAD_S = 0.1
 """The same after something was found. A reading costs some milliseconds of CPU, which a shard that is done before that
 had better have itself."""
-_READY_MOST = 1_000
+_WAITED_MOST = 2_000
 """Of the readings' times that nobody looks at, the last ones."""
 
 
@@ -111,9 +111,9 @@ class ShardWriter:
         """What was read, but cannot go together with what was read before it."""
         self.counters = WriterCounters()
         self.oldest_pending_ms = 0
-        self.ready_s: deque[float] = deque(maxlen=_READY_MOST)
-        """Of each reading, from when its oldest record was appended until its rows were ready to be written. Whoever
-        looks empties it."""
+        self.waited: deque[tuple[str, float]] = deque(maxlen=_WAITED_MOST)
+        """(stage, seconds) of each reading until its rows were ready to be written: `ready` since its oldest record
+        was appended, `pre_storage` since it was polled, where that was said. Whoever looks empties it."""
         self._recover()
 
     @property
@@ -225,10 +225,16 @@ class ShardWriter:
             self._at[partition] = found[-1].number
         gulp = self._prepare(moves, rows, is_fact, mine)
         gulp.oldest_ms = min(entry.appended_ms for found in entries.values() for entry in found)
+        self._ready(gulp.oldest_ms, [e.polled_ms for found in entries.values() for e in found if e.polled_ms])
         gulp.bytes = sum(len(entry.data) for found in entries.values() for entry in found)
         gulp.whole = behind or bool(gulp.several or gulp.system)
-        self.ready_s.append(max(0.0, time.time() - gulp.oldest_ms / 1000))
         return gulp
+
+    def _ready(self, appended_ms: int, polled_ms: Sequence[int]) -> None:
+        now = time.time()
+        self.waited.append(("ready", max(0.0, now - appended_ms / 1000)))
+        if polled_ms:
+            self.waited.append(("pre_storage", max(0.0, now - min(polled_ms) / 1000)))
 
     def _mine(self, rows: Frame) -> tuple[Mask, Mask]:
         """Which rows are facts, and which are to be taken here: facts of this shard's buckets, and all others."""

@@ -132,9 +132,9 @@ class ShardWriterLoop:
         while not self._stopping.is_set():
             if writer.step():
                 metrics.STAGE_SECONDS.labels("queued").observe(max(0.0, time.time() - writer.oldest_pending_ms / 1000))
-            for ready_s in writer.ready_s:
-                metrics.STAGE_SECONDS.labels("ready").observe(ready_s)
-            writer.ready_s.clear()
+            for stage, seconds in writer.waited:
+                metrics.STAGE_SECONDS.labels(stage).observe(seconds)
+            writer.waited.clear()
             if not readiness.ready:
                 self.status.ready = readiness.look(writer)
                 metrics.SHARD_UP.labels(self._shard_id).set(1 if self.status.ready else 0)

@@ -157,10 +157,10 @@ class StreamReader:
             most_bytes = min(ingest.batch_bytes, streams.read_ahead_bytes // len(offsets) + 1)
             most = self._most(len(offsets))
             found = self._topic.read(stream.topic_id, offsets, most, most_bytes, streams.block_ms, epochs)
-            records = sum(len(read.records) for read in found.values())
+            polled_ms, records = time.time_ns() // 1_000_000, sum(len(read.records) for read in found.values())
             tempo.found(self._rest_s(found, records))
             with metrics.stage("intake", records) if records else nullcontext():
-                against = {p: self._take(self._held[p], read) or read.failed for p, read in found.items()}
+                against = {p: self._take(self._held[p], read, polled_ms) or read.failed for p, read in found.items()}
             for partition in asked.keys() & self._held.keys():
                 self._note(self._held[partition], against.get(partition))
             self.status.state, self.status.reason = "running", "; ".join(self._notes())
@@ -275,7 +275,7 @@ class StreamReader:
         if self._stopping.is_set():
             raise _Stop
 
-    def _take(self, held: Held, read: PartitionRead) -> IntelGraphError | None:
+    def _take(self, held: Held, read: PartitionRead, polled_ms: int) -> IntelGraphError | None:
         """Brings what was read into the log; or says why its schemas do not let it: that is this partition's affair."""
         cut, progress, stream = held.part.cut, held.progress, self._stream
         records = read.records if cut is None else [record for record in read.records if record.offset < cut]
@@ -288,7 +288,7 @@ class StreamReader:
         except IntelGraphError as error:
             return error
         if examined.upto > progress.offset:
-            self._take_examined(held, stream, examined, found, read)
+            self._take_examined(held, stream, examined, found, read, polled_ms)
         if examined.drift is not None and held.part.partition in self._held:
             self._schemas.stop(stream, examined.drift)
             self._due = 0.0
@@ -299,7 +299,7 @@ class StreamReader:
         return topic_batch(stream.spec, examined.records, carried, kept_bytes, examined.decode)
 
     def _take_examined(
-        self, held: Held, stream: Stream, examined: Examined, found: TopicBatch, read: PartitionRead
+        self, held: Held, stream: Stream, examined: Examined, found: TopicBatch, read: PartitionRead, polled_ms: int
     ) -> None:
         progress, records, upto = held.progress, examined.records, examined.upto
         record_ms = max((0, *(record.timestamp_ms for record in records)))
@@ -308,7 +308,7 @@ class StreamReader:
         versions = [encode(held.origin.epoch, position) for position in found.floors]
         floors = [entry for v in versions for entry in floor_entries(stream.spec, v, self._partitions_of_log)]
         try:
-            batch = held.worker.take(found.items, held.origin, held.part.epoch, floors)
+            batch = held.worker.take(found.items, held.origin, held.part.epoch, floors, polled_ms)
         except Fenced as error:
             LOG.warning("partition_left", stream=self._name, partition=held.part.partition, reason=str(error))
             self._let_go(held.part.partition)

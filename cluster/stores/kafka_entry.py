@@ -10,7 +10,7 @@ from cluster.errors import Corrupt
 from cluster.stores.kafka_unread import Unread
 from cluster.stores.log import Append, Entry, entry_as_read
 
-_RECORDS, _APPENDED_MS, _TOTAL = "n", "t", "c"
+_RECORDS, _APPENDED_MS, _TOTAL, _POLLED_MS = "n", "t", "c", "p"
 
 
 class Message(NamedTuple):
@@ -28,6 +28,8 @@ def encoded(entry: Append, at_ms: int, total: int) -> Message:
         total: records of the partition up to it, as its appender knows.
     """
     said = {_RECORDS: entry.records, _APPENDED_MS: at_ms, _TOTAL: total}
+    if entry.polled_ms:
+        said[_POLLED_MS] = entry.polled_ms
     return Message(bytes(entry.data), [(name, str(number).encode()) for name, number in said.items()])
 
 
@@ -39,7 +41,8 @@ def decoded(partition: int, record: Any) -> Entry:
     """
     headers = dict(record.headers)
     try:
-        return entry_as_read(record.offset + 1, record.value, int(headers[_RECORDS]), int(headers[_APPENDED_MS]))
+        times = int(headers[_APPENDED_MS]), int(headers.get(_POLLED_MS, 0))
+        return entry_as_read(record.offset + 1, record.value, int(headers[_RECORDS]), *times)
     except (KeyError, ValueError, TypeError) as error:
         raise _foreign(partition, record.offset + 1) from error
 

@@ -1,6 +1,7 @@
 """The event log on Kafka: one topic a generation, one partition a partition.
 
-    entry   number = offset + 1; the value is the data; headers n (records), t (appended, ms), c (records so far)
+    entry   number = offset + 1; the value is the data; headers n (records), t (appended, ms), c (records so far),
+            and p (polled, ms) where it was said
 
 Offsets are without gaps, since nothing but entries takes one: no transactions, no compaction, an idempotent producer.
 The topic is read and written by its id, so that another one of its name is never taken for it; where brokers older than

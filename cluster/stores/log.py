@@ -23,11 +23,13 @@ class Append(NamedTuple):
         partition: 0 to the log's number of partitions - 1.
         data: a batch of records as Arrow IPC; opaque to the log.
         records: how many records `data` holds.
+        polled_ms: when they were read from their source, ms since 1970 by the reader's clock; 0: nobody said.
     """
 
     partition: int
     data: bytes
     records: int
+    polled_ms: int = 0
 
 
 class Entry(NamedTuple):
@@ -36,15 +38,17 @@ class Entry(NamedTuple):
     Args:
         number: counts the partition's entries from 1.
         appended_ms: when it was appended, ms since 1970 by the appender's clock; says lag in seconds, orders nothing.
+        polled_ms: as its appender said.
     """
 
     number: int
     data: bytes
     records: int
     appended_ms: int
+    polled_ms: int = 0
 
 
-def entry_as_read(number: int, data: bytes, records: int, appended_ms: int) -> Entry:
+def entry_as_read(number: int, data: bytes, records: int, appended_ms: int, polled_ms: int) -> Entry:
     """An entry, from what a store gave.
 
     Raises:
@@ -52,7 +56,7 @@ def entry_as_read(number: int, data: bytes, records: int, appended_ms: int) -> E
     """
     if records and not data:
         raise Corrupt(f"log entry {number} was appended with {records} records and is empty")
-    return Entry(number, data, records, appended_ms)
+    return Entry(number, data, records, appended_ms, polled_ms)
 
 
 class LogIdentity(NamedTuple):

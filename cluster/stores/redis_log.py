@@ -2,7 +2,8 @@
 
     <ns>:meta     hash: name, generation, partitions (redis_log_generations.py has more)
     <ns>:begins   hash: partition → number of its first entry
-    <ns>:p:<n>    stream: id <generation>-<number>, fields d (data), n (records), t (appended, ms)
+    <ns>:p:<n>    stream: id <generation>-<number>, fields d (data), n (records), t (appended, ms),
+                  and p (polled, ms) where it was said
 
 Redis counts the number itself (`XADD key <generation>-*`), and keeps counting after a trim or a restart; the stream
 starts from a removed entry 0, so the first is 1. The last number is begin + length - 1: there are no gaps.
@@ -120,7 +121,8 @@ class RedisEventLog:
         command(pipeline, "MULTI")
         for entry in entries:
             stream = self._keys.stream(entry.partition)
-            fields = ("d", entry.data, "n", entry.records, "t", at_ms)
+            polled = ("p", entry.polled_ms) if entry.polled_ms else ()
+            fields = ("d", entry.data, "n", entry.records, "t", at_ms, *polled)
             command(pipeline, "XADD", stream, "NOMKSTREAM", newest, *fields)
             command(pipeline, "HINCRBY", self._keys.counts, entry.partition, entry.records)
         command(pipeline, "EXEC")
@@ -250,7 +252,8 @@ class RedisEventLog:
 
     def _entry(self, partition: int, stream_id: bytes, fields: dict[bytes, bytes]) -> Entry:
         try:
-            return entry_as_read(self._number(partition, stream_id), fields[b"d"], int(fields[b"n"]), int(fields[b"t"]))
+            times = int(fields[b"t"]), int(fields.get(b"p", 0))
+            return entry_as_read(self._number(partition, stream_id), fields[b"d"], int(fields[b"n"]), *times)
         except (KeyError, ValueError, TypeError) as error:
             raise Corrupt(
                 f"log partition {partition}: entry {stream_id!r} is not one of ours; restore its files"

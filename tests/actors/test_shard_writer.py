@@ -183,8 +183,12 @@ def test_a_priority_that_was_cut_off_is_brought_to_its_end_with_all_others_known
     check(shard, [*said, *(ranks.values() if first == "a" else [ranks["b"]])])
 
 
+_POLLED_BEFORE_MS = 700
+
+
 class Arriving(Tape):
-    """A log of one partition: at each reading another of the given batches has just come."""
+    """A log of one partition: at each reading another of the given batches has just come. Of the first nobody says when
+    it was polled."""
 
     def __init__(self, batches: Sequence[Sequence[Record]]) -> None:
         super().__init__(batches)
@@ -199,7 +203,9 @@ class Arriving(Tape):
         self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
     ) -> dict[int, list[Entry]]:
         if self._to_come:
-            self.entries.append(self._to_come.pop(0)._replace(appended_ms=round(time.time() * 1e3)))
+            now_ms = round(time.time() * 1e3)
+            told = {} if not self.entries else {"polled_ms": now_ms - _POLLED_BEFORE_MS}
+            self.entries.append(self._to_come.pop(0)._replace(appended_ms=now_ms, **told))
         return super().read_many(after, limit_entries, limit_bytes, block_ms)
 
 
@@ -231,7 +237,12 @@ def test_what_comes_while_the_shard_is_at_work_goes_as_one_batch(
     batches = [[person(f"p{n}{m}", 10 * n + m) for m in range(3)] for n in range(1, 6)]
     taken, writer = while_busy(shard, batches, monkeypatch)
     assert taken == [3, 12]
-    assert (writer.counters.applied, writer.counters.batches, len(writer.ready_s)) == (15, 2, 5)
+    assert (writer.counters.applied, writer.counters.batches, [stage for stage, _ in writer.waited]) == (
+        15, 2, ["ready", *(4 * ["ready", "pre_storage"])],
+    )  # fmt: skip
+    waited = {stage: [s for name, s in writer.waited if name == stage] for stage in ("ready", "pre_storage")}
+    for ready_s, polled_s in zip(waited["ready"][1:], waited["pre_storage"], strict=True):
+        assert polled_s == pytest.approx(ready_s + _POLLED_BEFORE_MS / 1e3)
     check(shard, [record for rows in batches for record in rows])
 
 

@@ -13,6 +13,7 @@ import pytest
 from cluster.errors import Unavailable
 from cluster.fold import Fold
 from cluster.model import Record
+from cluster.stores.log import EventLog
 from tests.faults.harness import wait_until
 from tests.stream_feed import TopicFeed, ids, shown
 
@@ -32,6 +33,17 @@ def test_a_topic_is_read_to_its_end_and_on(feed: TopicFeed, logged: Callable[[],
     assert ids(logged())["late"] == 1
     assert [(part.offset, part.acked, part.dead) for part in feed.parts()] == [(40, 40, 0), (16, 16, 0)]
     assert feed.status().state == "running"
+
+
+def test_entries_tell_when_their_records_were_polled(feed: TopicFeed, event_log: EventLog, person: Person) -> None:
+    feed.topic.send([person("a")])
+    began = time.time()
+    feed.add()
+    feed.start("w")
+    feed.wait()
+    told = [entry for partition in event_log.ends() for entry in event_log.read(partition, 0, 10, 1 << 20)]
+    assert len(told) == 1
+    assert began * 1e3 - 1 <= told[0].polled_ms <= told[0].appended_ms
 
 
 def test_the_later_record_of_a_key_counts(feed: TopicFeed, folded: Callable[[], Fold], person: Person) -> None:

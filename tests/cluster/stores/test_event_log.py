@@ -39,6 +39,11 @@ def test_numbers_start_at_one_and_entries_come_back_as_they_were(log: EventLog) 
     assert log.append([]) == []
 
 
+def test_when_records_were_polled_comes_back_where_it_was_said(log: EventLog) -> None:
+    log.append([Append(0, b"x", 1, 1_700_000_000_123), Append(0, b"y", 1)])
+    assert [entry.polled_ms for entry in log.read(0, 0, MANY, MB)] == [1_700_000_000_123, 0]
+
+
 def test_numbers_go_on_after_trim_and_restart(own_place: Place) -> None:
     log = own_place.open()
     fill(log, 5)
