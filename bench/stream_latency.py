@@ -182,10 +182,10 @@ def settled(session: Any, feeds: list[Feed]) -> None:
     grown(session, sum(feed.produced for feed in feeds))
 
 
-def warm(rates: dict[Feed, float], session: Any, options: argparse.Namespace) -> None:
+def warm(rates: dict[Feed, float], session: Any, options: argparse.Namespace, asking: bool = True) -> None:
     """A first part that does not count, until all of it is applied: nobody is behind when the rest begins."""
     for feed, rate in rates.items():
-        feed.run(feed.prepared(rate, options.warm_s), rate)
+        feed.run(feed.prepared(rate, options.warm_s), rate, asking)
     settled(session, list(rates))
 
 
@@ -231,23 +231,29 @@ def flooded(parts: Parts, options: argparse.Namespace) -> tuple[float, float]:
         todo = feed.prepared(options.flood, options.seconds)
         began = time.perf_counter()
         running = beside.submit(feed.run, todo, options.flood, False)
-        over = False
-        while not over:
-            over = running.done()  # and then a last look: a short run on a slow machine has few
+        over, taken, made = False, 0.0, 0.0
+        while not (over and taken):  # a short run on a slow machine may be over before anything is there
+            over = running.done()
             seen.append((time.perf_counter(), records_in(session), feed.produced))
+            taken, made = rates(seen, began)
             time.sleep(SAMPLE_S)
         running.result()
         settled(session, [feed])
+    return taken, made
+
+
+def rates(seen: list[tuple[float, int, int]], began: float) -> tuple[float, float]:
+    """Records a second that were taken and produced, after the first quarter of what was looked at."""
     later = [row for row in seen[:-1] if row[0] > began + (seen[-1][0] - began) / 4]
     took_s, taken, made = (last - first for first, last in zip((later or seen)[0], seen[-1], strict=True))
-    return taken / took_s, made / took_s
+    return (taken / took_s, made / took_s) if took_s else (0.0, 0.0)
 
 
 def pre_storage(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, Any]:
     """Milliseconds of each wait before the store, and whether the system kept up."""
     with installation(**parts.settings(options.store)) as session:
         feed = Feed(session, parts.brokers, 0, options)
-        warm({feed: rate}, session, options)
+        warm({feed: rate}, session, options, asking=False)
         todo = feed.prepared(rate, options.seconds)
         before, had, made = stage_counts(session), records_in(session), feed.produced
         began = time.perf_counter()

@@ -38,10 +38,14 @@ def size(seed: int, short: int = 1) -> int:
     return 20_000 if is_long(seed, short) else 2_000
 
 
-def paced(system: Installation, producer: Producer, share: float) -> None:
+_SENT_S = 120.0
+"""How fast a producer sends is the machine's affair; that it goes on is waited for."""
+
+
+def paced(producer: Producer, share: float) -> None:
     """Waits until a share of the events is acknowledged."""
     total = producer.total
-    wait_until(lambda: producer.sent >= share * total, message=f"{share:.0%} of {total} sent")
+    wait_until(lambda: producer.sent >= share * total, _SENT_S, f"{share:.0%} of {total} sent")
 
 
 @pytest.mark.parametrize(("stack", "seed"), on_stacks(1, 10))
@@ -52,12 +56,12 @@ def test_log_killed_stopped_and_started_again(install: Install, stack: str, seed
         system.start()
         with Observer(system, records) as observer:
             producer = Producer(system, records, rate_per_s=LOG_RATES_PER_S[stack]).start()
-            paced(system, producer, 0.2)
+            paced(producer, 0.2)
             healed(system, producer, seed)  # a Neo4j that has just started is behind by then
             system.kill("log")
             system.restart("log")
             healed(system, producer, seed)
-            paced(system, producer, 0.5)
+            paced(producer, 0.5)
             system.pause("log")
             sent = producer.sent
             time.sleep(1.0 if seed == 1 else 20.0)  # how long the fault lasts, nothing is waited for here
@@ -83,7 +87,7 @@ def test_log_that_refuses_connections(server_root: Path, seed: int) -> None:
                 system.start_writer(shard)
             producer = Producer(system, events(seed, size(seed)), rate_per_s=LOG_RATES_PER_S["embedded"]).start()
             for share in (0.2, 0.5):
-                paced(system, producer, share)
+                paced(producer, share)
                 cut = Direction(cut_after_bytes=rnd.randrange(200))
                 proxy.set(Faults(to_client=cut, refuse=True, reset=rnd.random() < 0.5))
                 proxy.cut()
@@ -125,7 +129,7 @@ def test_shard_killed_mid_batch(install: Install, stack: str, seed: int) -> None
         with Questions(system, other) as asked, Observer(system, records) as observer:
             for n in range(10 if long else 3):
                 with asked.marked("calm"):
-                    paced(system, producer, (n + rnd.random()) / (11 if long else 4))
+                    paced(producer, (n + rnd.random()) / (11 if long else 4))
                     if n % 2 == 0:
                         system.checkpoint(victim)
                     wait_until(lambda: sum(system.positions(victim).values()) > 0)
@@ -134,7 +138,7 @@ def test_shard_killed_mid_batch(install: Install, stack: str, seed: int) -> None
                 with asked.marked("fault"):
                     system.kill(victim)
                     if n == 0:
-                        paced(system, producer, 0.15 if long else 0.4)
+                        paced(producer, 0.15 if long else 0.4)
                         system.settle_partly(other)
                     ends = system.ends()
                     mine = system.stack.current_map().partitions_of(victim)
@@ -170,7 +174,7 @@ def test_answer_lost_after_the_commit(server_root: Path, seed: int) -> None:
                 system.start_writer(shard)
             producer = Producer(system, events(seed, size(seed)), rate_per_s=1_000 if is_long(seed) else 500).start()
             for turn in range(turns):
-                paced(system, producer, (turn + rnd.random()) / (turns + 1))
+                paced(producer, (turn + rnd.random()) / (turns + 1))
                 lost = proxy.answers_lost
                 if commit := turn % 2 == 0:
                     proxy.set(Faults(lose_answer_to=COMMIT))
@@ -271,7 +275,7 @@ def test_zombie_writer_stopped_past_its_lease(server_root: Path, seed: int) -> N
             system.recording.mark("writer of shard-0 stopped")
             system.start_writer("shard-0")
             wait_until(lambda: max(c.lease for c in _cursors(system, "shard-0")) > lease)
-            paced(system, producer, 0.7)
+            paced(producer, 0.7)
             os.kill(zombie.pid, signal.SIGCONT)
             system.recording.mark("the stopped writer goes on")
             history = producer.join()

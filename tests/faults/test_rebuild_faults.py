@@ -109,7 +109,7 @@ def test_under_load(server_root: Path, seed: int) -> None:
     with Installation(server_root / f"rl{seed}", lease_s=3 * LEASE_S) as system, Reader(system, "shard-0") as reader:
         system.start(lake=True)
         producer = Producer(system, events(seed, count), rate_per_s=300).start()
-        paced(system, producer, 0.3)
+        paced(producer, 0.3)
         _trim_to_lake(system)
         with Questions(system, "shard-1") as asked, asked.marked("rebuilding"):
             seen: list[Progress] = []
