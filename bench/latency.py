@@ -46,10 +46,10 @@ class Batch(NamedTuple):
     probe: Event
 
 
-def batches(count: int, size: int, seed: int) -> list[Batch]:
-    """The same for the same arguments; every entity and relationship is new."""
-    rnd = random.Random(seed)
-    return [_batch(number, size, rnd) for number in range(count)]
+def batches(count: int, size: int, seed: int, first: int = 0) -> list[Batch]:
+    """The same for the same arguments; every entity and relationship is new, also to batches of other numbers."""
+    rnd = random.Random(seed + first)
+    return [_batch(number, size, rnd) for number in range(first, first + count)]
 
 
 def _batch(number: int, size: int, rnd: random.Random) -> Batch:
@@ -74,12 +74,16 @@ def _relationship(id_: str, entities: list[Event], rnd: random.Random) -> Event:
             "type": f"REL_{rnd.randrange(10)}", "id": id_, "source": SOURCE, "props": props, **ends}  # fmt: skip
 
 
+_LATER_SHARE = 0.1
+
+
 class Ours:
     """Pushes batches and asks for their probes, each on threads and connections of its own.
 
     Args:
         patient: whether a question that is refused for now is asked again; else the run fails. It is first asked at
-            some moment of `poll_s`, so that times are not multiples of it.
+            some moment of `poll_s`, so that times are not multiples of it, and then after a tenth of what went by if
+            that is more: what is late is not later for being asked for.
     """
 
     def __init__(self, api: str, token: str, poll_s: float, timeout_s: float, patient: bool = False) -> None:
@@ -119,7 +123,7 @@ class Ours:
                 return spent_s
             if answer.status_code not in self._known or spent_s > self._timeout_s:
                 raise SystemExit(f"{probe['id']} does not show after {spent_s:.1f} s: {answer.status_code}")
-            time.sleep(self._poll_s)
+            time.sleep(max(self._poll_s, spent_s * _LATER_SHARE) if self._first else self._poll_s)
 
 
 def ours(todo: list[Batch], every_s: float, side: Ours, connections: int) -> tuple[list[float], float]:

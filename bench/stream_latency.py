@@ -1,11 +1,12 @@
 """A topic read at a share of the peak: how long records wait for the store, when they show, and what a burst does.
 
-    python bench/stream_latency.py [--store falkordb|neo4j] [--seconds 20] [--burst-s 60] [--warm 1]
+    python bench/stream_latency.py [--store falkordb|neo4j] [--turns 3] [--seconds 15] [--asked-s 40] [--burst-s 60]
 
 The peak is how many records a second a shard gets while more than it can take are produced, from a quarter of that time
 to its end, on the same machine as all that follows: producer, broker and system share its cores. (What a topic gives
-that was filled before is `streams.py`'s figure, and higher.) The first such run only warms the servers. Then, in a
-fresh installation with one shard and its defaults each, once what came first is applied:
+that was filled before is `streams.py`'s figure, and higher.) A machine may be twice as fast a quarter of an hour later,
+so each share is one of a peak that was measured just before, in the same installation: one shard, its defaults. In
+--turns turns, of which the medians count, once what came before is applied:
 
 - at 80% of the peak: the time from polled to in the log, its position kept (`intake`); from the moment of appending
   until its rows are ready to be written (`ready`); from polled until then (`pre_storage`); from appending until they
@@ -14,11 +15,15 @@ fresh installation with one shard and its defaults each, once what came first is
   Beside it, whether the system kept up: what was applied of what was produced. Nobody asks, as while the peak was
   measured: questions cost a share of it.
 - at 50%: from the moment at which a record was due to be produced to the API's answer that shows it. --probes of the
-  relationships of a second are asked for, each every --poll-ms until it shows, from some moment of that time on: more
-  would measure what asking costs.
-- burst: two tenants, a topic each, 5% of the peak each; then one of them ten times as much for --burst-s. The other
-  one's times until its records show, during it against before, and the memory (PSS) of all processes of the system.
-  What came first has that rate already: a server that has just been started has yet to compile what a burst runs.
+  relationships of a second are asked for, each every --poll-ms, or after a tenth of what it waited, from some moment of
+  that time on until it shows: more would measure what asking costs.
+
+Then, in a fresh installation:
+
+- burst: two tenants, a topic each, 5% of the peak each for --asked-s; then one of them ten times as much (--burst-s).
+  The other one's times until its records show, during it against before, and the memory (PSS) of all processes of the
+  system. What came first has that rate already: a server that has just been started has yet to compile what a burst
+  runs.
 
 At the end every record that was produced has been applied once, or the run fails. Last line: JSON.
 """
@@ -37,6 +42,7 @@ import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,8 +60,10 @@ BATCH = 100
 LINGER_S = 0.01
 """Batches that are due within it are sent together, as producers do: the first of them waits for the last."""
 STAGES = ("intake", "ready", "pre_storage", "queued")
-SHARES = {"pre_storage": 0.8, "visible": 0.5, "burst": 0.05}
-BURST = 10
+PRE_STORAGE, VISIBLE, HEALTHY = 0.8, 0.5, 0.05
+"""Shares of the peak."""
+BURST, FLOOD = 10, 1.5
+"""Times as much: a tenant's burst, and what is produced of a peak that is known about."""
 SAMPLE_S = 0.2
 WARM_S = {"falkordb": 5.0, "neo4j": 60.0}
 """A Neo4j that got another database compiles what it runs anew, for more than half a minute, on half a core."""
@@ -87,7 +95,7 @@ class Feed:
     def prepared(self, rate: float, seconds: float) -> list[tuple[Batch, list[bytes]]]:
         """Records of so many seconds, which no other call gives. Not timed."""
         count = max(1, round(rate * seconds / BATCH))
-        made = batches(self._made + count, BATCH, self._seed)[self._made :]
+        made = batches(count, BATCH, self._seed, self._made)
         self._made += count
         for event in (event for batch in made for event in batch.events):
             event |= {"tenant": self.tenant, "source": self.name}
@@ -190,21 +198,20 @@ def warm(rates: dict[Feed, float], session: Any, options: argparse.Namespace, as
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """The peak, then the shares of it."""
+    """Turns of the peak and its shares, then a burst."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="igb-") as scratch:
         services = Services(Path(scratch) / "services", CATALOGUE, ROOT / ".services" / "artifacts")
         parts = Parts(services, "redis")
         try:
-            peak = options.peak or measured_peak(parts, options)
-            found = {}
-            for part in (pre_storage, visible, burst):
-                found[part.__name__] = part(parts, options, SHARES[part.__name__] * peak)
-                print(part.__name__, json.dumps(found[part.__name__]), flush=True)
+            found = steady(parts, options)
+            print(json.dumps(found), flush=True)
+            found["burst"] = burst(parts, options, HEALTHY * found["peak_per_s"])
+            print("burst", json.dumps(found["burst"]), flush=True)
         finally:
             services.stop_all(keep_data=False)
-    return {"bench": "stream_latency", "store": options.store, "peak_per_s": round(peak), **found,
-            "seconds": options.seconds, "probes_per_s": options.probes,
+    return {"bench": "stream_latency", "store": options.store, **found, "turns": options.turns,
+            "seconds": options.seconds, "asked_s": options.asked_s, "probes_per_s": options.probes,
             "poll_ms": options.poll_ms, "seed": options.seed, "load_before": load,
             "machine": machine(), "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "ratios": {f"{options.store}, healthy p95, burst / before": found["burst"]["p95_ratio"],
@@ -212,25 +219,35 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             }  # fmt: skip
 
 
-def measured_peak(parts: Parts, options: argparse.Namespace) -> float:
-    """Records a second that a shard gets of more than it can take."""
-    for turn in range(options.warm + 1):
-        taken, made = flooded(parts, options)
-        print(f"{options.store}, peak, run {turn + 1}: {taken:.0f} of {made:.0f} records a second", flush=True)
-    if taken > 0.9 * made:
-        print("that is about what was produced: the shard may take more (--flood)", flush=True)
-    return taken
+def steady(parts: Parts, options: argparse.Namespace) -> dict[str, Any]:
+    """Medians over the turns of the peak, of the waits before the store and of what is visible."""
+    peaks, before, visible = list[float](), list[dict[str, Any]](), list[dict[str, Any]]()
+    with installation(**parts.settings(options.store)) as session:
+        feed, flood = Feed(session, parts.brokers, 0, options), options.flood
+        warm({feed: flood / 4}, session, options, asking=False)
+        for turn in range(options.turns):
+            peaks.append(peak := flooded(session, feed, flood, options.seconds))
+            flood = FLOOD * peak
+            before.append(pre_storage(session, feed, PRE_STORAGE * peak, options.seconds))
+            peaks.append(peak := flooded(session, feed, flood, options.seconds))
+            visible.append(shown(session, feed, VISIBLE * peak, options.asked_s))
+            told = {"peaks": [round(one) for one in peaks[-2:]], **before[-1], "visible": visible[-1]}
+            print(f"{options.store}, turn {turn + 1}: {json.dumps(told)}", flush=True)
+    return {"peak_per_s": round(median(peaks)), "pre_storage": medians(before), "visible": medians(visible)}
 
 
-def flooded(parts: Parts, options: argparse.Namespace) -> tuple[float, float]:
-    """Records a second that the shard got, and that were produced."""
+def medians(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each figure."""
+    return {name: median(turn[name] for turn in turns) for name in turns[0]}
+
+
+def flooded(session: Any, feed: Feed, flood: float, seconds: float) -> float:
+    """Records a second that the shard gets of more than it can take."""
     seen: list[tuple[float, int, int]] = []
-    with installation(**parts.settings(options.store)) as session, ThreadPoolExecutor(1) as beside:
-        feed = Feed(session, parts.brokers, 0, options)
-        feed.run(feed.prepared(options.flood / 4, options.warm_s), options.flood / 4, asking=False)
-        todo = feed.prepared(options.flood, options.seconds)
+    todo = feed.prepared(flood, seconds)
+    with ThreadPoolExecutor(1) as beside:
         began = time.perf_counter()
-        running = beside.submit(feed.run, todo, options.flood, False)
+        running = beside.submit(feed.run, todo, flood, False)
         over, taken, made = False, 0.0, 0.0
         while not (over and taken):  # a short run on a slow machine may be over before anything is there
             over = running.done()
@@ -238,8 +255,10 @@ def flooded(parts: Parts, options: argparse.Namespace) -> tuple[float, float]:
             taken, made = rates(seen, began)
             time.sleep(SAMPLE_S)
         running.result()
-        settled(session, [feed])
-    return taken, made
+    settled(session, [feed])
+    if taken > 0.9 * made:
+        print(f"{taken:.0f} of {made:.0f} a second: the shard may take more (--flood)", flush=True)
+    return taken
 
 
 def rates(seen: list[tuple[float, int, int]], began: float) -> tuple[float, float]:
@@ -249,37 +268,27 @@ def rates(seen: list[tuple[float, int, int]], began: float) -> tuple[float, floa
     return (taken / took_s, made / took_s) if took_s else (0.0, 0.0)
 
 
-def pre_storage(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, Any]:
+def pre_storage(session: Any, feed: Feed, rate: float, seconds: float) -> dict[str, Any]:
     """Milliseconds of each wait before the store, and whether the system kept up."""
-    with installation(**parts.settings(options.store)) as session:
-        feed = Feed(session, parts.brokers, 0, options)
-        warm({feed: rate}, session, options, asking=False)
-        todo = feed.prepared(rate, options.seconds)
-        before, had, made = stage_counts(session), records_in(session), feed.produced
-        began = time.perf_counter()
-        with ThreadPoolExecutor(1) as beside:
-            running = beside.submit(feed.run, todo, rate, False)
-            time.sleep(max(0.0, began + options.seconds - time.perf_counter()))
-            after, has, by_then = stage_counts(session), records_in(session), feed.produced
-            took_s = time.perf_counter() - began
-            running.result()
-        settled(session, [feed])
-
-    def waited_ms(stage: str, share: float) -> float:
-        return round(1e3 * quantile(share, before[stage], after[stage]), 1)
-
+    todo = feed.prepared(rate, seconds)
+    before, had, made = stage_counts(session), records_in(session), feed.produced
+    began = time.perf_counter()
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(feed.run, todo, rate, False)
+        time.sleep(max(0.0, began + seconds - time.perf_counter()))
+        after, has, by_then = stage_counts(session), records_in(session), feed.produced
+        took_s = time.perf_counter() - began
+        running.result()
+    settled(session, [feed])
+    waited = {f"{stage}_p95_ms": round(1e3 * quantile(0.95, before[stage], after[stage]), 1) for stage in STAGES}
     return {"rate_per_s": round(rate), "produced_per_s": round((by_then - made) / took_s),
-            "applied_of_produced": round((has - had) / (by_then - made), 3),
-            **{f"{stage}_p95_ms": waited_ms(stage, 0.95) for stage in STAGES}}  # fmt: skip
+            "applied_of_produced": round((has - had) / (by_then - made), 3), **waited}  # fmt: skip
 
 
-def visible(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, Any]:
+def shown(session: Any, feed: Feed, rate: float, seconds: float) -> dict[str, Any]:
     """Milliseconds until records show."""
-    with installation(**parts.settings(options.store)) as session:
-        feed = Feed(session, parts.brokers, 0, options)
-        warm({feed: rate}, session, options)
-        seen = feed.run(feed.prepared(rate, options.seconds), rate)
-        settled(session, [feed])
+    seen = feed.run(feed.prepared(rate, seconds), rate)
+    settled(session, [feed])
     return {"rate_per_s": round(rate), **percentiles(seen), "max_ms": round(max(seen) * 1e3, 1)}
 
 
@@ -289,7 +298,7 @@ def burst(parts: Parts, options: argparse.Namespace, rate: float) -> dict[str, A
         healthy, other = (Feed(session, parts.brokers, number, options) for number in (0, 1))
         calm, loud = rate, BURST * rate
         warm({healthy: calm, other: loud}, session, options)
-        phases = [(calm, options.seconds), (loud, options.burst_s)]
+        phases = [(calm, options.asked_s), (loud, options.burst_s)]
         work = [(healthy.prepared(rate, s), other.prepared(loudness, s), loudness) for loudness, s in phases]
         times = []
         with ThreadPoolExecutor(1) as beside, Memory(session.node.pid) as memory:
@@ -312,12 +321,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=("falkordb", "neo4j"), default="falkordb")
     parser.add_argument("--flood", type=float, default=50_000.0, help="records a second, more than it can take")
-    parser.add_argument("--warm", type=int, default=1, help="such runs before the one that counts")
-    parser.add_argument("--peak", type=float, default=0.0, help="records a second, instead of measuring them")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each steady rate")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each peak and of 80%% of it")
+    parser.add_argument("--asked-s", type=float, default=40.0, help="at 50%% of it, and before the burst")
     parser.add_argument("--burst-s", type=float, default=60.0)
     parser.add_argument("--warm-s", type=float, help="seconds of it first that do not count [falkordb: 5, neo4j: 60]")
-    parser.add_argument("--probes", type=float, default=10.0, help="that are asked for, a second")
+    parser.add_argument("--probes", type=float, default=3.0, help="that are asked for, a second")
     parser.add_argument("--poll-ms", type=float, default=50.0, help="between two looks at a record that does not show")
     parser.add_argument("--timeout-s", type=float, default=60.0, help="longest wait for one")
     parser.add_argument("--seed", type=int, default=0)
