@@ -6,7 +6,8 @@ The peak is how many records a second a shard gets while more than it can take a
 to its end, on the same machine as all that follows: producer, broker and system share its cores. (What a topic gives
 that was filled before is `streams.py`'s figure, and higher.) A machine may be twice as fast a quarter of an hour later,
 so each share is one of a peak that was measured just before, in the same installation: one shard, its defaults. In
---turns turns, of which the medians count, once what came before is applied:
+--turns turns, of which the medians count, once what came before is applied. (A turn before them warms the servers: one
+that was just started has yet to compile what is written, and what is asked.)
 
 - at 80% of the peak: the time from polled to in the log, its position kept (`intake`); from the moment of appending
   until its rows are ready to be written (`ready`); from polled until then (`pre_storage`); from appending until they
@@ -225,15 +226,16 @@ def steady(parts: Parts, options: argparse.Namespace) -> dict[str, Any]:
     with installation(**parts.settings(options.store)) as session:
         feed, flood = Feed(session, parts.brokers, 0, options), options.flood
         warm({feed: flood / 4}, session, options, asking=False)
-        for turn in range(options.turns):
+        for turn in range(options.turns + 1):
             peaks.append(peak := flooded(session, feed, flood, options.seconds))
             flood = FLOOD * peak
             before.append(pre_storage(session, feed, PRE_STORAGE * peak, options.seconds))
             peaks.append(peak := flooded(session, feed, flood, options.seconds))
             visible.append(shown(session, feed, VISIBLE * peak, options.asked_s))
             told = {"peaks": [round(one) for one in peaks[-2:]], **before[-1], "visible": visible[-1]}
-            print(f"{options.store}, turn {turn + 1}: {json.dumps(told)}", flush=True)
-    return {"peak_per_s": round(median(peaks)), "pre_storage": medians(before), "visible": medians(visible)}
+            print(f"{options.store}, turn {turn or 'that warms'}: {json.dumps(told)}", flush=True)
+    found = {"pre_storage": medians(before[1:]), "visible": medians(visible[1:])}
+    return {"peak_per_s": round(median(peaks[2:])), **found}
 
 
 def medians(turns: list[dict[str, Any]]) -> dict[str, Any]:
