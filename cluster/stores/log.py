@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     polled_ms: int = 0
 
 
-def entry_as_read(number: int, data: bytes, records: int, appended_ms: int, polled_ms: int) -> Entry:
+def entry_as_read(number: int, data: bytes, records: int, appended_ms: int, polled_ms: int = 0) -> Entry:
     """An entry, from what a store gave.
 
     Raises:
