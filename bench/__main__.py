@@ -30,7 +30,7 @@ QUICK = {
     "graphx": "--scale 14",
     "ingest": "--entities 5000 --relationships 10000 --repeats 1",
     "streams": "--entities 5000 --relationships 5000 --repeats 1 --warm 0 --partitions 1",
-    "stream_latency": "--flood 20000 --turns 1 --seconds 3 --warm-s 1 --asked-s 5 --burst-s 6",
+    "stream_latency": "--flood 20000 --turns 1 --seconds 2 --warm-s 1 --asked-s 3 --burst-s 4",
     "latency": "--rate 1000 --seconds 3 --warm-s 1",
     "query": "--entities 5000 --relationships 10000 --count 20",
     "snapshot": "--relationships 20000 50000 --repeats 1",
