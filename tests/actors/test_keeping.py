@@ -14,7 +14,7 @@ from cluster.errors import Conflict, Fenced, Unavailable
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.control_leases import Leases
 
-TTL_S = 0.9
+TTL_S = 2.0
 
 
 @pytest.fixture
