@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -102,11 +103,26 @@ def test_killed_and_never_said_again(server_root: Path, forked: Forked) -> None:
             check(system, history)
 
 
+def test_one_that_stands_still_between_its_steps_keeps_its_leases(server_root: Path) -> None:
+    """Longer than a lease lasts: the shard's own writer waits all the same."""
+
+    def stand_still(step: str) -> None:
+        if step in ("raised", "refused", "healed"):
+            time.sleep(2 * LEASE_S)
+
+    with filled(server_root / "rs", count=400) as (system, history):
+        before = system.hashes()
+        rebuild(system.stack, "shard-0", "tester", verify=True, failpoint=stand_still)
+        system.settle()
+        assert system.hashes() == before
+        check(system, history)
+
+
 @pytest.mark.parametrize("seed", seeds(1, 10))
 def test_under_load(server_root: Path, seed: int) -> None:
     """Nothing is lost, nothing stale is served, and the other shard answers throughout."""
     count = 20_000 if is_long(seed) else 5_000
-    with Installation(server_root / f"rl{seed}", lease_s=3 * LEASE_S) as system, Reader(system, "shard-0") as reader:
+    with Installation(server_root / f"rl{seed}", lease_s=LEASE_S) as system, Reader(system, "shard-0") as reader:
         system.start(lake=True)
         producer = Producer(system, events(seed, count), rate_per_s=300).start()
         paced(producer, 0.3)
