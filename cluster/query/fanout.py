@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from cluster.config import QuerySettings
 from cluster.errors import EpochMismatch, Fenced, IntelGraphError, Misrouted, Retryable, TooCostly, Unavailable
 from cluster.query.hot import Shard
-from cluster.query.lane import Asking, Connect, Lane, Shunned
+from cluster.query.lane import DEADLINE_PASSED, Asking, Connect, Lane, Shunned, TooLate
 from cluster.routing import Deadline, Merged, Route, ShardState, delays, merge, next_delay, route_read
 from cluster.shard_map import ShardMap
 from cluster.telemetry import metrics
@@ -86,15 +86,17 @@ class FanOut:
         """
         attempt_s = self._settings.deadline_s * ONE_SHARE
         waits = delays(self._random, ATTEMPTS)
+        said: Retryable | None = None
         while True:
             try:
                 return await self._first(bucket, job, deadline, attempt_s)
             except Retryable as error:
+                said = said if said and isinstance(error, TooLate) else error
                 if isinstance(error, Fenced):
                     await asyncio.to_thread(self._directory.reload)
                 wait = next_delay(next(waits, float("inf")), error.retry_after_s, deadline, time.monotonic())
                 if wait is None:
-                    raise
+                    raise said from None
                 await asyncio.sleep(wait)
 
     async def _first(self, bucket: int, job: Job[T], deadline: Deadline, attempt_s: float) -> T:
@@ -158,10 +160,12 @@ class FanOut:
     async def _persist(self, shard: str, job: Job[T], deadline: Deadline) -> T | IntelGraphError:
         attempt_s = self._settings.deadline_s * EVERY_SHARE
         waits = delays(self._random, ATTEMPTS)
+        said: IntelGraphError | None = None
         while True:
             try:
                 return await self._call_owner(shard, job, deadline, attempt_s)
             except IntelGraphError as error:
+                said = said if said and isinstance(error, TooLate) else error
                 retryable = isinstance(error, Retryable) and not isinstance(error, Shunned)
                 if isinstance(error, Fenced):
                     await asyncio.to_thread(self._directory.reload)
@@ -169,7 +173,7 @@ class FanOut:
                 asked_s = error.retry_after_s if isinstance(error, Retryable) else 0.0
                 wait = next_delay(wait_s, asked_s, deadline, time.monotonic())
                 if wait is None:
-                    return error
+                    return said
                 await asyncio.sleep(wait)
 
     async def _call_owner(self, shard: str, job: Job[T], deadline: Deadline, attempt_s: float) -> T:
@@ -185,7 +189,7 @@ class FanOut:
     async def _call(self, route: Route, buckets: tuple[int, ...], job: Job[T], deadline: Deadline, most_s: float) -> T:
         timeout_s = deadline.timeout_s(time.monotonic(), most_s, MERGE_S)
         if timeout_s <= 0:
-            raise Unavailable("the deadline has passed; ask for less, or try again", 1.0)
+            raise TooLate(DEADLINE_PASSED, 1.0)
         lane = self._lanes.get(route.shard)
         if lane is None:
             lane = self._lanes[route.shard] = Lane(route.shard, self._connect, self._settings)

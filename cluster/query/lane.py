@@ -2,9 +2,9 @@
 
 FanOut ─► Lane.call(job) ─► breaker, room ─► a thread of this shard ─► its own connection ─► Reader.read_all
 
-The breaker is for a shard that does not answer. A question that takes too long (`TooCostly`) and one that waited too
-long for a thread (`Overloaded`) say nothing against it. Nor does an answer that is late because others keep the shard's
-threads busy: `Reader.answers` asks what no question can delay. So nobody's questions close a shard to others.
+The breaker is for a shard that does not answer. A question that takes too long (`TooCostly`) and one that no thread
+took in time (`Overloaded`, `TooLate`) say nothing against it. Nor does an answer that is late because others keep the
+shard's threads busy: `Reader.answers` asks what no question can delay. So nobody's questions close a shard to others.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ PING_S = 1.0
 """A shard that does not answer a ping for so long does not answer at all."""
 STORE_SHARE = 0.9
 """How much of an attempt the store may take: its own time-out, if it can still speak, arrives before the caller's."""
+
+DEADLINE_PASSED = "the deadline has passed; ask for less, or try again"
 
 
 class Reader(Protocol):
@@ -61,11 +63,13 @@ class Attempt:
 
     Args:
         at_s: when it ends, on `time.monotonic`.
+        queued: others had every thread of the lane when it came.
         begun: a thread has taken it.
         asking: a statement is at the shard, which owes an answer by `at_s`.
     """
 
     at_s: float
+    queued: bool = False
     begun: bool = False
     asking: bool = False
 
@@ -78,6 +82,8 @@ class Attempt:
 
     def late(self, shard: str) -> IntelGraphError:
         """Why there is no answer when the caller stops waiting."""
+        if not self.begun and not self.queued:
+            return TooLate(DEADLINE_PASSED, 1.0)
         if not self.begun:
             return Overloaded(f"shard {shard} is busy with other questions; try again", 0.5)
         if self.asking:
@@ -87,6 +93,10 @@ class Attempt:
 
 class Shunned(Unavailable):
     """The shard's breaker is open: it is not asked before a trial is due, so trying again sooner is of no use."""
+
+
+class TooLate(Unavailable):
+    """So little time was left that the shard was not asked: what it has said before says more."""
 
 
 class Asking:
@@ -128,7 +138,8 @@ class Lane:
         """Run a job on one of the lane's threads and connections.
 
         Raises:
-            Unavailable: the shard owes an answer; Shunned where the breaker is open. Overloaded: the lane is full.
+            Unavailable: the shard owes an answer; Shunned where the breaker is open, TooLate where no thread took the
+            job in time. Overloaded: the lane is full.
             TooCostly: the shard answers, and the job takes too long. What the job raises.
         """
         now = time.monotonic()
@@ -138,7 +149,7 @@ class Lane:
             raise Overloaded(f"shard {self._shard} has {self._under_way} questions under way; try again", 0.5)
         self._breaker = self._breaker.called(now)
         self._under_way += 1
-        attempt = Attempt(now + timeout_s * STORE_SHARE)
+        attempt = Attempt(now + timeout_s * STORE_SHARE, queued=self._under_way > THREADS)
         future = self._threads.submit(self._run, job, attempt)
         future.add_done_callback(self._left(asyncio.get_running_loop()))
         try:
@@ -147,14 +158,16 @@ class Lane:
             raise
         except TimeoutError as error:
             late = attempt.late(self._shard)
-            if isinstance(late, Unavailable):
+            if attempt.begun and isinstance(late, Unavailable):
                 self._suspect()
             raise late from error
         except Unavailable:
-            self._failed(1)
+            if attempt.begun:
+                self._failed(1)
             raise
         except IntelGraphError:
-            self._breaker = self._breaker.succeeded()
+            if attempt.begun:
+                self._breaker = self._breaker.succeeded()
             raise
         self._breaker = self._breaker.succeeded()
         return answer

@@ -13,6 +13,7 @@ import pytest
 from cluster.config import QuerySettings
 from cluster.databases import FALKORDB, NEO4J
 from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, TooCostly, Unavailable
+from cluster.query import fanout, lane
 from cluster.query.cypher import probe
 from cluster.query.fanout import EVERY_SHARE, FanOut, Topology
 from cluster.query.hot import Rows, Shard
@@ -271,6 +272,42 @@ def test_a_slow_answer_of_a_shard_that_answers_is_waited_for() -> None:
     merged = run(fake, lambda f: f.every(ask, f.deadline()), SETTINGS.model_copy(update={"deadline_s": 60.0}))
     assert merged.complete
     assert fake.pings == ["shard-2"]
+
+
+def test_the_crumb_of_time_that_is_left_does_not_hide_what_the_shard_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last attempt begins with next to nothing left: no thread takes it, and nobody else asks."""
+    settings = SETTINGS.model_copy(update={"deadline_s": 0.4})
+    monkeypatch.setattr(fanout, "MERGE_S", 0.0)
+
+    def job(shard: Shard) -> None:
+        raise Fenced("it is being rebuilt", 0.3)
+
+    async def question(f: FanOut) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, monkeypatch.setattr, lane, "STORE_SHARE", 0.0)  # no thread is quick enough
+        with pytest.raises(Fenced, match="being rebuilt"):
+            await f.one(BUCKET, job, f.deadline())
+        monkeypatch.setattr(lane, "STORE_SHARE", 0.9)
+        loop.call_later(0.1, monkeypatch.setattr, lane, "STORE_SHARE", 0.0)
+        with pytest.raises(Unavailable, match="no shard answered: it is being rebuilt"):
+            await f.every(job, f.deadline())
+
+    run(Fake(), question, settings)
+
+
+def test_a_question_for_which_no_time_is_left_says_so_and_nothing_of_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "STORE_SHARE", 0.0)
+    settings = SETTINGS.model_copy(update={"deadline_s": 0.2, "breaker_failures": 1})
+
+    async def question(f: FanOut) -> Any:
+        with pytest.raises(Unavailable, match="the deadline has passed"):
+            await f.one(BUCKET, ask, f.deadline())
+        monkeypatch.setattr(lane, "STORE_SHARE", 0.9)
+        return await f.one(BUCKET, ask, f.deadline())
+
+    fake = Fake()
+    assert run(fake, question, settings) == "shard-1"
+    assert fake.pings == []
 
 
 def test_a_lane_is_bounded() -> None:
