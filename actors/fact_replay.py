@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -32,8 +32,11 @@ from cluster.model import Kind, Record
 from cluster.shard_map import partition_of
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.lake import Lake, Pin
+from cluster.stores.lake_address import Pin
 from cluster.stores.log import Entry, EventLog
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 _READ_ENTRIES, _READ_BYTES = 64, 8 << 20
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actors.tempo import more_behind
 from cluster import batch
 from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, Fenced
-from cluster.stores.lake import Lake, LakeEntry
+from cluster.stores.lake_entries import LakeEntry
 from cluster.stores.lake_positions import Positions
 from cluster.stores.log import Entry, LogIdentity, check_continuity
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 MAINTAIN_COMMITS = 20
 READ_BYTES = 8 << 20

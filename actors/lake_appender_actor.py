@@ -6,18 +6,20 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.lake_appender import LakeAppender
 from actors.priority import step_aside
 from actors.stack import Stack
 from cluster.config import Settings
 from cluster.errors import Fenced, IntelGraphError, Retryable
-from cluster.stores.lake import Lake
 from cluster.stores.lake_positions import Positions
 from cluster.stores.log import EventLog
 from cluster.telemetry import metrics
 from cluster.telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 LOG = Log("intelgraph.lake")
 CONSUMER = "lake"

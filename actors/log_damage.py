@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -16,11 +17,13 @@ from cluster.errors import Corrupt, IntelGraphError, NotFound, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores import control_changes as changes
 from cluster.stores.control_journal import PARTITION
-from cluster.stores.lake import Lake
 from cluster.stores.log import LogLostTail
 from cluster.stores.open_log import CONTROL_NAMESPACE
 from cluster.stores.redis_errors import translated
 from cluster.stores.redis_log_setup import LogKeys, ranges
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 _ANSWER_S = 5.0
 
@@ -100,7 +103,7 @@ def _silent(who: str, error: IntelGraphError) -> Unavailable:
 def lake_of(stack: Stack) -> Lake | None:
     """The lake, where there is one."""
     try:
-        return Lake.open(stack.state_dir / "lake", create=False, settings=stack.settings.lake)
+        return stack.lake_address.open()
     except NotFound:
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -12,8 +13,11 @@ from cluster.ids import bucket_of
 from cluster.model import Kind, Op, Record, floor_record
 from cluster.shard_map import ShardMap, partition_of
 from cluster.stores.graph import GraphShard
-from cluster.stores.lake import Lake, Wanted
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.log import EventLog
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 KEY = ("tenant", "source", "kind", "case", "type", "id", "stamp")
 """What tells one record from another."""

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -35,9 +36,11 @@ from cluster.shard_map import ShardMap
 from cluster.stores.control_audit import INSTALLATION
 from cluster.stores.files import Failpoint, no_failpoint
 from cluster.stores.graph import GraphShard
-from cluster.stores.lake import Lake
 from cluster.stores.log import Append, EventLog, Generation, Seam, all_partitions
 from cluster.telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 LOG = Log("intelgraph.log")
 ACCEPTED, OPENED, MENDED = "log.loss_accepted", "log.generation_opened", "log.mended"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from actors.stack import Stack
 from cluster.errors import Corrupt, NotFound, Rejected
 from cluster.model import Kind
-from cluster.stores.lake import Wanted
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.log import EventLog
 
 

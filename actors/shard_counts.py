@@ -9,6 +9,7 @@ again finds the cursor behind the seam, and a shard that comes back older is cou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -17,9 +18,11 @@ from cluster.batch import Frame
 from cluster.fold import Outcome
 from cluster.model import Kind
 from cluster.stores.graph import Cursor, CursorMove, Fence, GraphShard, Outcomes, WriteCounts
-from cluster.stores.lake import Lake
 from cluster.stores.log import EventLog, Seam
 from cluster.telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 LOG = Log("intelgraph.shard")
 

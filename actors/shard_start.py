@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 from actors.shard_counts import step_over_lost
 from actors.shard_writer import ShardWriter
@@ -21,9 +22,11 @@ from cluster.errors import Fenced
 from cluster.model import Kind, Record
 from cluster.shard_map import ShardMap
 from cluster.stores.graph import Fence, GraphShard, WriteCounts
-from cluster.stores.lake import Lake
 from cluster.stores.log import Entry, EventLog, LogLostTail
 from cluster.telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 LOG = Log("intelgraph.shard")
 _PAGE = 4_000

@@ -27,7 +27,7 @@ from cluster.shard_map import ShardMap
 from cluster.stores.control import ControlStore, control_url, open_control
 from cluster.stores.control_journal import ControlJournal
 from cluster.stores.falkor import FalkorClient
-from cluster.stores.lake import Lake, LakeAddress
+from cluster.stores.lake_address import LakeAddress
 from cluster.stores.log import EventLog
 from cluster.stores.open_log import open_control_log, open_log
 from cluster.stores.open_shard import is_neo4j, open_client, open_shard
@@ -37,6 +37,7 @@ from cluster.stores.shard import StoredShard
 from cluster.telemetry.logs import NODE_LOG, append_to
 
 if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
     from cluster.stores.neo4j_client import Neo4jClient
 
 
@@ -91,6 +92,8 @@ class Stack:
 
     def open_lake(self) -> Lake:
         """The lake; created where there is none."""
+        from cluster.stores.lake import Lake
+
         return Lake.open(self.state_dir / "lake", settings=self.settings.lake)
 
     @property

@@ -7,6 +7,7 @@ One entry of the log is one Arrow IPC stream with one record batch of `SCHEMA`, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import chain
 from typing import TypeAlias
 
@@ -36,7 +37,9 @@ def to_arrow(records: Sequence[Record]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
-_NOTHING = to_arrow([])
+@cache
+def _nothing() -> pa.RecordBatch:
+    return to_arrow([])  # not at import: with its first array from Python, Arrow imports Pandas, a third of a second
 
 
 def from_arrow(batch: pa.RecordBatch | pa.Table) -> list[Record]:
@@ -60,7 +63,7 @@ def decode_arrow(data: bytes) -> pa.RecordBatch:
         Corrupt: the bytes are no batch of the schema.
     """
     if not data:
-        return _NOTHING
+        return _nothing()
     try:
         with pa.ipc.open_stream(data, options=_READS) as reader:
             batch = reader.read_next_batch()

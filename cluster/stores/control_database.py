@@ -15,10 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, Table, column, inspect, select, table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -30,6 +27,8 @@ from cluster.stores.control_postgres import PostgresControl
 from cluster.stores.control_sqlite import SqliteControl
 from cluster.stores.control_tenure import Tenure
 
+SCHEMA = "0008"
+"""The newest migration. A database that is at it already needs no Alembic, which takes a while to import."""
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATING = Lock()  # Alembic keeps its context in a global of the process
 
@@ -148,14 +147,9 @@ class ControlDatabase:
         Raises:
             Rejected: the database was made by a newer version.
         """
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         with _MIGRATING, self.write(later=True) as connection:
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError as error:
-                raise Rejected(f"control store: its schema is not one this version knows ({error}); upgrade") from error
+            if _schema_of(connection) != SCHEMA:
+                _upgrade(connection)
             self._backend.note_changes(connection)
 
     def copy_to(self, path: Path) -> None:
@@ -208,6 +202,27 @@ class ControlDatabase:
             case DBAPIError():
                 return self._backend.translate(error) or error
         return error
+
+
+def _schema_of(connection: Connection) -> str | None:
+    """The migration that a database is at; None where it is empty."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(select(column("version_num")).select_from(table("alembic_version")))
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise Rejected(f"control store: its schema is not one this version knows ({error}); upgrade") from error
 
 
 def insert_new(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> int:

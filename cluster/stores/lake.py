@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -28,11 +27,12 @@ from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, NotFound
 from cluster.stores import lake_maintenance, lake_read
 from cluster.stores.files import Failpoint, make_folder, no_failpoint
+from cluster.stores.lake_address import LakeAddress, Pin
 from cluster.stores.lake_entries import LakeEntry, continued, entries_frame
 from cluster.stores.lake_files import place_of, remove_data_files, renamed, write_data_files
 from cluster.stores.lake_positions import PartitionPosition, Positions
-from cluster.stores.lake_scan import Wanted
 from cluster.stores.lake_table import POSITIONS, library_errors, load_table, open_catalog, positions_in
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.places import open_place
 
 __all__ = ["Lake", "LakeAddress", "LakeEntry", "PartitionPosition", "Pin", "Positions", "Wanted"]
@@ -40,28 +40,6 @@ __all__ = ["Lake", "LakeAddress", "LakeEntry", "PartitionPosition", "Pin", "Posi
 DEFAULT_RESIDENCY = "default"
 COMMIT_ATTEMPTS = 4
 """A commit that loses to compaction or a pin, which move no position, is tried again this often in all."""
-
-
-class Pin(NamedTuple):
-    """A hold on a table version: while it is there, the version can be read.
-
-    Args:
-        version: None where the table was empty.
-    """
-
-    name: str
-    version: int | None
-
-
-class LakeAddress(NamedTuple):
-    """Where a lake is, for a process that opens it anew."""
-
-    folder: Path
-    settings: LakeSettings
-
-    def open(self) -> Lake:
-        """The lake, which has to be there. Raises as `Lake.open`."""
-        return Lake.open(self.folder, create=False, settings=self.settings)
 
 
 class Lake:

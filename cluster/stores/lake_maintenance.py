@@ -23,8 +23,9 @@ from pyiceberg.table.snapshots import Snapshot, ancestors_of
 from cluster.config import LakeSettings
 from cluster.errors import Rejected
 from cluster.stores.lake_files import name_in, place_of, remove_data_files, write_data_files
-from cluster.stores.lake_scan import Wanted, manifest_entries, read_rows
+from cluster.stores.lake_scan import manifest_entries, read_rows
 from cluster.stores.lake_table import COLUMNS, POSITIONS, library_errors, positions_in
+from cluster.stores.lake_wanted import Wanted
 
 PIN_PREFIX = "pin."
 PIN_MAX_AGE_S = 86_400.0

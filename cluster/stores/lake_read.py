@@ -11,7 +11,8 @@ from pyiceberg.table.snapshots import Snapshot
 
 from cluster import batch
 from cluster.stores.lake_files import LakeEntry, place_of
-from cluster.stores.lake_scan import Wanted, files_for, read_rows
+from cluster.stores.lake_scan import files_for, read_rows
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.places import FilePlace
 
 WINDOW_ROWS = 200_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from pyiceberg.conversions import from_bytes
@@ -23,36 +23,13 @@ from cluster.errors import Corrupt
 from cluster.model import Kind
 from cluster.stores.lake_files import name_in, place_of
 from cluster.stores.lake_positions import Positions
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.places import FilePlace
 
 APPENDED = "appended_ms"
 """When an entry was appended to the log, ms since 1970: the one column that older data files lack."""
 REMOTE_THREADS = 4
 """Files of S3 that are in memory at a time, whole, while their rows are read."""
-
-
-class Wanted(NamedTuple):
-    """Which rows a reading wants; None: all.
-
-    Args:
-        after: rows of later entries only.
-        partition: of one log partition, and with `first`..`last`, of these entry numbers.
-        buckets: lowest and highest bucket, both included; floors and priorities are of every bucket.
-        since_ms, until_ms: when the entry was appended to the log, ms since 1970, the latter not included; floors and
-            priorities, and rows that do not know it, are of every time.
-    """
-
-    after: Positions | None = None
-    partition: int | None = None
-    first: int | None = None
-    last: int | None = None
-    buckets: tuple[int, int] | None = None
-    tenant: str | None = None
-    source: str | None = None
-    least_kind: int | None = None
-    most_kind: int | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
 
 
 def _file_schema() -> dict[str, pl.DataType]:

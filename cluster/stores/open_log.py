@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cluster.config import LogSettings
-from cluster.stores.kafka_log_open import open_kafka_log
 from cluster.stores.log import EventLog
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log
@@ -29,6 +28,8 @@ def open_log(settings: LogSettings, redis: RedisAddress, namespace: str = "log",
         Unavailable: the server does not answer, or a new generation is being filled.
     """
     if settings.kind == "kafka":
+        from cluster.stores.kafka_log_open import open_kafka_log  # its library takes a while to import
+
         return open_kafka_log(settings, mending=mending)
     return open_redis_log(redis, settings, namespace, mending=mending)
 

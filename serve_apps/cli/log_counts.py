@@ -7,7 +7,7 @@ record that was appended twice is in two entries: twice among `records`, once am
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -15,8 +15,11 @@ from cluster import batch, versions
 from cluster.errors import Unavailable
 from cluster.model import Kind
 from cluster.stores.control_dead_letters import LetterPlace
-from cluster.stores.lake import Lake, Wanted
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.log import EventLog
+
+if TYPE_CHECKING:
+    from cluster.stores.lake import Lake
 
 Epoch = tuple[str, str, int]
 """(tenant, source, the source's epoch)."""

@@ -11,7 +11,9 @@ import polars as pl
 from cluster.fold import Priorities
 from cluster.model import Kind
 from cluster.stores.files import Failpoint, no_failpoint
-from cluster.stores.lake import LakeAddress, Positions, Wanted
+from cluster.stores.lake_address import LakeAddress
+from cluster.stores.lake_positions import Positions
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.places import FilePlace, StoredFile
 from workloads.snapshot import joined
 from workloads.snapshot.fold import COLUMNS, Rules, fold_in_pieces, fold_registers

@@ -10,12 +10,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, exc, insert
 
 from cluster.errors import Conflict, Corrupt, Rejected, Unavailable
 from cluster.stores import control_database
 from cluster.stores.control import ControlStore, open_control
-from cluster.stores.control_database import ControlDatabase
+from cluster.stores.control_database import SCHEMA, ControlDatabase
 from cluster.stores.control_pushes import PushClaim
 from cluster.stores.control_tables import audit, metadata
 from tests.cluster.stores.processes import in_processes
@@ -98,6 +99,12 @@ def open_once(_: int, url: str) -> None:
 def test_several_processes_may_create_it_at_once(tmp_path: Path) -> None:
     in_processes(3, open_once, f"sqlite:///{tmp_path / 'new.db'}")
     open_once(0, f"sqlite:///{tmp_path / 'new.db'}")
+
+
+def test_the_newest_migration_is_the_schema_that_is_not_migrated(store: ControlStore) -> None:
+    assert ScriptDirectory(str(Path(control_database.__file__).with_name("migrations"))).get_current_head() == SCHEMA
+    with store.database.read() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == [SCHEMA]
 
 
 def test_a_newer_schema_is_refused(store: ControlStore, url: str) -> None:
