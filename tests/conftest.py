@@ -54,8 +54,10 @@ StartKafka = Callable[..., KafkaBroker]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What wants Ray comes first: with `-n 2` one process works at that from the beginning to the end."""
-    items.sort(key=lambda item: not _wants_ray(item.path))
+    """What wants Ray comes first: with `-n 2` one process works at that from the beginning to the end. Then come files
+    that take long: at the end both have something small to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (not _wants_ray(item.path), item.path not in slow))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -108,6 +108,7 @@ def filled(tmp_path: Path) -> Iterator[Lake]:
         yield lake
 
 
+@pytest.mark.slow
 def test_a_crash_at_every_step(filled: Lake, dying: Dying, tmp_path: Path) -> None:
     folder = tmp_path / "snapshots"
     first = list_snapshots(folder)[0]

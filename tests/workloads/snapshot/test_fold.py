@@ -37,6 +37,7 @@ def check(folder: Path, oracle: Fold, tenants: Sequence[str]) -> None:
             assert export_lines(snapshot, tenant, case) == wanted
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     histories,
@@ -65,6 +66,7 @@ def test_snapshots_equal_the_fold(
             check(folder, oracle, TENANTS)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories, st.sampled_from((1, 2, 1 << 60)))
 def test_hashes_may_collide(records: list[Record], distinct: int) -> None:
