@@ -185,7 +185,8 @@ def world(server_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
-    level, root.level = root.level, logging.DEBUG
+    level = root.level
+    root.setLevel(logging.DEBUG)
     with Installation(server_root / "tn") as system, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Session, "require_node", lambda self: None)  # this installation has no node process
         patch.setenv("INTELGRAPH__LOG__PARTITIONS", str(system.partitions))
