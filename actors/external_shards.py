@@ -20,6 +20,7 @@ from actors.retrying import Backoff
 from actors.stack import Stack
 from cluster.errors import IntelGraphError, Rejected, Retryable, Unavailable
 from cluster.stores.open_shard import is_neo4j
+from cluster.stores.tenant import Tenant
 from cluster.telemetry.logs import Log
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def claim(stack: Stack, shard_id: str, uri: str, log_name: str) -> None:
     from cluster.stores import neo4j_tenure
 
     with closing(_client(stack, uri)) as client:
-        neo4j_tenure.claim(client, neo4j_tenure.Tenant(log_name, shard_id), stack.settings.shards.index_wait_s)
+        neo4j_tenure.claim(client, Tenant(log_name, shard_id), stack.settings.shards.index_wait_s)
 
 
 def register(stack: Stack, shard_id: str, uri: str) -> None:
@@ -188,7 +189,7 @@ class Keeper:
     def _phase(self, uri: str, epoch: int) -> int:
         from cluster.stores import neo4j_tenure
 
-        tenant = neo4j_tenure.Tenant(self._log_name, self._shard_id)
+        tenant = Tenant(self._log_name, self._shard_id)
         if self._client is None or uri != self._uri:
             self._close_client()
             self._client, self._uri = _client(self._stack, uri), uri

@@ -42,6 +42,16 @@ def raise_epoch(database: Dialect) -> str:
     )
 
 
+def note_tenant(database: Dialect) -> str:
+    """Note which log an embedded shard is filled from, and its id, where nothing is noted; returns what is noted."""
+    return (
+        f"{database.hold_all}MATCH (m:_Shard {{_k: 'shard'}}) SET m.of_log = coalesce(m.of_log, $log), "
+        "m.of_shard = coalesce(m.of_shard, $name) RETURN m.of_log, m.of_shard"
+    )
+
+
+TENANT = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.of_log IS NOT NULL RETURN m.of_log, m.of_shard"
+
 FIRST_LET_IN_MS = 10_000
 """So long readers of a database with an owner are let in before somebody has to extend it: see neo4j_tenure.py."""
 

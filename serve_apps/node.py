@@ -39,6 +39,7 @@ from cluster.errors import Conflict, IntelGraphError, Unavailable
 from cluster.ids import BUCKETS
 from cluster.stores.falkor import GRAPH
 from cluster.stores.falkor_text import header
+from cluster.stores.tenant import Tenant, refuse_other
 from cluster.telemetry import configure
 from cluster.telemetry.logfile import set_aside
 from cluster.telemetry.logs import NODE_LOG, Log
@@ -53,17 +54,35 @@ _OBJECT_STORE_BYTES = 1 << 30
 
 
 def raise_epoch_before_serving(opened: Stack, spec: ServerSpec) -> BeforeServing | None:
-    """For a shard: raise its epoch in the registry and in the shard itself before anybody is let in."""
+    """For a shard: raise its epoch in the registry and in the shard itself before anybody is let in.
+
+    Its checkpoint is a file: one of another shard is refused, of this installation or of another (`Rejected`).
+    """
     if spec.role is not Role.SHARD:
         return None
 
     def raise_it(running: Running, operator: Any) -> None:
-        epoch = opened.control.shards.raise_epoch(running.spec.name)
-        text = header({"epoch": epoch, "none": "0" * BUCKETS}) + dialect_shard.raise_epoch(FALKORDB)
-        operator.execute_command("GRAPH.QUERY", GRAPH, text)
-        LOG.info("shard_epoch_raised", shard=running.spec.name, epoch=epoch)
+        name = running.spec.name
+        query = partial(operator.execute_command, "GRAPH.QUERY", GRAPH)
+        wanted, found = Tenant(_log_name(opened), name), query(dialect_shard.TENANT)[1]
+        todo = f"put one of {name} in its place, or none"
+        other = Tenant(*found[0]) if found else None
+        refuse_other(f"the checkpoint {spec.dump_file}", other, wanted, own=todo, other=todo)
+        epoch = opened.control.shards.raise_epoch(name)
+        query(header({"epoch": epoch, "none": "0" * BUCKETS}) + dialect_shard.raise_epoch(FALKORDB))
+        query(header(wanted._asdict()) + dialect_shard.note_tenant(FALKORDB))
+        LOG.info("shard_epoch_raised", shard=name, epoch=epoch)
 
     return raise_it
+
+
+def _log_name(opened: Stack) -> str:
+    """Of the event log that shards are filled from."""
+    bound = opened.control.positions.newest_log()  # the log itself may be opened by nobody yet
+    if bound is not None:
+        return bound.name
+    with closing(opened.open_log()) as log:
+        return log.identity.name
 
 
 def check_before_serving_again(opened: Stack, spec: ServerSpec) -> BeforeServing | None:

@@ -17,6 +17,7 @@ from cluster.errors import Rejected
 from cluster.ids import BUCKETS
 from cluster.stores import neo4j_schema
 from cluster.stores.neo4j_client import Neo4jClient
+from cluster.stores.tenant import Tenant, refuse_other
 
 OLDEST = (5, 26)
 """What the templates want: a subquery that names its variables, `COUNT {}`. Versions count on from 5.26 to 2025.01."""
@@ -33,18 +34,6 @@ _EXTEND = (
     "m.raised = $epoch AND m.epoch = $epoch AND m.until > timestamp() "
     "SET m.until = timestamp() + $milliseconds RETURN m.until"
 )
-
-
-class Tenant(NamedTuple):
-    """Who a database belongs to.
-
-    Args:
-        log: the name of the event log that it is filled from (`LogIdentity.name`).
-        name: the shard's id.
-    """
-
-    log: str
-    name: str
 
 
 class Standing(NamedTuple):
@@ -99,14 +88,8 @@ def claim(client: Neo4jClient, tenant: Tenant, index_wait_s: float) -> None:
 
 
 def _refuse_other(found: Tenant | None, wanted: Tenant) -> None:
-    if found is None or found == wanted:
-        return
-    if found.log == wanted.log:
-        raise Rejected(f"the database is shard {found.name} of this installation already: one database is one shard")
-    raise Rejected(
-        f"the database is shard {found.name} of another installation, or of an event log that was lost: empty it, or"
-        " give the shard another"
-    )
+    other = "empty it, or give the shard another"
+    refuse_other("the database", found, wanted, own="one database is one shard", other=other)
 
 
 def extend(client: Neo4jClient, tenant: Tenant, epoch: int, seconds: float) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cluster.config import Settings, ShardSettings
-from cluster.errors import Retryable
+from cluster.embedded import Role, server_spec
+from cluster.errors import Rejected, Retryable
 from serve_apps.node import Node
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
@@ -103,3 +104,21 @@ def test_log_and_shard_that_die_together_come_back(folder: Path) -> None:
 def came_back(node: Node, name: str, pid: int) -> bool:
     running = node._servers[name].running
     return running is not None and running.pid != pid
+
+
+def test_a_checkpoint_of_another_shard_is_refused(folder: Path) -> None:
+    """Put in the place of a shard's own, it would show the facts of another installation, or miss those of its own."""
+    other = Path(tempfile.mkdtemp(prefix="ig"))
+    try:
+        for each in (folder, other):
+            up(each)._stop()
+        dump, foreign = (server_spec(each, Role.SHARD, "shard-0", 0).dump_file for each in (folder, other))
+        own = dump.read_bytes()
+        shutil.copy(foreign, dump)
+        for _ in range(2):
+            with pytest.raises(Rejected, match=rf"{dump} is shard shard-0 of another installation.*put one of shard-0"):
+                up(folder)
+        dump.write_bytes(own)
+        up(folder)._stop()
+    finally:
+        shutil.rmtree(other)

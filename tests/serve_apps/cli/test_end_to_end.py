@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.servers import wait_until
 from tests.serve_apps.cli.installation import Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]
@@ -41,6 +42,9 @@ def test_from_up_to_up_again(installed: Installation, tmp_path: Path) -> None:
 
     (first,) = run("ingest", str(people), "-t", "acme", *MAPPED)["loads"]
     assert outcomes(first) == (3, 3, 0, 0, 0, 0)
+    dumps = [installed.state_dir / "servers" / f"shard-{n}" / "dump.rdb" for n in range(2)]
+    wait_until(lambda: all(dump.exists() for dump in dumps), 30.0, "checkpoints")
+    backup = [dump.read_bytes() for dump in dumps]
     (second,) = run("ingest", str(facts), "-t", "acme", exit_code=4)["loads"]
     assert outcomes(second) == (2, 2, 0, 0, 1, 0)
     (again,) = run("ingest", str(people), "-t", "acme", *MAPPED)["loads"]
@@ -62,5 +66,8 @@ def test_from_up_to_up_again(installed: Installation, tmp_path: Path) -> None:
     hashes = [run("hash"), run("hash", "--state")]
     assert run("down")["stopped"]
     run("status", exit_code=3, typed=True)
+    for dump, older in zip(dumps, backup, strict=True):
+        assert dump.read_bytes() != older
+        dump.write_bytes(older)  # restored from the backup that was taken while the system was at work
     assert run("up")["phase"] == "ready"
     assert [run("hash"), run("hash", "--state")] == hashes
