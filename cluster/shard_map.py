@@ -16,6 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -222,6 +223,7 @@ def pack(shard_map: ShardMap) -> str:
     return json.dumps(body, separators=(",", ":"))
 
 
+@lru_cache(maxsize=4)  # it is read from the control store every second, and changes once in months
 def unpack(text: str) -> ShardMap:
     """The map of a packed text.
 
