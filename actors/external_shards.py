@@ -20,7 +20,7 @@ from actors.retrying import Backoff
 from actors.stack import Stack
 from cluster.errors import IntelGraphError, Rejected, Retryable, Unavailable
 from cluster.stores.open_shard import is_neo4j
-from cluster.stores.tenant import Tenant
+from cluster.stores.shard_tenant import Tenant
 from cluster.telemetry.logs import Log
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from actors.stack import Stack
 from actors.stages.route import entries_of
 from cluster import batch
 from cluster.batch import Frame
-from cluster.errors import NotFound, Rejected
+from cluster.errors import Rejected
 from cluster.model import Kind, Record
 from cluster.shard_map import partition_of
 from cluster.stores.control_audit import INSTALLATION
@@ -175,9 +175,8 @@ class _Reading:
         self._pin = Pin("", None)
 
     def __enter__(self) -> _Reading:
-        try:
-            self._lake = self._stack.lake_address.open()
-        except NotFound:
+        self._lake = self._stack.find_lake()
+        if self._lake is None:
             return self
         self._pin = self._lake.pin(f"replay-{uuid.uuid4().hex[:16]}", time.time())
         return self

@@ -13,7 +13,7 @@ import redis
 from actors.away import note_away
 from actors.lost_tail import Damage, Held, judge
 from actors.stack import Stack
-from cluster.errors import Corrupt, IntelGraphError, NotFound, Unavailable
+from cluster.errors import Corrupt, IntelGraphError, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores import control_changes as changes
 from cluster.stores.control_journal import PARTITION
@@ -23,7 +23,7 @@ from cluster.stores.redis_errors import translated
 from cluster.stores.redis_log_setup import LogKeys, ranges
 
 if TYPE_CHECKING:
-    from cluster.stores.lake import Lake
+    pass
 
 _ANSWER_S = 5.0
 
@@ -100,17 +100,9 @@ def _silent(who: str, error: IntelGraphError) -> Unavailable:
     )
 
 
-def lake_of(stack: Stack) -> Lake | None:
-    """The lake, where there is one."""
-    try:
-        return stack.lake_address.open()
-    except NotFound:
-        return None
-
-
 def _lake_numbers(stack: Stack, log_name: str | None, all_answer: bool) -> dict[int, int]:
     try:
-        lake = lake_of(stack)
+        lake = stack.find_lake()
         if lake is None:
             return {}
         with lake:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from actors.away import note_away
-from actors.log_damage import damage_of, lake_of
+from actors.log_damage import damage_of
 from actors.log_facts import COLUMNS, KEY, facts_of_shard, known_beside, pages
 from actors.lost_tail import lost_since, ranges_text
 from actors.ownership import alone, paused
@@ -176,7 +176,7 @@ def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint
         held.enter_context(paused(stack, current.shards))
         newest = stack.control.positions.newest_log()
         number = max(log.identity.generation, newest.generation if newest else 0) + 1
-        if (lake := lake_of(stack)) is not None:
+        if (lake := stack.find_lake()) is not None:
             with lake:
                 number = max(number, lake.positions().generation + 1)
                 lake.begin_generation(log.identity.name, number)
@@ -210,7 +210,7 @@ class _Filling:
 
     def fill(self) -> None:
         """See the module."""
-        lake = lake_of(self._stack)
+        lake = self._stack.find_lake()
         with ExitStack() as opened:
             if lake is not None:
                 opened.enter_context(lake)

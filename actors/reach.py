@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.stack import Stack
-from cluster.errors import Corrupt, NotFound, Rejected
+from cluster.errors import Corrupt, Rejected
 from cluster.model import Kind
 from cluster.stores.lake_wanted import Wanted
 from cluster.stores.log import EventLog
@@ -21,12 +21,9 @@ def check_reach(stack: Stack, log: EventLog, partitions: Sequence[int]) -> None:
     if not trimmed:
         return
     why = f"log partition {min(trimmed)} begins at entry {trimmed[min(trimmed)] + 1}"
-    try:
-        lake = stack.lake_address.open()
-    except NotFound:
-        raise Rejected(
-            f"{why} and there is no lake that has what was before: emptied, the shard would stay so"
-        ) from None
+    lake = stack.find_lake()
+    if lake is None:
+        raise Rejected(f"{why} and there is no lake that has what was before: emptied, the shard would stay so")
     with lake:
         version = lake.version()
         at = lake.positions(version)

@@ -17,7 +17,7 @@ from cluster.errors import Rejected
 from cluster.ids import BUCKETS
 from cluster.stores import neo4j_schema
 from cluster.stores.neo4j_client import Neo4jClient
-from cluster.stores.tenant import Tenant, refuse_other
+from cluster.stores.shard_tenant import Tenant, refuse_other
 
 OLDEST = (5, 26)
 """What the templates want: a subquery that names its variables, `COUNT {}`. Versions count on from 5.26 to 2025.01."""

@@ -21,7 +21,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import NotFound, Unavailable
+from cluster.errors import Unavailable
 from cluster.stores.log import LogGap
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def audit(session: Session, deadline_s: float = 60.0) -> Balance:
 
 def _in_the_lake_by_now(session: Session, gap: LogGap) -> bool:
     """Whether the lake took, while it was counted, what the log then let go."""
-    lake = _lake(session)
+    lake = session.stack.find_lake()
     if lake is None:
         return False
     with closing(lake):
@@ -148,7 +148,7 @@ def _counted(session: Session, deadline_s: float) -> Balance:
 
     acknowledged = stream_counts(session.control)
     cursors, outcomes = settled(session, deadline_s)
-    current, control, lake = session.stack.current_map(), session.control, _lake(session)
+    current, control, lake = session.stack.current_map(), session.control, session.stack.find_lake()
     tenants = control.sources.tenants()
     places = [place for tenant in tenants for place in control.dead_letters.places(tenant)]
     counted: dict[Epoch, Counted] = defaultdict(Counted)
@@ -250,10 +250,3 @@ def _in_lake(lake: Lake, version: int | None, partition: int) -> tuple[int, int]
     """(last entry of a log partition that the lake has, records up to it)."""
     at = lake.positions(version).of(partition)
     return at.number, at.records
-
-
-def _lake(session: Session) -> Lake | None:
-    try:
-        return session.stack.lake_address.open()
-    except NotFound:
-        return None

@@ -16,7 +16,7 @@ from actors.stack import Stack
 from cluster.config import LogSettings, Settings, ShardSettings
 from cluster.embedded import Role, ensure, kill_server, server_spec
 from cluster.stores import neo4j_tenure
-from cluster.stores.tenant import Tenant
+from cluster.stores.shard_tenant import Tenant
 from tests.fault_proxy import FaultProxy, Faults
 from tests.graph_stores import Neo4jStore
 

@@ -18,7 +18,7 @@ from cluster.shard_map import initial
 from cluster.stores import neo4j_tenure
 from cluster.stores.neo4j_client import Neo4jClient
 from cluster.stores.neo4j_tenure import Standing
-from cluster.stores.tenant import Tenant
+from cluster.stores.shard_tenant import Tenant
 from tests.graph_stores import Neo4jStore
 
 OURS = Tenant("log-a", "neo4j-0")

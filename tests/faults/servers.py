@@ -24,7 +24,7 @@ from cluster.stores.log import EventLog
 from cluster.stores.open_log import open_log
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.shard import StoredShard
-from serve_apps.node import raise_epoch_before_serving
+from serve_apps.before_serving import raise_epoch_before_serving
 from tests.fault_proxy import FaultProxy, Faults
 from tests.faults.memory import family, resident_bytes
 from tests.faults.recording import Outcome, recordings

@@ -25,7 +25,7 @@ from cluster.stores.graph import Fence
 from cluster.stores.lake import LakeEntry, Positions
 from cluster.stores.log import Append, EventLog, LogLostTail
 from cluster.stores.shard_export import state_lines
-from serve_apps.node import check_before_serving_again
+from serve_apps.before_serving import check_before_serving_again
 from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
 from tests.faults.producer import History, Producer, events

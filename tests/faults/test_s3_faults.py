@@ -10,7 +10,7 @@ from actors.mending import mend
 from cluster.embedded import ensure
 from cluster.errors import OutcomeUnknown, Unavailable
 from cluster.stores.places import open_place
-from serve_apps.node import check_before_serving_again
+from serve_apps.before_serving import check_before_serving_again
 from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
 from tests.faults.producer import Producer, events
