@@ -1,3 +1,5 @@
+"""Questions to shards by way of the map: attempts, replicas, all shards at once."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,93 +7,19 @@ import dataclasses
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from cluster.config import QuerySettings
-from cluster.databases import FALKORDB, NEO4J
 from cluster.errors import Corrupt, Fenced, NotFound, Overloaded, TooCostly, Unavailable
 from cluster.query import fanout, lane
 from cluster.query.cypher import probe
-from cluster.query.fanout import EVERY_SHARE, FanOut, Topology
+from cluster.query.fanout import EVERY_SHARE, FanOut
 from cluster.query.hot import Rows, Shard
-from cluster.query.lane import SUSPECT_S, THREADS
 from cluster.routing import ShardState
 from cluster.shard_map import initial
 from cluster.telemetry import metrics
-
-SETTINGS = QuerySettings(deadline_s=3.0, breaker_failures=3, breaker_open_s=0.4, ongoing_requests=6)
-NAMES = ("shard-0", "shard-1", "shard-2")
-MAP = initial(NAMES, 6)
-BUCKET = MAP.buckets_of("shard-1")[0]
-
-
-class Fake:
-    """A directory and the shards behind it: each answers as its function says."""
-
-    def __init__(self, **behaviour: Callable[[], Rows]) -> None:
-        self.behaviour = {name: lambda name=name: [[name]] for name in NAMES} | {
-            name.replace("_", "-"): does for name, does in behaviour.items()
-        }
-        self.calls: list[str] = []
-        self.pings: list[str] = []
-        self.silent: set[str] = set()
-        self.in_neo4j: set[str] = set()
-        self.reloads = 0
-        self.epoch = 1
-        self.replicas: dict[str, ShardState] = {}
-        self.map, self.next_map = MAP, MAP
-
-    def topology(self) -> Topology:
-        states = {name: ShardState(name, None, "active", self.epoch) for name in NAMES} | self.replicas
-        return Topology(self.map, states)
-
-    def reload(self) -> None:
-        self.reloads += 1
-        self.epoch += 1
-        self.map = self.next_map
-
-    def connect(self, shard: str) -> Any:
-        fake = self
-
-        class Reader:
-            dialect = NEO4J if shard in fake.in_neo4j else FALKORDB
-
-            def read_all(self, queries: Sequence[Any], timeout_s: float | None = None) -> list[Rows]:
-                fake.calls += [shard] * len(queries)
-                return [fake.behaviour[shard]() for _ in queries]
-
-            def answers(self) -> bool:
-                fake.pings.append(shard)
-                return shard not in fake.silent
-
-            def close(self) -> None: ...
-
-        return Reader()
-
-
-def ask(shard: Shard) -> Any:
-    return shard.read(probe())[0][0]
-
-
-def run(fake: Fake, question: Callable[[FanOut], Any], settings: QuerySettings = SETTINGS) -> Any:
-    async def inside() -> Any:
-        fanout = FanOut(fake, fake.connect, settings, seed=1)
-        try:
-            return await question(fanout)
-        finally:
-            fanout.close()
-
-    return asyncio.run(inside())
-
-
-def raising(error: Exception) -> Callable[[], Rows]:
-    def fail() -> Rows:
-        raise error
-
-    return fail
+from tests.cluster.query.fake_shards import BUCKET, MAP, NAMES, SETTINGS, Fake, ask, raising, run
 
 
 def test_every_asks_a_shard_that_a_newer_map_has() -> None:
@@ -267,13 +195,6 @@ def test_every_waits_for_a_hanging_shard_no_longer_than_it_takes_to_see_that_it_
         assert list(merged.missing) == ["shard-2"]
 
 
-def test_a_slow_answer_of_a_shard_that_answers_is_waited_for() -> None:
-    fake = Fake(shard_2=lambda: [[time.sleep(SUSPECT_S + 0.3) or "late"]])
-    merged = run(fake, lambda f: f.every(ask, f.deadline()), SETTINGS.model_copy(update={"deadline_s": 60.0}))
-    assert merged.complete
-    assert fake.pings == ["shard-2"]
-
-
 def test_the_crumb_of_time_that_is_left_does_not_hide_what_the_shard_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """A last attempt begins with next to nothing left: no thread takes it, and nobody else asks."""
     settings = SETTINGS.model_copy(update={"deadline_s": 0.4})
@@ -295,40 +216,6 @@ def test_the_crumb_of_time_that_is_left_does_not_hide_what_the_shard_said(monkey
     run(Fake(), question, settings)
 
 
-def test_a_question_for_which_no_time_is_left_says_so_and_nothing_of_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "STORE_SHARE", 0.0)
-    settings = SETTINGS.model_copy(update={"deadline_s": 0.2, "breaker_failures": 1})
-
-    async def question(f: FanOut) -> Any:
-        with pytest.raises(Unavailable, match="the deadline has passed"):
-            await f.one(BUCKET, ask, f.deadline())
-        monkeypatch.setattr(lane, "STORE_SHARE", 0.9)
-        return await f.one(BUCKET, ask, f.deadline())
-
-    fake = Fake()
-    assert run(fake, question, settings) == "shard-1"
-    assert fake.pings == []
-
-
-def test_a_lane_is_bounded() -> None:
-    released = threading.Event()
-    fake = Fake(shard_1=lambda: [[released.wait(8.0)]])
-
-    async def question(fanout: FanOut) -> list[Any]:
-        tasks = [asyncio.create_task(fanout.one(BUCKET, ask, fanout.deadline())) for _ in range(20)]
-        await asyncio.sleep(0.02)
-        lane = fanout._lanes["shard-1"]
-        with pytest.raises(Overloaded):
-            await lane.call(lambda read: read(probe()), 0.1)
-        assert lane._under_way == SETTINGS.ongoing_requests
-        released.set()
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
-    answers = run(fake, question)
-    assert answers.count(True) >= SETTINGS.ongoing_requests
-    assert all(answer is True or isinstance(answer, Overloaded) for answer in answers)
-
-
 def test_a_question_too_costly_for_every_shard_is_that_and_not_a_shard_that_is_missing() -> None:
     slow = raising(TooCostly("slow"))
     with pytest.raises(TooCostly):
@@ -336,60 +223,6 @@ def test_a_question_too_costly_for_every_shard_is_that_and_not_a_shard_that_is_m
             lambda f: f.every(ask, f.deadline()))  # fmt: skip
     merged = run(Fake(shard_1=slow), lambda f: f.every(ask, f.deadline()))
     assert (merged.answers, merged.missing) == (("shard-0", "shard-2"), {"shard-1": "slow"})
-
-
-def test_questions_that_are_too_costly_leave_the_breaker_closed() -> None:
-    fake = Fake(shard_1=raising(TooCostly("slow")))
-
-    async def question(fanout: FanOut) -> Any:
-        for _ in range(3 * SETTINGS.breaker_failures):
-            with pytest.raises(TooCostly):
-                await fanout.one(BUCKET, ask, fanout.deadline())
-        fake.behaviour["shard-1"] = lambda: [["quick"]]
-        return await fanout.one(BUCKET, ask, fanout.deadline())
-
-    assert run(fake, question) == "quick"
-
-
-def test_a_shard_that_is_only_busy_is_not_closed_to_others() -> None:
-    released = threading.Event()
-    fake = Fake(shard_1=lambda: [[released.wait(8.0)]])
-
-    async def question(fanout: FanOut) -> Any:
-        await fanout.one(BUCKET, lambda shard: None, fanout.deadline())
-        lane = fanout._lanes["shard-1"]
-        slow = [asyncio.create_task(lane.call(lambda read: read(probe()), 0.1)) for _ in range(2 * THREADS)]
-        waited = [asyncio.create_task(lane.call(lambda read: read(probe()), 0.1)) for _ in range(3)]
-        late = await asyncio.gather(*slow, *waited, return_exceptions=True)
-        await asyncio.sleep(0.1)  # for the ping
-        released.set()
-        return late, await lane.call(lambda read: read(probe())[0][0], 1.0)
-
-    late, answer = run(fake, question, SETTINGS.model_copy(update={"ongoing_requests": 64}))
-    assert answer is True
-    assert set(fake.pings) == {"shard-1"}
-    assert {type(error) for error in late[:THREADS]} == {Unavailable}  # the shard owes them an answer
-    assert {type(error) for error in late[THREADS:]} == {Overloaded}  # no thread has taken them
-
-
-def test_an_answer_that_takes_too_long_to_put_together_is_too_costly() -> None:
-    fake = Fake()
-
-    def job(shard: Shard) -> Any:
-        first = ask(shard)
-        time.sleep(0.15)
-        return first, ask(shard)
-
-    async def question(fanout: FanOut) -> Any:
-        await fanout.one(BUCKET, ask, fanout.deadline())
-        lane = fanout._lanes["shard-1"]
-        with pytest.raises(TooCostly):
-            await lane.call(lambda read: job(Shard(read, 1)), 0.1)  # the caller stops waiting between statements
-        with pytest.raises(TooCostly):
-            await lane.call(lambda read: job(Shard(read, 1)), 0.16)  # the second statement has no time left
-        return fake.pings
-
-    assert run(fake, question) == []
 
 
 def test_refusals_of_every_shard_are_counted_from_zero_on() -> None:
