@@ -175,7 +175,7 @@ class _Reading:
         self._pin = Pin("", None)
 
     def __enter__(self) -> _Reading:
-        self._lake = self._stack.find_lake()
+        self._lake = self._stack.lake_address.find()
         if self._lake is None:
             return self
         self._pin = self._lake.pin(f"replay-{uuid.uuid4().hex[:16]}", time.time())

@@ -102,7 +102,7 @@ def _silent(who: str, error: IntelGraphError) -> Unavailable:
 
 def _lake_numbers(stack: Stack, log_name: str | None, all_answer: bool) -> dict[int, int]:
     try:
-        lake = stack.find_lake()
+        lake = stack.lake_address.find()
         if lake is None:
             return {}
         with lake:

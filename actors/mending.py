@@ -176,7 +176,7 @@ def _opened(stack: Stack, log: EventLog, current: ShardMap, failpoint: Failpoint
         held.enter_context(paused(stack, current.shards))
         newest = stack.control.positions.newest_log()
         number = max(log.identity.generation, newest.generation if newest else 0) + 1
-        if (lake := stack.find_lake()) is not None:
+        if (lake := stack.lake_address.find()) is not None:
             with lake:
                 number = max(number, lake.positions().generation + 1)
                 lake.begin_generation(log.identity.name, number)
@@ -210,7 +210,7 @@ class _Filling:
 
     def fill(self) -> None:
         """See the module."""
-        lake = self._stack.find_lake()
+        lake = self._stack.lake_address.find()
         with ExitStack() as opened:
             if lake is not None:
                 opened.enter_context(lake)

@@ -21,7 +21,7 @@ def check_reach(stack: Stack, log: EventLog, partitions: Sequence[int]) -> None:
     if not trimmed:
         return
     why = f"log partition {min(trimmed)} begins at entry {trimmed[min(trimmed)] + 1}"
-    lake = stack.find_lake()
+    lake = stack.lake_address.find()
     if lake is None:
         raise Rejected(f"{why} and there is no lake that has what was before: emptied, the shard would stay so")
     with lake:

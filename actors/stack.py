@@ -22,7 +22,7 @@ from cluster.config import Settings
 from cluster.embedded.layout import server_spec
 from cluster.embedded.passwords import load_passwords
 from cluster.embedded.spec import Role
-from cluster.errors import NotFound, Rejected, Unavailable
+from cluster.errors import Rejected, Unavailable
 from cluster.shard_map import ShardMap
 from cluster.stores.control import ControlStore, control_url, open_control
 from cluster.stores.control_journal import ControlJournal
@@ -95,13 +95,6 @@ class Stack:
         from cluster.stores.lake import Lake
 
         return Lake.open(self.state_dir / "lake", settings=self.settings.lake)
-
-    def find_lake(self) -> Lake | None:
-        """The lake, where there is one."""
-        try:
-            return self.lake_address.open()
-        except NotFound:
-            return None
 
     @property
     def snapshots(self) -> FilePlace:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.config import LakeSettings
+from cluster.errors import NotFound
 
 if TYPE_CHECKING:
     from cluster.stores.lake import Lake
@@ -36,3 +37,10 @@ class LakeAddress(NamedTuple):
         from cluster.stores.lake import Lake
 
         return Lake.open(self.folder, create=False, settings=self.settings)
+
+    def find(self) -> Lake | None:
+        """The lake, where there is one. Raises as `Lake.open`, but for NotFound."""
+        try:
+            return self.open()
+        except NotFound:
+            return None

@@ -132,7 +132,7 @@ def audit(session: Session, deadline_s: float = 60.0) -> Balance:
 
 def _in_the_lake_by_now(session: Session, gap: LogGap) -> bool:
     """Whether the lake took, while it was counted, what the log then let go."""
-    lake = session.stack.find_lake()
+    lake = session.stack.lake_address.find()
     if lake is None:
         return False
     with closing(lake):
@@ -148,7 +148,7 @@ def _counted(session: Session, deadline_s: float) -> Balance:
 
     acknowledged = stream_counts(session.control)
     cursors, outcomes = settled(session, deadline_s)
-    current, control, lake = session.stack.current_map(), session.control, session.stack.find_lake()
+    current, control, lake = session.stack.current_map(), session.control, session.stack.lake_address.find()
     tenants = control.sources.tenants()
     places = [place for tenant in tenants for place in control.dead_letters.places(tenant)]
     counted: dict[Epoch, Counted] = defaultdict(Counted)
