@@ -37,7 +37,7 @@ from cluster.telemetry.logs import Log
 LOG = Log("intelgraph.writer")
 _GLANCE_S = 0.01
 """Until the log is looked at again while the shard is at work; twice as long each time."""
-_AHEAD_S = 0.1
+_AHEAD_S = 0.03
 """The same after something was found. A reading costs some milliseconds of CPU, which a shard that is done before that
 had better have itself."""
 _WAITED_MOST = 2_000
