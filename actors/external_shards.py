@@ -20,7 +20,7 @@ from actors.retrying import Backoff
 from actors.stack import Stack
 from cluster.errors import IntelGraphError, Rejected, Retryable, Unavailable
 from cluster.stores.open_shard import is_neo4j
-from cluster.stores.shard_tenant import Tenant
+from cluster.stores.shard_owner import Owner
 from cluster.telemetry.logs import Log
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def claim(stack: Stack, shard_id: str, uri: str, log_name: str) -> None:
     from cluster.stores import neo4j_tenure
 
     with closing(_client(stack, uri)) as client:
-        neo4j_tenure.claim(client, Tenant(log_name, shard_id), stack.settings.shards.index_wait_s)
+        neo4j_tenure.claim(client, Owner(log_name, shard_id), stack.settings.shards.index_wait_s)
 
 
 def register(stack: Stack, shard_id: str, uri: str) -> None:
@@ -189,17 +189,17 @@ class Keeper:
     def _phase(self, uri: str, epoch: int) -> int:
         from cluster.stores import neo4j_tenure
 
-        tenant = Tenant(self._log_name, self._shard_id)
+        owner = Owner(self._log_name, self._shard_id)
         if self._client is None or uri != self._uri:
             self._close_client()
             self._client, self._uri = _client(self._stack, uri), uri
-        if neo4j_tenure.extend(self._client, tenant, epoch, self._stack.settings.shards.lease_s):
+        if neo4j_tenure.extend(self._client, owner, epoch, self._stack.settings.shards.lease_s):
             return _SERVING
         found = neo4j_tenure.standing(self._client)
-        if found.tenant not in (None, tenant):
+        if found.owner not in (None, owner):
             raise Rejected(f"{self._shard_id}: its database is by now another shard's; see `intelgraph shards list`")
         if found.serving == epoch:  # let in since that question, or for too long
-            again = neo4j_tenure.extend(self._client, tenant, epoch, self._stack.settings.shards.lease_s)
+            again = neo4j_tenure.extend(self._client, owner, epoch, self._stack.settings.shards.lease_s)
             return _SERVING if again else _OVER
         return _RAISED if found.raised >= epoch else _AWAY
 

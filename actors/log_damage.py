@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import redis
 
@@ -21,9 +20,6 @@ from cluster.stores.log import LogLostTail
 from cluster.stores.open_log import CONTROL_NAMESPACE
 from cluster.stores.redis_errors import translated
 from cluster.stores.redis_log_setup import LogKeys, ranges
-
-if TYPE_CHECKING:
-    pass
 
 _ANSWER_S = 5.0
 

@@ -42,7 +42,7 @@ def raise_epoch(database: Dialect) -> str:
     )
 
 
-def note_tenant(database: Dialect) -> str:
+def note_owner(database: Dialect) -> str:
     """Note which log an embedded shard is filled from, and its id, where nothing is noted; returns what is noted."""
     return (
         f"{database.hold_all}MATCH (m:_Shard {{_k: 'shard'}}) SET m.of_log = coalesce(m.of_log, $log), "
@@ -50,7 +50,9 @@ def note_tenant(database: Dialect) -> str:
     )
 
 
-TENANT = "MATCH (m:_Shard {_k: 'shard'}) WHERE m.of_log IS NOT NULL RETURN m.of_log, m.of_shard"
+OWNER = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.of_log, m.of_shard, m.raised"
+"""What `note_owner` noted, null where it never did; and the epoch."""
+ANY = "MATCH (n) RETURN 1 LIMIT 1"
 
 FIRST_LET_IN_MS = 10_000
 """So long readers of a database with an owner are let in before somebody has to extend it: see neo4j_tenure.py."""

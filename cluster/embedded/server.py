@@ -69,12 +69,16 @@ def adopt(spec: ServerSpec, before_serving: BeforeServing | None = None, deadlin
 
     Raises:
         Unavailable: a process has the folder and does not answer; the message says which.
+        Rejected: as `before_serving`; the server, which nobody was let into, is killed.
     """
     if not process.is_locked(spec.lock_file):
         return None
     began = spec.log_file.stat().st_size if spec.log_file.exists() else 0
     try:
         return _open(_wait_ready(spec, began, time.monotonic() + deadline_s), before_serving)
+    except Rejected:  # or it would stay with what it has loaded, whatever is put there
+        kill_server(spec)
+        raise
     except (Unavailable, Corrupt):
         if process.is_locked(spec.lock_file):
             raise

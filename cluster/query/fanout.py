@@ -106,7 +106,8 @@ class FanOut:
             try:
                 return await self._call(route, (bucket,), job, deadline, attempt_s)
             except Unavailable as error:
-                failure = failure or error
+                if failure is None or isinstance(failure, TooLate):
+                    failure = error
         raise failure or Unavailable("no shard may answer; try again")
 
     async def ask(self, shard: str, job: Job[T], deadline: Deadline) -> T:

@@ -35,7 +35,7 @@ from cluster.stores.lake_table import POSITIONS, library_errors, load_table, ope
 from cluster.stores.lake_wanted import Wanted
 from cluster.stores.places import open_place
 
-__all__ = ["Lake", "LakeAddress", "LakeEntry", "PartitionPosition", "Pin", "Positions", "Wanted"]
+__all__ = ["Lake", "LakeEntry", "PartitionPosition", "Positions"]
 
 DEFAULT_RESIDENCY = "default"
 COMMIT_ATTEMPTS = 4

@@ -17,7 +17,7 @@ from cluster.errors import Rejected
 from cluster.ids import BUCKETS
 from cluster.stores import neo4j_schema
 from cluster.stores.neo4j_client import Neo4jClient
-from cluster.stores.shard_tenant import Tenant, refuse_other
+from cluster.stores.shard_owner import Owner, refuse_other
 
 OLDEST = (5, 26)
 """What the templates want: a subquery that names its variables, `COUNT {}`. Versions count on from 5.26 to 2025.01."""
@@ -40,11 +40,11 @@ class Standing(NamedTuple):
     """What a database says of itself.
 
     Args:
-        tenant: None where it is empty.
+        owner: None where it is empty.
         raised, serving: its epoch, and that of the readers that are let in.
     """
 
-    tenant: Tenant | None
+    owner: Owner | None
     raised: int = 0
     serving: int = 0
 
@@ -67,35 +67,35 @@ def standing(client: Neo4jClient) -> Standing:
     rows = client.read(_OWNER, {})
     if rows:
         log, name, raised, serving = rows[0]
-        return Standing(Tenant(str(log), str(name)), int(raised or 0), int(serving or 0))
+        return Standing(Owner(str(log), str(name)), int(raised or 0), int(serving or 0))
     if client.read(_FOREIGN, {}):
         raise Rejected("the database holds a graph that is no shard's: give the shard an empty database of its own")
     return Standing(None)
 
 
-def claim(client: Neo4jClient, tenant: Tenant, index_wait_s: float) -> None:
+def claim(client: Neo4jClient, owner: Owner, index_wait_s: float) -> None:
     """Make a database this shard's, with the constraints and indexes of nodes. Safe to call twice.
 
     Raises:
         Rejected: it is another's, of an unknown version, or the user may not make indexes; nothing has changed.
     """
     check_version(client)
-    _refuse_other(standing(client).tenant, tenant)
+    _refuse_other(standing(client).owner, owner)
     neo4j_schema.apply(client, neo4j_schema.LABELS, index_wait_s)
     # by compare-and-set: two installations may come at one moment
-    if not client.write(_CLAIM, {**tenant._asdict(), "none": "0" * BUCKETS}):
-        _refuse_other(standing(client).tenant, tenant)
+    if not client.write(_CLAIM, {**owner._asdict(), "none": "0" * BUCKETS}):
+        _refuse_other(standing(client).owner, owner)
 
 
-def _refuse_other(found: Tenant | None, wanted: Tenant) -> None:
+def _refuse_other(found: Owner | None, wanted: Owner) -> None:
     other = "empty it, or give the shard another"
     refuse_other("the database", found, wanted, own="one database is one shard", other=other)
 
 
-def extend(client: Neo4jClient, tenant: Tenant, epoch: int, seconds: float) -> bool:
+def extend(client: Neo4jClient, owner: Owner, epoch: int, seconds: float) -> bool:
     """Let readers of this epoch in for so long from now; whether they were let in still. Safe to call twice.
 
     `serve` lets them in for a first time; once that is over, only another epoch does.
     """
-    parameters = {**tenant._asdict(), "epoch": epoch, "milliseconds": int(seconds * 1000)}
+    parameters = {**owner._asdict(), "epoch": epoch, "milliseconds": int(seconds * 1000)}
     return bool(client.write(_EXTEND, parameters))

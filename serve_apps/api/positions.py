@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cluster.errors import LostPosition, Overloaded, Rejected, TooCostly, Unavailable
+from cluster.query.lane import TooLate
 from cluster.routing import Deadline
 from cluster.stores.log import Generation
 from serve_apps.api.services import AppliedPositions
@@ -109,5 +110,5 @@ async def wait_until_applied(applied: AppliedPositions, positions: Mapping[int, 
 async def _reached(applied: AppliedPositions, positions: Mapping[int, int], deadline: Deadline) -> bool:
     try:
         return await applied.reached(positions, deadline)
-    except (Overloaded, TooCostly):  # a busy shard says nothing of what it has applied
+    except (Overloaded, TooCostly, TooLate):  # a busy shard, or a busy process here, says nothing of what is applied
         return False

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from cluster.embedded import Role, process, server_spec
+from cluster.embedded import Role, Running, process, server_spec
 from cluster.embedded.paths import private_folder
-from cluster.errors import Corrupt, Unavailable
+from cluster.errors import Corrupt, Rejected, Unavailable
 from cluster.telemetry.logfile import open_to_append
 from cluster.telemetry.logs import NODE_LOG
 from serve_apps.node_state import NodeState, node_file, read_node
@@ -141,11 +143,21 @@ def stop_left_over(state_dir: Path) -> list[str]:
         role = next((r for r in Role if folder.name == r.value or folder.name.startswith(f"{r.value}-")), None)
         if role is None or not process.is_locked(folder / "lock"):
             continue
-        running = adopt(server_spec(state_dir, role, folder.name, 0))
-        if running is not None:
+        with suppress(_NobodyLetIn):
+            running = adopt(server_spec(state_dir, role, folder.name, 0), _let_nobody_in)
+            if running is None:
+                continue
             stop(running)
-            stopped.append(folder.name)
+        stopped.append(folder.name)
     return stopped + end_orphans(state_dir)
+
+
+class _NobodyLetIn(Rejected):
+    """A server whose node died before it let anybody in: it was killed, and has nothing to save."""
+
+
+def _let_nobody_in(running: Running, operator: Any) -> None:
+    raise _NobodyLetIn(running.spec.name)
 
 
 def end_orphans(state_dir: Path) -> list[str]:

@@ -16,7 +16,7 @@ from actors.stack import Stack
 from cluster.config import LogSettings, Settings, ShardSettings
 from cluster.embedded import Role, ensure, kill_server, server_spec
 from cluster.stores import neo4j_tenure
-from cluster.stores.shard_tenant import Tenant
+from cluster.stores.shard_owner import Owner
 from tests.fault_proxy import FaultProxy, Faults
 from tests.graph_stores import Neo4jStore
 
@@ -72,12 +72,12 @@ def test_one_that_answers_late_at_the_first_start_is_waited_for(
 
 def test_it_is_not_left_without_an_owner(stack: Stack, neo4j_store: Neo4jStore) -> None:
     log = stack.open_log()
-    ours = Tenant(log.identity.name, SHARD)
+    ours = Owner(log.identity.name, SHARD)
     log.close()
     epoch = stack.control.shards.raise_epoch(SHARD)
     client = neo4j_store.client(neo4j_store.fresh())
-    assert neo4j_tenure.standing(client).tenant is None
+    assert neo4j_tenure.standing(client).owner is None
     with paused(stack, [SHARD]):
         standing = neo4j_tenure.standing(client)
-        assert (standing.tenant, standing.raised) == (ours, epoch)
+        assert (standing.owner, standing.raised) == (ours, epoch)
     client.close()

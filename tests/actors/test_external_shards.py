@@ -18,10 +18,10 @@ from cluster.shard_map import initial
 from cluster.stores import neo4j_tenure
 from cluster.stores.neo4j_client import Neo4jClient
 from cluster.stores.neo4j_tenure import Standing
-from cluster.stores.shard_tenant import Tenant
+from cluster.stores.shard_owner import Owner
 from tests.graph_stores import Neo4jStore
 
-OURS = Tenant("log-a", "neo4j-0")
+OURS = Owner("log-a", "neo4j-0")
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ class TestClaim:
 
     @pytest.mark.parametrize(
         ("other", "says"),
-        [(Tenant("log-a", "neo4j-1"), "of this installation already"), (Tenant("log-b", "neo4j-0"), "of another")],
+        [(Owner("log-a", "neo4j-1"), "of this installation already"), (Owner("log-b", "neo4j-0"), "of another")],
     )
-    def test_that_of_another_shard_is_refused(self, client: Neo4jClient, other: Tenant, says: str) -> None:
+    def test_that_of_another_shard_is_refused(self, client: Neo4jClient, other: Owner, says: str) -> None:
         neo4j_tenure.claim(client, OURS, 30.0)
         with pytest.raises(Rejected, match=says):
             neo4j_tenure.claim(client, other, 30.0)
-        assert neo4j_tenure.standing(client).tenant == OURS
+        assert neo4j_tenure.standing(client).owner == OURS
 
     def test_somebody_elses_graph_is_refused_and_left_alone(self, client: Neo4jClient) -> None:
         client.write("CREATE (:Film {name: 'M'})", {})
@@ -132,7 +132,7 @@ class TestExtending:
         assert client.read(bound, {}) == [[True]], "nobody has extended it yet, and it ends nevertheless"
         assert neo4j_tenure.extend(client, OURS, 3, 5.0)
         assert not neo4j_tenure.extend(client, OURS, 2, 5.0)
-        assert not neo4j_tenure.extend(client, Tenant("log-b", "neo4j-0"), 3, 5.0)
+        assert not neo4j_tenure.extend(client, Owner("log-b", "neo4j-0"), 3, 5.0)
 
     def test_what_is_over_needs_a_new_epoch(self, client: Neo4jClient, neo4j_store: Neo4jStore) -> None:
         neo4j_tenure.claim(client, OURS, 30.0)

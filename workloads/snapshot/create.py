@@ -22,7 +22,9 @@ from typing import Any, Protocol, TypeVar
 from cluster.errors import Conflict, OutcomeUnknown, Unavailable
 from cluster.model import Kind
 from cluster.stores.files import Failpoint, FolderLock, disk_errors, make_folder, no_failpoint
-from cluster.stores.lake import Lake, LakeAddress, Positions, Wanted
+from cluster.stores.lake import Lake, Positions
+from cluster.stores.lake_address import LakeAddress
+from cluster.stores.lake_wanted import Wanted
 from cluster.stores.places import FilePlace, StoredFile, lock_in, place_at
 from workloads.snapshot import publish
 from workloads.snapshot.fold import COLUMNS, Rules, floors_frame, fold_rules, priorities_frame

@@ -11,7 +11,8 @@ import ray
 
 from actors.priority import step_aside
 from cluster.errors import Unavailable
-from cluster.stores.lake import Lake, LakeAddress
+from cluster.stores.lake import Lake
+from cluster.stores.lake_address import LakeAddress
 from cluster.stores.places import FilePlace
 from workloads.snapshot.create import UNIT_ROWS, create_snapshot, run_here
 from workloads.snapshot.layout import Manifest

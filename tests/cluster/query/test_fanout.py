@@ -197,19 +197,17 @@ def test_every_waits_for_a_hanging_shard_no_longer_than_it_takes_to_see_that_it_
 
 def test_the_crumb_of_time_that_is_left_does_not_hide_what_the_shard_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """A last attempt begins with next to nothing left: no thread takes it, and nobody else asks."""
-    settings = SETTINGS.model_copy(update={"deadline_s": 0.4})
+    settings = SETTINGS.model_copy(update={"deadline_s": 2.0})
     monkeypatch.setattr(fanout, "MERGE_S", 0.0)
 
     def job(shard: Shard) -> None:
+        monkeypatch.setattr(lane, "STORE_SHARE", 0.0)  # from here on no thread is quick enough
         raise Fenced("it is being rebuilt", 0.3)
 
     async def question(f: FanOut) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.1, monkeypatch.setattr, lane, "STORE_SHARE", 0.0)  # no thread is quick enough
         with pytest.raises(Fenced, match="being rebuilt"):
             await f.one(BUCKET, job, f.deadline())
         monkeypatch.setattr(lane, "STORE_SHARE", 0.9)
-        loop.call_later(0.1, monkeypatch.setattr, lane, "STORE_SHARE", 0.0)
         with pytest.raises(Unavailable, match="no shard answered: it is being rebuilt"):
             await f.every(job, f.deadline())
 
@@ -234,3 +232,20 @@ def test_refusals_of_every_shard_are_counted_from_zero_on() -> None:
     for name in names:
         for what in ("epoch_mismatch", "misroute_refused"):
             assert f'intelgraph_{what}_total{{shard="{name}"}} 0.0' in said
+
+
+def test_what_a_replica_said_goes_before_an_attempt_at_the_owner_that_nobody_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals = iter([lane.TooLate("the deadline has passed"), Unavailable("the disk is gone")])
+    monkeypatch.setattr(fanout, "route_read", lambda *_: ["owner", "replica"])
+
+    async def call(*_: Any) -> None:
+        raise next(refusals)
+
+    async def question(f: FanOut) -> None:
+        monkeypatch.setattr(f, "_call", call)
+        with pytest.raises(Unavailable, match="the disk is gone"):
+            await f._first(BUCKET, ask, f.deadline(), 1.0)
+
+    run(Fake(), question)

@@ -29,7 +29,7 @@ def test_a_slow_answer_of_a_shard_that_answers_is_waited_for() -> None:
 
 def test_a_question_for_which_no_time_is_left_says_so_and_nothing_of_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "STORE_SHARE", 0.0)
-    settings = SETTINGS.model_copy(update={"deadline_s": 0.2, "breaker_failures": 1})
+    settings = SETTINGS.model_copy(update={"deadline_s": 1.0, "breaker_failures": 1})
 
     async def question(f: FanOut) -> Any:
         with pytest.raises(Unavailable, match="the deadline has passed"):

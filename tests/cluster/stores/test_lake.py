@@ -13,7 +13,8 @@ from cluster import batch
 from cluster.config import LakeSettings
 from cluster.errors import Corrupt, NotFound, Rejected
 from cluster.stores import lake_read
-from cluster.stores.lake import Lake, Positions, Wanted
+from cluster.stores.lake import Lake, Positions
+from cluster.stores.lake_wanted import Wanted
 from tests.cluster.stores.lake_records import LOG, entity, entries, people, rows_of
 
 

@@ -12,7 +12,8 @@ from pyiceberg.table import StaticTable
 
 from cluster.config import LakeSettings
 from cluster.errors import Conflict, Corrupt, Rejected, Unavailable
-from cluster.stores.lake import Lake, PartitionPosition, Wanted
+from cluster.stores.lake import Lake, PartitionPosition
+from cluster.stores.lake_wanted import Wanted
 from tests.cluster.stores.lake_records import LOG, entity, entries, people, rows_of
 from tests.s3_bucket import OtherIO, S3Bucket
 

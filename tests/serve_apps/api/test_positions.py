@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import LostPosition, Rejected
+from cluster.errors import LostPosition, Overloaded, Rejected, TooCostly
+from cluster.query.lane import TooLate
+from cluster.routing import Deadline
 from cluster.stores.log import Generation, Seam
 from serve_apps.api.app import build
-from serve_apps.api.positions import Waited, check_kept, newest, token_of, waited_for
+from serve_apps.api.positions import Waited, check_kept, newest, token_of, wait_until_applied, waited_for
 from tests.serve_apps.api.stand import Stand
 from tests.serve_apps.api.test_changes import push
 from tests.serve_apps.api.test_reads import get
@@ -87,3 +92,18 @@ def test_a_position_of_before_an_accepted_loss_is_refused_though_its_number_is_r
 @pytest.mark.services
 def test_a_push_is_answered_with_the_generation(reopened: Stand) -> None:
     assert push(reopened).json()["position"] == "3:7@2"
+
+
+@pytest.mark.parametrize("busy", [Overloaded("busy"), TooCostly("busy"), TooLate("no thread was free")])
+def test_who_is_too_busy_to_say_what_is_applied_is_asked_again(busy: Exception) -> None:
+    said: list[Exception | bool] = [busy, False, True]
+
+    class Applied:
+        async def reached(self, positions: Mapping[int, int], deadline: Deadline) -> bool:
+            answer = said.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    asyncio.run(wait_until_applied(Applied(), {0: 1}, Deadline(time.monotonic() + 30.0)))
+    assert said == []

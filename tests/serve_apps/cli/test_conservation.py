@@ -32,7 +32,8 @@ from cluster.stores.control_dead_letters import LetterPlace
 from cluster.stores.falkor import FalkorClient
 from cluster.stores.falkor_shard import FalkorShard
 from cluster.stores.graph import Fence, WriteCounts
-from cluster.stores.lake import Lake, LakeAddress, LakeEntry, Positions
+from cluster.stores.lake import Lake, LakeEntry, Positions
+from cluster.stores.lake_address import LakeAddress
 from cluster.stores.log import Append, Generation, LogGap, Seam
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import open_redis_log

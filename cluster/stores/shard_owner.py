@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cluster.errors import Rejected
 
 
-class Tenant(NamedTuple):
+class Owner(NamedTuple):
     """Who a database belongs to.
 
     Args:
@@ -19,7 +19,7 @@ class Tenant(NamedTuple):
     name: str
 
 
-def refuse_other(what: str, found: Tenant | None, wanted: Tenant, own: str, other: str) -> None:
+def refuse_other(what: str, found: Owner | None, wanted: Owner, own: str, other: str) -> None:
     """Raises Rejected where a database is another shard than it should be.
 
     Args:
