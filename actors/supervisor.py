@@ -29,8 +29,9 @@ _LOOK_S, _ANSWER_S = 1.0, 10.0
 _SILENT_LOOKS, _STARTING_LOOKS = 3, 18
 """So many looks without an answer, and an actor is replaced; one that never answered may still be starting, which is
 slow on a busy machine: ended too soon it would never come up."""
-_MOVE_S, _SETTLE_S, _SHUNNED_S = 15.0, 60.0, 600.0
-"""Between two moves: a host that comes and goes is not followed at once. An actor that is not ready so long after its
+_FIRST_MOVE_S, _MOVE_S, _SETTLE_S, _SHUNNED_S = 60.0, 15.0, 60.0, 600.0
+"""Until the first move: what has just begun shows what waited for the start, while hosts join one after the other.
+Between two moves: a host that comes and goes is not followed at once. An actor that is not ready so long after its
 move goes back, and for a while nothing is moved to that host: it may lack what others have."""
 
 
@@ -96,7 +97,7 @@ class Supervisor:
         self._silent: dict[str, int] = {}
         self._answered: set[str] = set()
         self._to: dict[str, str] = {}
-        self._moved_at = clock()
+        self._moved_at = clock() + _FIRST_MOVE_S - _MOVE_S
         self._moved: tuple[Move, str] | None = None
         """The last move, and from where, until it has settled."""
         self._shunned: dict[str, float] = {}

@@ -21,6 +21,7 @@ class Still(Supervisor):
         super().__init__(cast(Stack, None), clock=lambda: self.now)
         self._handles = dict.fromkeys(NAMES)
         self.are({"w-0": "head", "w-1": "head"})
+        self.now = 45.0  # with 15 s more, the first may move
 
     def _end(self, name: str) -> None:
         self.ended.append(name)
@@ -42,6 +43,12 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     found = {"head": True, "worker": True}
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": node, "Alive": alive} for node, alive in found.items()])
     return found
+
+
+def test_what_has_just_begun_stays_for_a_minute(nodes: dict[str, bool]) -> None:
+    supervisor = Still()
+    assert supervisor.after(14.0) == []
+    assert supervisor.after(1.0) == ["w-1 to worker"]
 
 
 def test_one_goes_to_a_host_that_joined_and_then_all_is_well(nodes: dict[str, bool]) -> None:
