@@ -52,7 +52,8 @@ def note_owner(database: Dialect) -> str:
 
 OWNER = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.of_log, m.of_shard, m.raised"
 """What `note_owner` noted, null where it never did; and the epoch."""
-ANY = "MATCH (n) RETURN 1 LIMIT 1"
+FOREIGN = "MATCH (n) WHERE NOT n:_Shard RETURN 1 LIMIT 1"
+"""Whether a database without an owner holds something: somebody else's graph."""
 
 FIRST_LET_IN_MS = 10_000
 """So long readers of a database with an owner are let in before somebody has to extend it: see neo4j_tenure.py."""

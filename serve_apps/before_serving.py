@@ -51,12 +51,12 @@ def _check_checkpoint(spec: ServerSpec, query: Callable[[str], Any], wanted: Own
     what, todo = f"the checkpoint {spec.dump_file}", f"put one of {wanted.name} in its place, or none"
     said = query(dialect_shard.OWNER)[1]
     if not said:
-        if query(dialect_shard.ANY)[1]:
+        if query(dialect_shard.FOREIGN)[1]:
             raise Rejected(f"{what} is no shard's: {todo}")
         return
     log, name, raised = said[0]
     if log is None:
-        LOG.warning("checkpoint_without_owner", shard=wanted.name, reason="of an earlier version; taken for its own")
+        LOG.warning("checkpoint_without_owner", shard=wanted.name, reason="it names none, and is taken for its own")
     refuse_other(what, Owner(log, name) if log is not None else None, wanted, own=todo, other=todo)
     if raised is not None and raised > registered:
         raise Rejected(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from cluster import dialect_shard
 from cluster.errors import Rejected
 from cluster.ids import BUCKETS
 from cluster.stores import neo4j_schema
@@ -23,7 +24,6 @@ OLDEST = (5, 26)
 """What the templates want: a subquery that names its variables, `COUNT {}`. Versions count on from 5.26 to 2025.01."""
 _VERSION = "CALL dbms.components() YIELD name, versions WHERE name = 'Neo4j Kernel' RETURN versions[0]"
 _NUMBERS = re.compile(r"(\d+)\.(\d+)")
-_FOREIGN = "MATCH (n) WHERE NOT n:_Shard RETURN 1 LIMIT 1"
 _OWNER = "MATCH (m:_Shard {_k: 'shard'}) RETURN m.log, m.name, m.raised, m.epoch"
 _CLAIM = (
     "MERGE (m:_Shard {_k: 'shard'}) ON CREATE SET m.log = $log, m.name = $name, m.raised = 0, m.epoch = 0, "
@@ -68,7 +68,7 @@ def standing(client: Neo4jClient) -> Standing:
     if rows:
         log, name, raised, serving = rows[0]
         return Standing(Owner(str(log), str(name)), int(raised or 0), int(serving or 0))
-    if client.read(_FOREIGN, {}):
+    if client.read(dialect_shard.FOREIGN, {}):
         raise Rejected("the database holds a graph that is no shard's: give the shard an empty database of its own")
     return Standing(None)
 

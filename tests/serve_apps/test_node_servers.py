@@ -15,8 +15,11 @@ import pytest
 
 from cluster.config import Settings, ShardSettings
 from cluster.embedded import Role, server_spec
+from cluster.embedded.process import is_locked
 from cluster.errors import Rejected, Retryable, Unavailable
+from serve_apps.cli.node_process import stop_left_over
 from serve_apps.node import Node
+from tests.left_over import left_over
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -171,6 +174,21 @@ def test_a_checkpoint_of_a_later_time_than_the_control_store_is_refused(folder: 
             up()
     dump.write_bytes(own)
     down(up())
+
+
+def test_down_writes_nothing_of_a_server_that_nobody_was_let_into(
+    folder: Path, another: Path, up: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would put what it has loaded over the file that was put right meanwhile."""
+    spec = server_spec(folder, Role.SHARD, "shard-0", 0)
+    own = spec.dump_file.read_bytes()
+    shutil.copy(dump_of(another, "shard-0"), spec.dump_file)
+    left_over(spec, monkeypatch)
+    spec.dump_file.write_bytes(own)
+    assert stop_left_over(folder) == ["shard-0"]
+    assert not is_locked(spec.lock_file)
+    assert spec.dump_file.read_bytes() == own
+    up(folder, 2)
 
 
 def test_a_graph_that_is_no_shards_is_refused(folder: Path, up: Up) -> None:

@@ -23,7 +23,6 @@ from cluster.embedded import (
     kill,
     last_save_failed,
     operator,
-    server,
     server_spec,
     start,
     stop,
@@ -31,7 +30,7 @@ from cluster.embedded import (
 from cluster.embedded.passwords import load_passwords
 from cluster.embedded.process import is_locked, put_children_behind, wait_unlocked
 from cluster.errors import Conflict, Corrupt, Rejected, Unavailable
-from serve_apps.cli.node_process import stop_left_over
+from tests.left_over import left_over
 
 pytestmark = pytest.mark.services
 
@@ -171,27 +170,6 @@ def test_one_that_is_refused_once_its_starter_has_died_is_ended_and_writes_nothi
     assert not is_locked(running.spec.lock_file)
     assert running.spec.dump_file.read_bytes() == before
     assert adopt(running.spec, before_serving) is None
-
-
-def test_one_that_nobody_was_let_into_is_ended_by_down_and_writes_nothing(server_root, start_server, monkeypatch):
-    running = start_server(Role.SHARD, folder=server_root / "n")
-    stop(running)
-    running.spec.dump_file.unlink()
-    left_over(running.spec, monkeypatch)
-    assert stop_left_over(server_root / "n") == [running.spec.name]
-    assert not is_locked(running.spec.lock_file)
-    assert not running.spec.dump_file.exists()
-
-
-def left_over(spec, monkeypatch):
-    """A server whose starter was killed before it had let anybody in."""
-
-    def killed(running, client):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
-        cut.setattr(server, "kill_server", lambda spec: None)
-        start(spec, killed)
 
 
 def test_log_keeps_what_it_acknowledged_through_a_kill(start_server, connect):
