@@ -3,7 +3,8 @@
 Shard writers and the API are what somebody waits for. What comes later anyway can wait: readers of sources, snapshots,
 overlays, and what writes some seconds of all that came at once: the lake appender, and saves of embedded shards
 (`cluster.embedded.checkpoint`). The lake has to follow before the log is full, but then readers stand still and leave
-it the cores. Databases and log are no processes of Ray, and come before all of these.
+it the cores. Databases and log are no processes of Ray, and come before all of these; but where Linux shares cores out
+to sessions, a shard's writer stands beside its database: that gets no more done than it is given.
 """
 
 from __future__ import annotations
@@ -35,10 +36,17 @@ def step_aside() -> None:
             if os.getpriority(os.PRIO_PROCESS, thread) < BEHIND:
                 os.setpriority(os.PRIO_PROCESS, thread, BEHIND)
     with suppress(OSError):  # no Linux with such groups, or this process may not
-        _leave_session()
+        _leave_session(BEHIND)
 
 
-def _leave_session() -> None:
+def stand_alone() -> None:
+    """Get as much of the cores as a database does, where Linux shares them out to sessions: Ray's workers are in one
+    with the node, the API and all of Ray otherwise, and share what it gets. Safe to call twice; the niceness stays."""
+    with suppress(OSError):
+        _leave_session(0)
+
+
+def _leave_session(niceness: int) -> None:
     said = _AUTOGROUP.read_text().split()
     if not said:  # the first session of a machine has no group
         return
@@ -50,9 +58,10 @@ def _leave_session() -> None:
         except OSError:  # a child is in the group still
             os.setpgid(0, 0)
             raise
-    for _ in range(_TRIES):
+    wanted = max(niceness, int(said[-1]))
+    for _ in range(_TRIES if wanted else 0):  # a new group has 0
         try:
-            _AUTOGROUP.write_text(str(max(BEHIND, int(said[-1]))))
+            _AUTOGROUP.write_text(str(wanted))
         except BlockingIOError:  # one process of the machine each 0.1 s, where it is not the administrator's
             time.sleep(random.uniform(0.1, 0.3))
         else:

@@ -40,6 +40,9 @@ _GLANCE_S = 0.01
 _AHEAD_S = 0.03
 """The same after something was found. A reading costs some milliseconds of CPU, which a shard that is done before that
 had better have itself."""
+_PATIENT_S = 5.0
+"""A shard that has not answered for so long is waited for alone, by its client, which gives it up in time: what comes
+meanwhile is not read on, however much it is."""
 _WAITED_MOST = 2_000
 """Of the readings' times that nobody looks at, the last ones."""
 
@@ -145,7 +148,7 @@ class ShardWriter:
     def _next(self) -> Gulp | None:
         """The next batch: what comes while the shard is at work on the one before is made ready meanwhile. None:
         nothing came in the time that one may wait for it."""
-        until, wait_s = time.monotonic() + self._block_ms / 1e3, self._tempo.left_s()
+        began, wait_s = time.monotonic(), self._tempo.left_s()
         ahead, self._held = self._held, None
         while self._pending is not None and not (ahead and ahead.whole):
             if self._shard.answered(wait_s):
@@ -158,9 +161,11 @@ class ShardWriter:
                 else:
                     self._held = gulp
                     return ahead
+                if time.monotonic() >= began + _PATIENT_S:
+                    return ahead
                 wait_s = max(_AHEAD_S, self._tempo.left_s())
                 continue
-            elif time.monotonic() >= until:
+            elif time.monotonic() >= began + self._block_ms / 1e3:
                 return ahead
             wait_s = max(_GLANCE_S, 2 * wait_s)
         if ahead is not None:
@@ -227,7 +232,7 @@ class ShardWriter:
         gulp.oldest_ms = min(entry.appended_ms for found in entries.values() for entry in found)
         self._ready(gulp.oldest_ms, [e.polled_ms for found in entries.values() for e in found if e.polled_ms])
         gulp.bytes = sum(len(entry.data) for found in entries.values() for entry in found)
-        gulp.whole = behind or bool(gulp.several or gulp.system)
+        gulp.whole = gulp.bytes > self._limits[1] or bool(gulp.several or gulp.system)
         return gulp
 
     def _ready(self, appended_ms: int, polled_ms: Sequence[int]) -> None:

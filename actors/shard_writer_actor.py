@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors import away, external_shards
+from actors.priority import stand_alone
 from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
 from actors.stack import Stack
@@ -181,6 +182,7 @@ class ShardWriterActor:
     """`ray.remote` is put around it by the supervisor. Every method is safe to call twice."""
 
     def __init__(self, settings: dict[str, Any], shard_id: str) -> None:
+        stand_alone()
         gc.freeze()
         gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
         stack = Stack(Settings.model_validate(settings))

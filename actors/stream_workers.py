@@ -64,7 +64,7 @@ class StreamWorkers:
         self._settings, self._statuses, self._workers = settings, statuses, workers
         self._clock, self._ticks = clock, ticks
         self._lock = threading.Lock()
-        self._names: list[str] = [worker_name(n) for n in range(settings.streams.workers_min)]
+        self._names: list[str] = [worker_name(0)]  # how many partitions there are for others, the first look says
         self._draining: set[str] = set()
         self._answered: set[str] = set()
         self._scaling: Scaling | None = None

@@ -190,9 +190,9 @@ class Arriving(Tape):
     """A log of one partition: at each reading another of the given batches has just come. Of the first nobody says when
     it was polled."""
 
-    def __init__(self, batches: Sequence[Sequence[Record]]) -> None:
+    def __init__(self, batches: Sequence[Sequence[Record]], late_s: float = 0.0) -> None:
         super().__init__(batches)
-        self._to_come, self.entries = self.entries, []
+        self._to_come, self.entries, self._late_s = self.entries, [], late_s
 
     @property
     def last(self) -> int:
@@ -203,23 +203,27 @@ class Arriving(Tape):
         self, after: Mapping[int, int], limit_entries: int, limit_bytes: int, block_ms: int = 0
     ) -> dict[int, list[Entry]]:
         if self._to_come:
-            now_ms = round(time.time() * 1e3)
+            now_ms = round((time.time() - self._late_s) * 1e3)
             told = {} if not self.entries else {"polled_ms": now_ms - _POLLED_BEFORE_MS}
             self.entries.append(self._to_come.pop(0)._replace(appended_ms=now_ms, **told))
         return super().read_many(after, limit_entries, limit_bytes, block_ms)
 
 
 def while_busy(
-    shard: StoredShard, batches: Sequence[Sequence[Record]], monkeypatch: pytest.MonkeyPatch, limit_bytes: int = 8 << 20
+    shard: StoredShard,
+    batches: Sequence[Sequence[Record]],
+    monkeypatch: pytest.MonkeyPatch,
+    limit_bytes: int = 8 << 20,
+    late_s: float = 0.0,
 ) -> tuple[list[int], ShardWriter]:
     """Carries batches that come one by one while the shard is never done; how many records each turn took."""
-    log = Arriving(batches)
+    log = Arriving(batches, late_s)
     open_writer(shard, log)
     fence = Fence(1, 1, (0,))
     writer = ShardWriter(
         shard, log, fence, lambda bucket: True, limit_entries=20, limit_bytes=limit_bytes, block_ms=50, interval_s=0.001
     )
-    monkeypatch.setattr(shard, "answered", lambda within_s: False)
+    monkeypatch.setattr(shard, "answered", lambda within_s: time.sleep(within_s))
     taken = []
     while writer.positions != {0: log.last}:
         taken.append(writer.step())
@@ -244,6 +248,15 @@ def test_what_comes_while_the_shard_is_at_work_goes_as_one_batch(
     for ready_s, polled_s in zip(waited["ready"][1:], waited["pre_storage"], strict=True):
         assert polled_s == pytest.approx(ready_s + _POLLED_BEFORE_MS / 1e3)
     check(shard, [record for rows in batches for record in rows])
+
+
+def test_what_is_late_is_made_ready_while_the_shard_is_at_work_too(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who is late once stays late: it would read no more until the shard is done, and find what is old again."""
+    batches = [[person(f"p{n}", n)] for n in range(1, 6)]
+    taken, _ = while_busy(make_shard(), batches, monkeypatch, late_s=60.0)
+    assert taken == [1, 4]
 
 
 def test_of_one_thing_in_several_readings_the_records_keep_their_order(
@@ -315,6 +328,18 @@ def test_a_shard_that_does_not_answer_is_not_waited_for_without_end(
     monkeypatch.setattr(shard, "finish", hangs)
     with pytest.raises(OutcomeUnknown):
         writer.step()
+
+
+def test_a_shard_that_does_not_answer_is_given_up_in_time_whatever_comes_meanwhile(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.shard_writer._PATIENT_S", 0.3)
+    monkeypatch.setattr("actors.shard_writer._AHEAD_S", 0.05)
+    batches = [[person(f"p{n}", n)] for n in range(1, 31)]
+    taken, _ = while_busy(make_shard(), batches, monkeypatch)
+    assert taken[0] == 1
+    assert max(taken) <= 0.3 / 0.05 + 1
+    assert sum(taken) == len(batches)
 
 
 def test_a_writer_that_is_behind_reads_on_at_once(make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,15 @@ def test_no_worker_more_comes_to_hosts_without_a_core_free(tmp_path: Path) -> No
     assert stand.workers.wanted() == [W0, W1]
 
 
+def test_none_starts_that_would_have_no_partition(tmp_path: Path) -> None:
+    stand = Stand(tmp_path, workers_min=3)
+    assert stand.workers.wanted() == [W0], "nobody has looked yet"
+    stand.look(0, partitions=2)
+    assert stand.workers.wanted() == [W0, W1]
+    stand.look(0)
+    assert stand.workers.wanted() == [W0, W1, W2]
+
+
 def test_who_has_not_answered_yet_gets_no_partitions_unless_nobody_has(tmp_path: Path) -> None:
     stand = Stand(tmp_path)
     assert stand.workers.wanted() == [W0]
