@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,36 @@ def test_rays_workers_take_one_thread_each(cluster: dict[str, Any]) -> None:
 )
 def test_ray_is_set_as_the_node_sets_it(cluster: dict[str, Any], tmp_path: Path, name: str) -> None:
     assert exported(cluster)[name] == ray_environment(tmp_path)[name]
+
+
+@pytest.mark.parametrize(("status", "stops"), [(0, True), (1, False), (3, True), (127, True)])
+@pytest.mark.parametrize(
+    ("commands", "stopped"),
+    [("head_start_ray_commands", ["intelgraph down", "ray stop"]), ("worker_start_ray_commands", ["ray stop"])],
+)
+def test_what_runs_is_stopped_first_and_so_it_is_where_nobody_can_tell(
+    cluster: dict[str, Any], tmp_path: Path, commands: str, stopped: list[str], status: int, stops: bool
+) -> None:
+    """`status`: what `pgrep` ends with: 1 where nothing runs."""
+    for name, line in {"pgrep": f"exit {status}", "intelgraph": 'echo "intelgraph $@"', "ray": 'echo "ray $@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".intelgraph").mkdir()
+    (tmp_path / ".intelgraph" / "environment").touch()
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = ["bash", "-c", cluster[commands][0]]
+    done = subprocess.run(run, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.splitlines() == (stopped if stops else [])
+
+
+@pytest.mark.parametrize("commands", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_what_runs_is_found_by_its_command_and_nobody_else_s(cluster: dict[str, Any], commands: str) -> None:
+    words = shlex.split(cluster[commands][0])
+    pattern = words[words.index("-f") + 1]
+    found = ["/x/ray/core/src/ray/raylet/raylet --raylet_socket_name=/y", "ray::ShardWriterActor.status"]
+    found += ["/x/gcs_server --log_dir=/y", "/x/bin/python -m serve_apps.node"] * ("head" in commands)
+    assert all(re.search(pattern, line) for line in found)
+    assert not re.search(pattern, f"bash --login -c (. ~/.intelgraph/environment; pgrep -u 1 -f '{pattern}')")
 
 
 def test_workers_of_the_local_provider_can_join(cluster: dict[str, Any]) -> None:
