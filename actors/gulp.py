@@ -66,6 +66,7 @@ def joined(first: Gulp, second: Gulp, most_bytes: int, encoded: Callable[[Any, A
         rows=list(rows.values()),
         settled=first.settled + second.settled,
         conflicts=first.conflicts + second.conflicts,
+        oldest_ms=min(first.oldest_ms, second.oldest_ms),
         bytes=size,
         whole=second.whole or size > most_bytes,
     )

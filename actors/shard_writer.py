@@ -78,7 +78,8 @@ class ShardWriter:
         log: where entries are read.
         fence: epoch, lease and partitions; the lease has to be taken before.
         owns: whether this shard owns a bucket.
-        limit_entries, limit_bytes: bounds of one turn, for each partition.
+        limit_entries, limit_bytes: bounds of one reading, for each partition. Readings go together until they have
+            `limit_bytes` in all.
         block_ms: how long to wait for entries when there are none.
         interval_s: between two readings that found something and left nothing behind, at least.
         log_partitions: how many the log has, so that the shard's lanes share the fence's; None: one lane does all.

@@ -64,7 +64,7 @@ class StreamWorkers:
         self._settings, self._statuses, self._workers = settings, statuses, workers
         self._clock, self._ticks = clock, ticks
         self._lock = threading.Lock()
-        self._names: list[str] = [worker_name(0)]  # how many partitions there are for others, the first look says
+        self._names: list[str] = [worker_name(0)]  # until the first look tells how many partitions there are
         self._draining: set[str] = set()
         self._answered: set[str] = set()
         self._scaling: Scaling | None = None
@@ -82,7 +82,7 @@ class StreamWorkers:
         Args:
             parts: of the active streams.
         """
-        before = self._scaling or self._adopted()
+        before = self._scaling or self._adopted(len(parts))
         self._scaling = after = decide(self._settings.streams, before, self._load(parts))
         names = [worker_name(n) for n in range(after.workers)]
         with self._lock:
@@ -115,12 +115,13 @@ class StreamWorkers:
             LOG.info("tenants_slowed" if now.slowed else "tenants_slowed_no_more", tenants=now.slowed or before.slowed)
         return {now.slowed: now.cap} if now.slowed else {}
 
-    def _adopted(self) -> Scaling:
+    def _adopted(self, partitions: int) -> Scaling:
         """Those that an earlier node has left in the cluster go on; one too many is drained, as any."""
         there, limits = self._workers.there(), self._settings.streams
         with self._lock:
             self._draining |= {worker_name(number) for number in there}
-        return Scaling(min(max([limits.workers_min, *(number + 1 for number in there)]), limits.workers_max))
+        fewest, _ = bounds(limits, partitions)
+        return Scaling(min(max([fewest, *(number + 1 for number in there)]), limits.workers_max))
 
     def _drain(self, names: Collection[str]) -> None:
         for name in sorted(names):

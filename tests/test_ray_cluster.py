@@ -96,8 +96,16 @@ def test_what_runs_is_stopped_first_and_so_it_is_where_nobody_can_tell(
 def test_what_runs_is_found_by_its_command_and_nobody_else_s(cluster: dict[str, Any], commands: str) -> None:
     words = shlex.split(cluster[commands][0])
     pattern = words[words.index("-f") + 1]
-    found = ["/x/ray/core/src/ray/raylet/raylet --raylet_socket_name=/y", "ray::ShardWriterActor.status"]
-    found += ["/x/gcs_server --log_dir=/y", "/x/bin/python -m serve_apps.node"] * ("head" in commands)
+    found = [
+        "/x/ray/core/src/ray/raylet/raylet --raylet_socket_name=/y",
+        "/x/ray/core/src/ray/gcs/gcs_server --log_dir=/y",
+        "/x/bin/python /x/site-packages/ray/dashboard/dashboard.py --host=127.0.0.1",
+        "/x/bin/python -u /x/site-packages/ray/autoscaler/_private/monitor.py --logs-dir=/y",
+        "/x/bin/python -m ray.util.client.server --address=10.0.0.1:6379",
+        "ray::ShardWriterActor.status",
+    ]
+    found += ["/x/bin/python -m serve_apps.node", "/x/bin/redis-server unixsocket:/y"] * ("head" in commands)
+    assert not re.search(pattern, "/bin/bash /home/ray/script"), "a user may be called ray"
     assert all(re.search(pattern, line) for line in found)
     assert not re.search(pattern, f"bash --login -c (. ~/.intelgraph/environment; pgrep -u 1 -f '{pattern}')")
 

@@ -28,6 +28,9 @@ def test_cursors_go_on_and_lanes_keep_their_order() -> None:
     assert both.moves == [CursorMove(0, 5, 8, 25), CursorMove(2, 1, 2, 3), CursorMove(1, 0, 1, 2)]
     assert both.rows == [(LEFT, ["a", "b"]), (RIGHT, ["c"])]
     assert (both.oldest_ms, both.bytes, both.whole) == (4, 20, False)
+    swapped = joined(second, first, 100, add)
+    assert swapped is not None
+    assert swapped.oldest_ms == 4, "another partition's may be older"
     assert (first.moves[0].end, first.rows) == (7, [(LEFT, ["a"])]), "what was given is as it was"
 
 

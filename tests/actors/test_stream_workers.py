@@ -69,6 +69,7 @@ def test_none_starts_that_would_have_no_partition(tmp_path: Path) -> None:
     assert stand.workers.wanted() == [W0], "nobody has looked yet"
     stand.look(0, partitions=2)
     assert stand.workers.wanted() == [W0, W1]
+    assert (told := told_workers(tmp_path)) and told.change == "", "nothing was more before"
     stand.look(0)
     assert stand.workers.wanted() == [W0, W1, W2]
 
