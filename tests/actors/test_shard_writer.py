@@ -104,9 +104,9 @@ def check(shard: StoredShard, records: Sequence[Record]) -> None:
     assert export_lines([shard]) == oracle.export_lines()
 
 
-def clock(sleep: Callable[[float], None] | None) -> SimpleNamespace:
+def clock(sleep: Callable[[float], None] | None, monotonic: Callable[[], float] = time.monotonic) -> SimpleNamespace:
     """Time that is slept otherwise; None: not at all."""
-    return SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep)
+    return SimpleNamespace(time=time.time, monotonic=monotonic, sleep=sleep)
 
 
 def test_a_batch_is_brought_to_its_end_before_the_next_reading_is_waited_for(
@@ -215,6 +215,7 @@ def while_busy(
     monkeypatch: pytest.MonkeyPatch,
     limit_bytes: int = 8 << 20,
     late_s: float = 0.0,
+    answered: Callable[[float], bool] = lambda within_s: False,
 ) -> tuple[list[int], ShardWriter]:
     """Carries batches that come one by one while the shard is never done; how many records each turn took."""
     log = Arriving(batches, late_s)
@@ -223,7 +224,7 @@ def while_busy(
     writer = ShardWriter(
         shard, log, fence, lambda bucket: True, limit_entries=20, limit_bytes=limit_bytes, block_ms=50, interval_s=0.001
     )
-    monkeypatch.setattr(shard, "answered", lambda within_s: time.sleep(within_s))
+    monkeypatch.setattr(shard, "answered", answered)
     taken = []
     while writer.positions != {0: log.last}:
         taken.append(writer.step())
@@ -333,13 +334,18 @@ def test_a_shard_that_does_not_answer_is_not_waited_for_without_end(
 def test_a_shard_that_does_not_answer_is_given_up_in_time_whatever_comes_meanwhile(
     make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.shard_writer._PATIENT_S", 0.3)
+    now = [0.0]
+
+    def answered(within_s: float) -> bool:
+        now[0] += within_s
+        return False
+
+    monkeypatch.setattr("actors.shard_writer._PATIENT_S", 0.28)
     monkeypatch.setattr("actors.shard_writer._AHEAD_S", 0.05)
+    monkeypatch.setattr("actors.shard_writer.time", clock(time.sleep, lambda: now[0]))
     batches = [[person(f"p{n}", n)] for n in range(1, 31)]
-    taken, _ = while_busy(make_shard(), batches, monkeypatch)
-    assert taken[0] == 1
-    assert max(taken) <= 0.3 / 0.05 + 1
-    assert sum(taken) == len(batches)
+    taken, _ = while_busy(make_shard(), batches, monkeypatch, answered=answered)
+    assert taken == [1, 7, 7, 7, 7, 1], "at 0, 0.05, … and 0.3 s of each turn"
 
 
 def test_a_writer_that_is_behind_reads_on_at_once(make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch) -> None:
