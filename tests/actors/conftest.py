@@ -17,8 +17,11 @@ from cluster.model import Record
 from cluster.stores.control import ControlStore, open_control
 from cluster.stores.redis_address import RedisAddress
 from cluster.stores.redis_log import RedisEventLog, open_redis_log
+from cluster.stores.shard import StoredShard
 from services.spec import Running as Service
 from tests.actors.control_place import KINDS, Place, place_of
+from tests.actors.shard_tapes import MakeShard
+from tests.graph_stores import GraphStore
 from tests.kafka_topics import Topic
 from tests.stream_feed import TopicFeed
 
@@ -116,3 +119,29 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, unique: str) -> Iterat
     """An installation that was never up."""
     with place_of(request, tmp_path, unique) as made:
         yield made
+
+
+@pytest.fixture
+def make_shard(graph_store: GraphStore) -> Iterator[MakeShard]:
+    """`make_shard()`: a shard on an empty graph, and those before are gone; `make_shard(graph)`: another connection."""
+    opened: list[Any] = []
+    graphs: set[str] = set()
+
+    def clear() -> None:
+        while opened:
+            opened.pop().close()
+        while graphs:
+            graph_store.drop(graphs.pop())
+
+    def make_one(graph: str = "") -> StoredShard:
+        if not graph:
+            clear()
+        graph = graph or graph_store.fresh()
+        shard = graph_store.shard(graph_store.client(graph), write_rows=7)
+        shard.graph = graph  # type: ignore[attr-defined]
+        opened.append(shard)
+        graphs.add(graph)
+        return shard
+
+    yield make_one
+    clear()

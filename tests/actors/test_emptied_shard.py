@@ -12,7 +12,7 @@ from cluster.model import Kind, Op, floor_record, priority_record
 from cluster.stores.graph import Fence
 from cluster.stores.shard_export import export_lines, state_lines
 from cluster.versions import encode
-from tests.actors.test_shard_writer import Tape
+from tests.actors.shard_tapes import Tape
 from tests.graph_stores import GraphStore
 from tests.strategies import make
 
