@@ -35,11 +35,9 @@ from cluster.stores.log import Entry
 from cluster.telemetry.logs import Log
 
 LOG = Log("intelgraph.writer")
-_GLANCE_S = 0.01
-"""Until the log is looked at again while the shard is at work; twice as long each time."""
-_AHEAD_S = 0.03
-"""The same after something was found. A reading costs some milliseconds of CPU, which a shard that is done before that
-had better have itself."""
+_GLANCE_S, _AHEAD_S = 0.01, 0.02
+"""Until the log is looked at again while the shard is at work: at first, and later or after something was found. A
+reading costs some milliseconds of CPU, which a shard that is done before that had better have itself."""
 _PATIENT_S = 5.0
 """A shard that has not answered for so long is waited for alone, by its client, which gives it up in time: what comes
 meanwhile is not read on, however much it is."""
@@ -168,7 +166,7 @@ class ShardWriter:
                 continue
             elif time.monotonic() >= began + self._block_ms / 1e3:
                 return ahead
-            wait_s = max(_GLANCE_S, 2 * wait_s)
+            wait_s = min(max(_GLANCE_S, 2 * wait_s), _AHEAD_S)
         if ahead is not None:
             return ahead
         if left_s := self._tempo.left_s():

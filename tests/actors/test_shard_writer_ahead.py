@@ -84,6 +84,28 @@ def test_while_the_shard_is_at_work_for_longer_the_next_batch_is_made_ready(
     assert shard.cursors()[0].at == 2
 
 
+def test_the_log_is_looked_at_every_so_often_however_long_the_shard_is_at_work(
+    make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, waited, now = make_shard(), list[float](), [0.0]
+    log = Tape([[person("p1", 1)]])
+    open_writer(shard, log)
+    writer = ShardWriter(shard, log, Fence(1, 1, (0,)), lambda bucket: True, block_ms=200)
+    monkeypatch.setattr("actors.shard_writer.time", clock(None, lambda: now[0]))
+    assert writer.step() == 1
+
+    def busy(within_s: float) -> bool:
+        waited.append(within_s)
+        now[0] += within_s
+        return False
+
+    monkeypatch.setattr(shard, "answered", busy)
+    assert writer.step() == 0
+    assert waited[:2] == [0.0, 0.01]
+    assert set(waited[2:]) == {0.02}
+    assert now[0] == pytest.approx(0.21)
+
+
 _POLLED_BEFORE_MS = 700
 
 
