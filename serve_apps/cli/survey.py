@@ -55,7 +55,13 @@ def actors(session: Session, node: NodeState) -> list[Row]:
         found = answer.json()["data"]["result"]["result"]
     except (OSError, httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
         return [{"name": "(the dashboard does not answer)", "state": type(error).__name__, "pid": None}]
-    rows = [{"name": a.get("name") or a["class_name"], "state": a["state"], "pid": a["pid"]} for a in found]
+    return actor_rows(found)
+
+
+def actor_rows(found: Iterable[Row]) -> list[Row]:
+    """Those that are not dead, of Ray's list of actors. Who has no process yet has no pid: Ray says 0 there, and a
+    signal to 0 goes to the whole process group of who sends it."""
+    rows = [{"name": a.get("name") or a["class_name"], "state": a["state"], "pid": a["pid"] or None} for a in found]
     return sorted((row for row in rows if row["state"] != "DEAD"), key=lambda row: str(row["name"]))
 
 

@@ -172,7 +172,7 @@ class Captured:
     def look(self) -> None:
         """Who could be killed; takes a while, so that it is done before there is work."""
         actors = self.run("status")["actors"]
-        self._workers = [actor["pid"] for actor in actors if actor["name"].startswith("stream-worker")]
+        self._workers = [a["pid"] for a in actors if a["name"].startswith("stream-worker") and a["state"] == "ALIVE"]
 
     def kill_connector(self) -> Callable[[], object]:
         """Connect with the connector in it: what was sent and not noted is sent again."""

@@ -72,9 +72,10 @@ def test_it_is_read_whatever_is_killed(
     wait_until(read(PARTITIONS * RECORDS), 60.0, "the topic is read")
 
     topic.send(people(0, RECORDS), 0)  # said again, as later records
-    for actor in run("status")["actors"]:
-        if actor["name"].startswith("stream-worker"):
-            os.kill(actor["pid"], signal.SIGKILL)
+    alive = workers(installation)
+    assert alive
+    for pid in alive.values():
+        os.kill(pid, signal.SIGKILL)
     production.kill("kafka")
     time.sleep(1.0)
     production.start("kafka")
