@@ -40,6 +40,7 @@ services-down: $(VENV)/.dev ## stop them, and remove their data
 	@$(BIN)/python -m services down --remove
 
 test-services: $(VENV)/.dev ## run the tests that want such servers; it starts its own
+	@$(BIN)/python -m services install || echo "what cannot be installed is skipped" >&2
 	@$(MAKE) bare-kafka || echo "the comparison with a bare loop from Kafka is not tried" >&2
 	@$(BIN)/python -m pytest -m "production and not chaos"
 

@@ -259,8 +259,8 @@ def test_a_writer_that_is_refused_is_counted_once(
     for _ in range(taken_over):
         status = system.writers["shard-0"].status
         wait_until(lambda: system.writers["shard-0"].status.state == "running")
-        _take_over(system, "shard-0")
         before = status.lease
+        _take_over(system, "shard-0")
         wait_until(lambda: status.state == "running" and status.lease > before + 1, message="it begins anew")  # noqa: B023
     push(people(2, 12))
     assert counted("fenced", "shard") == {"shard-0": taken_over}

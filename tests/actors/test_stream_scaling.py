@@ -30,8 +30,9 @@ Person = Callable[..., dict[str, Any]]
 PARTITIONS, EACH = 4, 120
 W0, W1 = worker_name(0), worker_name(1)
 SCALING = ScalingSettings(
-    up_lag_records=50, up_looks=2, up_pause_s=3.0, down_lag_records=20, down_looks=3, down_pause_s=3.0
-)
+    up_lag_records=50, up_looks=2, up_pause_s=3.0, catch_up_s=0.1,
+    down_lag_records=20, down_looks=3, down_pause_s=3.0,
+)  # fmt: skip
 
 
 class ScaledFeed(TopicFeed):
@@ -39,13 +40,18 @@ class ScaledFeed(TopicFeed):
 
     def __init__(self, topic: Topic, control: ControlStore, log: RedisEventLog, settings: Settings) -> None:
         super().__init__(topic, control, log, settings)
-        streams = self.settings.streams.model_copy(update={"workers_max": PARTITIONS, "scaling": SCALING})
-        self.settings = self.settings.model_copy(update={"streams": streams, "state_dir": settings.state_dir})
+        self.settings = self.settings.model_copy(update={"state_dir": settings.state_dir})
+        self.set(workers_max=PARTITIONS, scaling=SCALING, lease_s=60.0)
         self.seconds, self.look_s, self.pause_s, self.most = 0.0, 1.0, 0.0, 0
         self.held, self.go_on, self.dies = threading.Event(), threading.Event(), False
         self.holds_up = ""
         self.scaled = StreamWorkers(self.settings, self._statuses, self, time.time, lambda: self.seconds)
         self.watch = StreamWatch(control, self._kafka.look, self._look, self._assign)
+
+    def set(self, **changes: Any) -> None:
+        """Settings of streams, for readers that begin from now on."""
+        streams = self.settings.streams.model_copy(update=changes)
+        self.settings = self.settings.model_copy(update={"streams": streams})
 
     def _look(self, parts: Sequence[StreamPartition]) -> list[str]:
         self.seconds += self.look_s
@@ -171,6 +177,7 @@ def test_what_a_worker_holds_that_is_drained_is_left_to_it(
 def test_one_that_dies_while_it_is_drained_leaves_nothing_out(
     scaled: ScaledFeed, folded: Callable[[], Fold], person: Person
 ) -> None:
+    scaled.set(lease_s=2.0)
     sent = _draining_with_a_batch(scaled, person)
     scaled.dies = True
     scaled.go_on.set()

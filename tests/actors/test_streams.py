@@ -286,12 +286,13 @@ def test_a_cap_of_which_nobody_speaks_any_more_is_none(
     feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
 ) -> None:
     streams = feed.settings.streams.model_copy(update={"look_s": 0.05})
-    feed.settings = feed.settings.model_copy(update={"streams": streams})
+    ingest = feed.settings.ingest.model_copy(update={"batch_records": 100})
+    feed.settings = feed.settings.model_copy(update={"streams": streams, "ingest": ingest})
     feed.caps = {feed.name: 1.0}
     feed.topic.send([person(f"a{n}", n=n) for n in range(2_000)], 0)
     feed.add()
     feed.start("w")
-    wait_until(lambda: bool(feed.status().acked == 2_000), 10.0, "it took 20 s with the cap")
+    wait_until(lambda: bool(feed.status().acked == 2_000), 10.0, "it rests a second after each of 20 with the cap")
     assert len(ids(logged())) == 2_000
 
 

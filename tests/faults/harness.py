@@ -63,8 +63,10 @@ class Installation(Servers):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.recording.stop()
-        self.stop_loops()
-        self.end_servers()
+        try:
+            self.stop_loops()
+        finally:
+            self.end_servers()
 
     # --- loops
 

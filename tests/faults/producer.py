@@ -96,6 +96,7 @@ class Producer:
         self.invoked_at = time.time()
         """When the batch that is not acknowledged yet was sent first."""
         self.sent = self.refused = 0
+        self._free = len(records)
         self.stopping = self.begun = False
         system.producers.append(self)
         self._thread = threading.Thread(target=self.send, name="producer", daemon=True)
@@ -110,6 +111,11 @@ class Producer:
         self._thread.start()
         return self
 
+    def free(self, share: float) -> None:
+        """Send no more than a share of the events until more are free: so something is left to send in every fault,
+        however slow the machine is."""
+        self._free = round(share * len(self._records))
+
     def join(self, deadline_s: float = DEADLINE_S) -> History:
         """Wait until all is sent."""
         self._thread.join(deadline_s)
@@ -120,7 +126,10 @@ class Producer:
         """Send everything; blocks."""
         self.begun = True
         while self.sent < len(self._records) and not self.stopping:
-            rows = self._records[self.sent : self.sent + self._batch_records]
+            rows = self._records[self.sent : min(self.sent + self._batch_records, self._free)]
+            if not rows:
+                time.sleep(0.01)
+                continue
             self.invoked_at = time.time()
             if not self._sent(rows):
                 break

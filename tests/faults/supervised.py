@@ -33,7 +33,11 @@ class Supervised:
         """How long it took until every actor answered."""
 
     def __enter__(self) -> Supervised:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()  # else the next one finds its actors, which have the same names
+            raise
         return self
 
     def start(self) -> None:

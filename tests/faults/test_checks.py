@@ -14,7 +14,7 @@ from cluster.ids import bucket_of
 from cluster.stores.graph import Fence, StoredThing, merged_record
 from tests.faults.append_checker import ListRead, VersionRead
 from tests.faults.checks import check
-from tests.faults.harness import Installation
+from tests.faults.harness import Installation, wait_until
 from tests.faults.observer import Observer
 from tests.faults.producer import History, Producer, events
 
@@ -29,6 +29,7 @@ def sent(server_root: Path) -> Iterator[tuple[Installation, History, Observer]]:
         with Observer(system, RECORDS) as observer:
             history = Producer(system, RECORDS, rate_per_s=600).send()
             system.settle()
+            wait_until(lambda: bool(observer.versions and observer.lists), message="somebody has looked")
         yield system, history, observer
 
 

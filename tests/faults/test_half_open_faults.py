@@ -47,17 +47,21 @@ def test_half_open_between_writer_and_shard(install: Install, stack: str, seed: 
             system.start_loops()
             system.settle()  # a first start is not what is asked about
             records = events(seed, 20_000 if long else 2_000)
-            producer = Producer(system, records, rate_per_s=RATES_PER_S[stack] if long else 500).start()
+            producer = Producer(system, records, rate_per_s=RATES_PER_S[stack] if long else 500)
+            shares = 6 if long else 4
+            producer.free(2 / shares)
+            producer.start()
             writer = system.writers[victim]
 
             def becomes(state: str) -> None:
                 wait_until(lambda: writer.status.state == state, system.deadline_s, f"the writer is {state}")
 
             for turn, fault in enumerate((HALF_OPEN, NOTHING_ARRIVES) * (2 if long else 1)):
-                share = (turn + 1) / (6 if long else 4)
+                share = (turn + 1) / shares
                 wait_until(lambda share=share: producer.sent >= share * producer.total, SENT_S)  # type: ignore[misc]
                 becomes("running")
                 proxy.set(fault)
+                producer.free((turn + 3) / shares)  # else a writer that has all never asks its shard
                 began = time.monotonic()
                 becomes("waiting")
                 if long:

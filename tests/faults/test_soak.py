@@ -31,13 +31,14 @@ def test_two_minutes_at_most_of_the_peak_with_a_fault_each_fifteen_seconds(insta
 
 @pytest.mark.slow
 def test_a_short_one_finds_nothing_wrong(server_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one fault, after which lag has as long to come back as in one of minutes, nearly."""
+    """Of one fault. How soon lag comes back, and whether memory is flat, is for those of minutes on a machine that does
+    nothing else."""
     with Installation(server_root / "so0") as system:
         system.start(lake=True)
         monkeypatch.setattr("tests.faults.soak.WARM_S", 0.5)
         found = soak(system, 0.4, 0.5, 1, every_s=20.0, peak_s=0.5, tell=lambda line: None)
         assert len(found.faults) >= 1
-        assert [wrong for wrong in found.wrong if "memory" not in wrong] == []
+        assert [wrong for wrong in found.wrong if "memory" not in wrong and "lag was" not in wrong] == []
         assert found.sent > 0
         assert found.memory_first_mib > 50
 

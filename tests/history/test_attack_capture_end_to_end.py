@@ -8,8 +8,6 @@ installation has in the end is what the changes come to, one after the other.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +30,7 @@ from tests.history.captured_history import Change, Play, changes_of, differing, 
 from tests.history.test_attack_history import Row, rows
 from tests.kafka_topics import Topic
 from tests.serve_apps.cli.installation import Installation, temporary
+from tests.serve_apps.cli.stream_worker_processes import Started, kill, stream_workers
 from tests.serve_apps.cli.test_neo4j_shards_end_to_end import CASES, facts
 
 __all__ = ["rows"]
@@ -105,15 +104,16 @@ def test_it_is_up_with_two_neo4j_and_no_shard_of_its_own(
     with httpx.Client(base_url=up["api"], headers=headers, timeout=60.0, trust_env=False) as api:
         for path in ("/readyz", "/v1/cases", "/v1/shards"):
             wait_until(lambda path=path: api.get(path).status_code == 200, 60.0, path)  # type: ignore[misc]
+        wait_until(lambda: not api.get("/v1/cases").json().get("missing"), 60.0, "both shards serve")
         assert set(api.get("/readyz").json()["parts"]) == {"log", *SHARDS}
         assert len(api.get("/v1/cases").json()["items"]) == CASES
         answer = api.get("/v1/shards")
     shown = [(row["id"], row["kind"], row["address"], row["buckets"]) for row in answer.json()["items"]]
     assert shown == [(name, "neo4j", at, 2_048) for name, at in zip(SHARDS, addresses, strict=True)]
     assert not any(graph.details["password"] in answer.text for graph in graphs)
+    assert run("audit")["holds"]  # it waits until the shards have what the log has
     assert (run("hash"), run("hash", "--state")) == before
     assert before[0]["lines"] == 3 * CASES
-    assert run("audit")["holds"]
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ class Captured:
 
     def __init__(self, installation: Installation, production: Services, database: CapturedDatabase) -> None:
         self.run, self._installation = installation.run, installation
-        self._services, self._database, self._workers = production, database, list[int]()
+        self._services, self._database, self._workers = production, database, dict[str, Started]()
         self._streams = {f"{database.name}/{table}": database.topic(table) for table in TABLES}
 
     def follow(self, tenants: Sequence[str]) -> None:
@@ -171,8 +171,7 @@ class Captured:
 
     def look(self) -> None:
         """Who could be killed; takes a while, so that it is done before there is work."""
-        actors = self.run("status")["actors"]
-        self._workers = [a["pid"] for a in actors if a["name"].startswith("stream-worker") and a["state"] == "ALIVE"]
+        self._workers = stream_workers(self.run)
 
     def kill_connector(self) -> Callable[[], object]:
         """Connect with the connector in it: what was sent and not noted is sent again."""
@@ -181,9 +180,7 @@ class Captured:
 
     def kill_stream_workers(self) -> Callable[[], object]:
         """All of them; Ray starts others."""
-        assert self._workers
-        for pid in self._workers:
-            os.kill(pid, signal.SIGKILL)
+        assert kill(self._workers)
         return list
 
     def kill_shard(self) -> Callable[[], object]:

@@ -72,8 +72,13 @@ def api(falkor_server: Running, tmp_path_factory: pytest.TempPathFactory) -> Ite
             ) as client:
                 yield Api(process.pid, **json.loads(said), graph=graph, client=client)
         finally:
-            process.communicate(timeout=60)
-            graph.close()
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            finally:
+                graph.close()
 
 
 @pytest.mark.parametrize("id", ["a/b", "%2F", "ü/語", "a b?c#d", "x/neighbors", "..a/../b"])

@@ -18,13 +18,14 @@ def test_the_lock_goes_with_the_last_process_that_has_it(tmp_path):
     with process.locked(lock, 0.0) as descriptor:
         assert process.is_locked(lock)
         code = process.spawn_daemon(
-            ["/bin/sh", "-c", "sleep 0.5 & exit 3"], {"PATH": "/usr/bin:/bin"}, descriptor, tmp_path / "out"
+            ["/bin/sh", "-c", "sleep 60 & echo $!; exit 3"], {"PATH": "/usr/bin:/bin"}, descriptor, tmp_path / "out"
         )
     assert code == 3
     assert process.is_locked(lock)
     with pytest.raises(Unavailable, match="in use"):
         process.locked(lock, 0.0)
     assert not process.wait_unlocked(lock, 0.05)
+    os.kill(int((tmp_path / "out").read_text()), signal.SIGKILL)
     assert process.wait_unlocked(lock, 5.0)
     assert not process.is_locked(lock)
 

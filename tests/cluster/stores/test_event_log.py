@@ -182,13 +182,13 @@ def test_large_entries_of_every_partition_come_through_small_readings(log: Event
 def test_several_partitions_wake_one_reader(log: EventLog) -> None:
     fill(log, 2, partition=0)
     timer = threading.Timer(0.15, lambda: fill(log, 1, partition=3))
-    timer.start()
     began = time.monotonic()
-    found = log.read_many({0: 2, 3: 0, 1: 0}, MANY, MB, block_ms=900)
+    timer.start()
+    found = log.read_many({0: 2, 3: 0, 1: 0}, MANY, MB, block_ms=2400)
     waited_s = time.monotonic() - began
     timer.join()
     assert {partition: [entry.number for entry in entries] for partition, entries in found.items()} == {3: [1]}
-    assert 0.05 < waited_s < 0.8
+    assert 0.15 <= waited_s < 2.4
     assert log.read_many({}, MANY, MB) == {}
     with pytest.raises(ValueError, match="block_ms"):
         log.read(0, 2, MANY, MB, block_ms=2600)
@@ -259,7 +259,8 @@ def test_a_dead_server_is_unavailable_and_a_restarted_one_serves(own_place: Plac
 
 
 def test_a_server_that_stops_answering_leaves_the_outcome_unknown(own_place: Place) -> None:
-    log = own_place.open(timeout_s=0.6)
+    fill(own_place.open(), 1)
+    log = own_place.open(timeout_s=2.0)
     fill(log, 1)
     log.bytes_used()
     own_place.pause()
@@ -270,7 +271,7 @@ def test_a_server_that_stops_answering_leaves_the_outcome_unknown(own_place: Pla
             log.read(0, 0, 1, MB)
     finally:
         own_place.resume()
-    assert fill(log, 1)[0] in (2, 3)
+    assert fill(log, 1)[0] in (3, 4)
 
 
 def test_acknowledged_entries_survive_sigkill(own_place: Place) -> None:

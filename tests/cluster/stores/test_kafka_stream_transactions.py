@@ -6,12 +6,15 @@ import asyncio
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from cluster.stores.kafka_stream import KafkaStream
+from cluster.stores.kafka_stream_look import TopicLook
+from tests.faults.harness import wait_until
 from tests.kafka_topics import MANY, MB, Sent, Topics, numbered, read_out, send, values
 
 pytestmark = [pytest.mark.services, pytest.mark.production]
@@ -62,6 +65,12 @@ def transactions(topics: Topics, unique: str) -> Iterable[Transactions]:
     made.close()
 
 
+def looked_until(stream: KafkaStream, topic: str, ends: dict[int, int]) -> TopicLook:
+    """Marks are written after the answer to what ends a transaction."""
+    wait_until(lambda: stream.look(topic).end == ends, message="all are marked")
+    return stream.look(topic)
+
+
 def test_what_is_committed_comes_and_what_is_aborted_does_not(
     transactions: Transactions, topics: Topics, stream: KafkaStream, unique: str
 ) -> None:
@@ -72,8 +81,7 @@ def test_what_is_committed_comes_and_what_is_aborted_does_not(
     transactions.abort("b")
     transactions.begin("b", numbered(5, first=30))
     transactions.commit("b")
-    look = stream.look(unique)
-    assert look.end == {0: 23, 1: 0}, "20 records and three marks"
+    look = looked_until(stream, unique, {0: 23, 1: 0})  # 20 records and three marks
     wanted = [b"%d" % n for n in (*range(5), *range(20, 25), *range(30, 35))]
     read = stream.read(look.id, look.first, MANY, MB, 0)[0]
     assert (values(read.records), read.next, read.end) == (wanted, 23, 23)
@@ -112,8 +120,7 @@ def test_a_partition_of_aborted_records_only_is_passed(
     for first in range(0, 60, 20):
         transactions.begin("a", numbered(20, first=first, size=1000))
         transactions.abort("a")
-    look = stream.look(unique)
-    assert look.end[0] == 63
+    look = looked_until(stream, unique, {0: 63, 1: 0})
     read = stream.read(look.id, look.first, MANY, 100, 0)
     assert read[0].records == []
     assert read[0].next > 0
@@ -127,12 +134,14 @@ def test_many_transactions_at_once_are_kept_apart(
 ) -> None:
     chance = random.Random(5)
     begun: dict[str, list[Sent]] = {}
+    ends = Counter({0: 0, 1: 0})
     wanted: dict[int, set[bytes | None]] = {0: set(), 1: set()}
     for step in range(60):
         name = chance.choice("abcd")
         if name not in begun:
             begun[name] = numbered(chance.randint(1, 5), chance.randint(0, 1), first=step * 10, size=200)
             transactions.begin(name, begun[name])
+            ends[begun[name][0].partition] += len(begun[name]) + 1  # and its mark
             continue
         commits, records = chance.random() < 0.5, begun.pop(name)
         (transactions.commit if commits else transactions.abort)(name)
@@ -141,7 +150,7 @@ def test_many_transactions_at_once_are_kept_apart(
     for name, records in begun.items():
         transactions.commit(name)
         wanted[records[0].partition] |= {sent.value for sent in records}
-    look = stream.look(unique)
+    look = looked_until(stream, unique, dict(ends))
     for limits in ((MANY, MB), (3, 500), (1, 1)):
         found = read_out(stream, look.id, look.first, *limits)
         assert {p: len(records) for p, records in found.items()} == {p: len(some) for p, some in wanted.items()}

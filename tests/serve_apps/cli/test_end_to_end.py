@@ -70,4 +70,5 @@ def test_from_up_to_up_again(installed: Installation, tmp_path: Path) -> None:
         assert dump.read_bytes() != older
         dump.write_bytes(older)  # restored from the backup that was taken while the system was at work
     assert run("up")["phase"] == "ready"
+    assert run("audit")["holds"]  # it waits until the shards have what the log has
     assert [run("hash"), run("hash", "--state")] == hashes

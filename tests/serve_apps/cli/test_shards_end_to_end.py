@@ -99,6 +99,7 @@ def test_a_shard_comes_in_is_killed_at_every_step_and_goes_out(up: Installation,
     assert snapshot["entities"] >= 2 * 2 * CASES
     assert run("snapshot", "verify")["whole"]
     assert run("overlay", "run", "pagerank", "-t", TENANT)["state"] == "published"
+    assert run("audit")["holds"]  # it waits until the shards have the run's values
     whole = hashes(up)
     assert whole[0]["lines"] == before[0]["lines"] + 3 * CASES
 
