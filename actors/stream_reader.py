@@ -3,7 +3,8 @@
     leases → topic.read(offsets) → items → stages → append → dead letters → commit (offset, under the lease)
 
 While the log is full or a store is down the thread waits with one batch in its hands, and the topic is not read on:
-that is the back-pressure. What is read twice, after a crash or by a worker that lost its lease, is a duplicate.
+that is the back-pressure. Nor is it while all shards have enough to do (`actors.ahead`). What is read twice, after a
+crash or by a worker that lost its lease, is a duplicate.
 
 A partition that cannot be read on rests, with the reason in its note, and is tried again after a while, or at once when
 the stream is resumed (which takes the note away); the others are read on.
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from actors.admission import Admission, Clock, open_admission
+from actors.ahead import Ahead
 from actors.connectors.topic import TopicBatch, topic_batch
 from actors.ingest import IngestCounts, IngestWorker
 from actors.stages import Origin
@@ -66,6 +68,7 @@ class StreamReader:
 
     Args:
         holder: names whoever reads: a process that is started again takes its own leases over at once.
+        ahead: when to read on; None: always.
         open_log: a connection to the event log of one's own.
         failpoint: as `actors.ingest.IngestWorker` calls it.
     """
@@ -80,7 +83,9 @@ class StreamReader:
         holder: str,
         clock: Clock = time.time,
         failpoint: Failpoint = no_failpoint,
+        ahead: Ahead | None = None,
     ) -> None:
+        self._ahead = ahead
         self._control, self._settings, self._open_log, self._topic = control, settings, open_log, topic
         self._name, self._holder, self._clock, self._failpoint = name, holder, clock, failpoint
         self._stopping = threading.Event()
@@ -149,6 +154,10 @@ class StreamReader:
             if stream is None or not asked:
                 self._stopping.wait(_IDLE_S)
                 continue
+            if self._ahead is not None and self._ahead.enough():
+                self.status.state, self.status.reason = "waiting", self._ahead.reason
+                self._stopping.wait(_IDLE_S)
+                continue
             if rest_s := tempo.left_s():
                 self._stopping.wait(min(rest_s, _IDLE_S))
                 continue
@@ -163,7 +172,10 @@ class StreamReader:
                 against = {p: self._take(self._held[p], read, polled_ms) or read.failed for p, read in found.items()}
             for partition in asked.keys() & self._held.keys():
                 self._note(self._held[partition], against.get(partition))
-            self.status.state, self.status.reason = "running", "; ".join(self._notes())
+            enough = self._ahead.reason if self._ahead is not None else ""
+            self.status.state, self.status.reason = (
+                ("waiting", enough) if enough else ("running", "; ".join(self._notes()))
+            )
 
     def _most(self, partitions: int) -> int:
         """Records of one partition in one reading, at most: with a cap, what it lets through in a moment."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import ray
 
+from actors.ahead import Ahead
 from actors.cpu_meter import CpuMeter
 from actors.priority import step_aside
 from actors.stack import Stack
@@ -46,6 +47,7 @@ class StreamWorkerActor:
         self._stack.log_as(self._name)
         streams = self._stack.settings.streams
         self._topic = KafkaStream(streams.kafka, streams.timeout_s, streams.read_ahead_bytes, streams.batch_bytes)
+        self._ahead = Ahead(self._stack.control.shards.list, streams)
         self._readers: dict[str, tuple[StreamReader, threading.Thread]] = {}
         self._leaving: dict[str, threading.Thread] = {}
         self._lock, self._cpu, self._ended = threading.Lock(), CpuMeter(), False
@@ -110,7 +112,9 @@ class StreamWorkerActor:
 
     def _started(self, stream: str) -> tuple[StreamReader, threading.Thread]:
         stack = self._stack
-        reader = StreamReader(stack.control, stack.settings, stack.open_log, self._topic, stream, self._name)
+        reader = StreamReader(
+            stack.control, stack.settings, stack.open_log, self._topic, stream, self._name, ahead=self._ahead
+        )
         thread = threading.Thread(target=reader.run, name=f"stream-{stream}", daemon=True)
         thread.start()
         return reader, thread

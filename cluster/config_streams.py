@@ -32,6 +32,13 @@ class StreamSettings(Section):
     interval_ms: Annotated[int, Field(ge=0, le=10_000)] = Field(
         default=40, description="between two readings of a stream that has no more behind them: a batch for what comes"
     )
+    ahead_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=1.0,
+        description="nothing is read while all shards are further behind the log; 0: it is read until the log is full",
+    )
+    ahead_records: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
+        default=20_000, description="and have more records before them than these"
+    )
     timeout_s: Seconds = 10.0
     read_ahead_bytes: Bytes = Field(default=32 << 20, description="fetched records that a worker keeps unread")
     batch_bytes: Bytes = Field(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
+from actors.ahead import Ahead
 from actors.stream_reader import StreamReader
 from actors.stream_watch import StreamWatch
 from cluster.config import Settings
@@ -53,6 +54,7 @@ class Feed:
         self.workers: list[str] = []
         self.caps: dict[str, float] = {}
         self._dying: set[str] = set()
+        self.ahead: Ahead | None = None
         self.watch = StreamWatch(control, self._kafka.look, lambda parts: self.workers, self._assign)
 
     def exists(self) -> bool:
@@ -78,6 +80,7 @@ class Feed:
                 self.name,
                 worker,
                 failpoint=self._mortal(worker, failpoint),
+                ahead=self.ahead,
             )
             thread = threading.Thread(target=reader.run, name=worker, daemon=True)
             self._readers[worker] = (reader, thread)

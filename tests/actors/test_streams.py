@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from actors.ahead import ENOUGH, Ahead
 from cluster.errors import Unavailable
 from cluster.fold import Fold
 from cluster.model import Record
@@ -310,3 +311,23 @@ def test_what_comes_in_a_moment_is_one_batch(
     wait_until(lambda: bool(feed.status().acked > 1), 10.0, "the next reading")
     assert feed.status().acked == 3
     assert ids(logged()) == Counter({"first": 1, "second": 1, "third": 1})
+
+
+def test_nothing_is_read_while_all_shards_have_enough_before_them(
+    feed: TopicFeed, logged: Callable[[], list[Record]], person: Person
+) -> None:
+    shards = feed.control.shards
+    shards.register("s0", "unix:///s0", 0.0)
+    shards.report_lag("s0", feed.settings.streams.ahead_records + 1, 1.5, 50.0)
+    feed.ahead = Ahead(shards.list, feed.settings.streams, clock=lambda: 50.0)
+    feed.topic.send([person(f"a{n}", n=n) for n in range(10)], 0)
+    feed.add()
+    feed.start("w")
+    wait_until(lambda: bool(feed.status().state == "waiting"), 10.0, "the reader rests")
+    feed.watch.turn()
+    assert feed.control.streams.get(feed.name).note == ENOUGH
+    assert feed.status().partitions == (0, 1), "it keeps what it has"
+    assert not logged()
+    shards.report_lag("s0", feed.settings.streams.ahead_records, 1.5, 50.0)
+    feed.wait()
+    assert len(ids(logged())) == 10

@@ -22,6 +22,7 @@ ZERO_IS_FINE = {
     "streams.scaling.down_cpu",  # only where nothing is done at all
     "streams.scaling.cores_free",  # more come however busy the hosts are
     "streams.cores_free",  # nobody is slowed
+    "streams.ahead_s",  # nothing but a full log keeps readers from reading on
     "streams.interval_ms",  # read as soon as there is something
     "log.interval_ms",
     "lake.interval_ms",
