@@ -30,6 +30,7 @@ def test_one_that_is_drained_holds_nothing_and_one_that_has_ended_reads_nothing_
         for cap in (5.0, inf):
             worker.assign({"feed": [0]}, {"feed": cap} if cap < inf else {})
             assert worker._readers["feed"][0]._cap == cap
+        assert worker._readers["feed"][0]._ahead is worker._ahead, "all of a process look at the shards together"
         assert not worker.drain(), "its reader has not ended yet"
         wait_until(worker.drain, 10.0, "it holds nothing any more")
         assert worker.status()["state"] == "idle"
