@@ -1,11 +1,12 @@
 """How far readers of topics may be ahead of the shards.
 
-    each look: shards → the one that is least behind the log → by more than `streams.ahead_s` and `ahead_records`?
-               then nothing is read: records wait in their topic
+    each look: shards → is each of them behind the log by more than `streams.ahead_s` and `ahead_records`?
+               then nothing is read, for `streams.ahead_most_s` at most in one go: records wait in their topic
 
 What a reader brings into the log costs CPU that writers and databases of its host want, and waits there before what
 others bring. So nothing is read while every shard has enough before it for a while. A shard that is behind alone holds
-nobody up, nor does one that says nothing: for these there is the log.
+nobody up, nor does one that says nothing: for these there is the log. And what others than readers have brought, or a
+miscounted backlog, holds nobody up for good: now and then a little is read.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import NamedTuple
 
 from actors.admission import Clock
 from cluster.config_streams import StreamSettings
+from cluster.errors import IntelGraphError
 from cluster.stores.control_shards import Shard
 
 ENOUGH = "all shards have enough to do: what is read now would only wait (streams.ahead_s)"
 _LOOK_S, _LOOK_SOON_S = 0.25, 0.1
 """Between two looks at the shards; while nothing is read."""
+_WINDOW_S = 0.5
+"""So long is read after `streams.ahead_most_s` without."""
 _SILENT_S = 3.0
 """A writer tells how far it is twice a second; one that has not for so long may be away."""
 _TOLD_S = 5.0
@@ -33,26 +38,25 @@ class Behind(NamedTuple):
 
     Args:
         records: that it has not applied.
-        seconds: since the oldest of them was appended, by the clocks of log and writer.
+        seconds: since the oldest of them was appended, by the clocks of who appended and of the writer.
     """
 
-    records: int = 0
-    seconds: float = 0.0
+    records: int
+    seconds: float
 
 
-def least_behind(shards: Iterable[Shard], now: float) -> Behind:
-    """The shard with the fewest records before it; nothing where none says so.
+def told(shards: Iterable[Shard], now: float) -> list[Behind]:
+    """What those say that say anything now.
 
     Args:
         now: seconds since 1970. A writer whose clock is far from it counts as silent.
     """
-    told = [
+    return [
         Behind(shard.lag_records, shard.lag_seconds)
         for shard in shards
         if shard.role == "primary" and shard.state != "down" and abs(now - shard.updated) <= _SILENT_S
         and shard.lag_records is not None and shard.lag_seconds is not None
     ]  # fmt: skip
-    return min(told, default=Behind())
 
 
 class Ahead:
@@ -72,20 +76,49 @@ class Ahead:
         ticks: Clock = time.monotonic,
     ) -> None:
         self._shards, self._clock, self._ticks = shards, clock, ticks
-        self._most = Behind(settings.ahead_records, settings.ahead_s)
+        self._bounds = Behind(settings.ahead_records, settings.ahead_s)
+        self._most_s = settings.ahead_most_s
         self._lock = threading.Lock()
-        self._enough, self._due, self._told_until = False, 0.0, 0.0
+        self._due = 0.0 if settings.ahead_s else inf
+        self._since = inf
+        """From when on nothing is read."""
+        self._window_until = self._told_until = 0.0
 
     def enough(self) -> bool:
-        """Whether nothing should be read now. Raises what the registry raises."""
+        """Whether nothing should be read now. One of its callers looks at the shards, for as long as that takes; where
+        they cannot be looked at, it is read."""
+        now = self._ticks()
         with self._lock:
-            if self._most.seconds and self._ticks() >= self._due:
-                found = least_behind(self._shards(), self._clock())
-                self._enough = found.records > self._most.records and found.seconds > self._most.seconds
-                self._due = self._ticks() + (_LOOK_SOON_S if self._enough else _LOOK_S)
-                if self._enough:
-                    self._told_until = self._ticks() + _TOLD_S
-            return self._enough
+            looks = now >= self._due
+            if looks:
+                self._due = inf
+        if looks:
+            self._look()
+        with self._lock:
+            now = self._ticks()
+            if now >= self._since + self._most_s:
+                self._since, self._window_until = inf, now + _WINDOW_S
+            return now >= self._since
+
+    def _look(self) -> None:
+        enough = False
+        try:
+            behind = told(self._shards(), self._clock())
+            enough = bool(behind) and all(
+                b.records > self._bounds.records and b.seconds > self._bounds.seconds for b in behind
+            )
+        except IntelGraphError:
+            pass  # who reads finds out himself
+        finally:
+            with self._lock:
+                now = self._ticks()
+                self._due = now + (_LOOK_SOON_S if enough else _LOOK_S)
+                if enough:
+                    self._told_until = now + _TOLD_S
+                if not enough or now < self._window_until:
+                    self._since = inf
+                else:
+                    self._since = min(self._since, now)
 
     @property
     def reason(self) -> str:

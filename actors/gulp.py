@@ -35,6 +35,8 @@ class Gulp:
     oldest_ms: int = 0
     bytes: int = 0
     """Of the entries that it was read from."""
+    passed: Counter[int] = field(default_factory=Counter)
+    """Records in these entries, by partition; those of other shards too."""
     system: list[Record] = field(default_factory=list)
     whole: bool = False
     """Nothing goes together with it: there is as much as one turn takes, or something that is done before or after its
@@ -68,5 +70,6 @@ def joined(first: Gulp, second: Gulp, most_bytes: int, encoded: Callable[[Any, A
         conflicts=first.conflicts + second.conflicts,
         oldest_ms=min(first.oldest_ms, second.oldest_ms),
         bytes=size,
+        passed=first.passed + second.passed,
         whole=second.whole or size > most_bytes,
     )

@@ -11,7 +11,7 @@ partitions under a lease; whoever lost it is refused by the shard.
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -107,6 +107,8 @@ class ShardWriter:
         cursors = {p: c for p, c in shard.cursors().items() if p in fence.partitions}
         self._at = {p: c.at for p, c in cursors.items()}
         self.records_applied = {p: c.records for p, c in cursors.items()}
+        self.records_passed = dict(self.records_applied)
+        """Those of the entries before its positions, whichever shard's they are, as far as it knows."""
         self._floors, self._priorities = Floors(), Priorities()
         self._pending: Gulp | None = None
         self._held: Gulp | None = None
@@ -205,6 +207,7 @@ class ShardWriter:
         self._shard.advance(self._fence, [move], counts)
         self._at[partition] = to
         self.records_applied[partition] += o.total
+        self.records_passed[partition] += o.total
         self._count(o, counts.conflicts.total())
 
     def _begin(self, gulp: Gulp) -> None:
@@ -231,6 +234,7 @@ class ShardWriter:
         gulp.oldest_ms = min(entry.appended_ms for found in entries.values() for entry in found)
         self._ready(gulp.oldest_ms, [e.polled_ms for found in entries.values() for e in found if e.polled_ms])
         gulp.bytes = sum(len(entry.data) for found in entries.values() for entry in found)
+        gulp.passed = Counter({partition: sum(e.records for e in found) for partition, found in entries.items()})
         gulp.whole = gulp.bytes > self._limits[1] or bool(gulp.several or gulp.system)
         return gulp
 
@@ -295,6 +299,7 @@ class ShardWriter:
             LOG.warning("versions_with_two_contents", tenant=tenant, source=source, conflicts=conflicts)
         for move in gulp.moves:
             self.records_applied[move.partition] += move.records
+            self.records_passed[move.partition] += gulp.passed.get(move.partition, 0)
         self._count(done, counts.conflicts.total())
         self.counters.batches += 1
 

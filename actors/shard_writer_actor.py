@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors import away, external_shards
+from actors.backlog import Backlog
 from actors.priority import stand_alone
 from actors.shard_start import Readiness, Start, start_writer
 from actors.shard_writer import ShardWriter
@@ -128,6 +129,8 @@ class ShardWriterLoop:
 
     def _loop(self, start: Start, writer: ShardWriter, lease_name: str, token: int) -> None:
         control, readiness = self._stack.control, Readiness(start)
+        shared = {p for p in start.partitions if len(start.map.shards_of_partition(p)) > 1}
+        backlog = Backlog(start.log, writer, shared)
         self.status.state, self.status.reason = "running", ""
         due = 0.0
         while not self._stopping.is_set():
@@ -145,16 +148,11 @@ class ShardWriterLoop:
             control.leases.renew(lease_name, token, self._stack.settings.shards.lease_s, time.time())
             if control.shards.get(self._shard_id).epoch != start.epoch:
                 raise Fenced(f"shard {self._shard_id} has another epoch by now: its buckets or its server changed")
-            self._report(start, writer)
+            self._report(writer, backlog)
         writer.flush()
 
-    def _report(self, start: Start, writer: ShardWriter) -> None:
-        positions, ends = writer.positions, start.log.ends()
-        behind = {p for p, at in positions.items() if ends.get(p, 0) > at}
-        appended = start.log.records() if behind else {}
-        lag = {
-            p: max(1, appended.get(p, 0) - writer.records_applied.get(p, 0)) if p in behind else 0 for p in positions
-        }
+    def _report(self, writer: ShardWriter, backlog: Backlog) -> None:
+        lag = backlog.records()
         self.status.records, self.status.lag_records = writer.counters.records, sum(lag.values())
         now_ms = time.time() * 1000
         waiting = writer.oldest_pending_ms

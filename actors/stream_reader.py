@@ -93,6 +93,8 @@ class StreamReader:
         self._cap, self._cap_until = inf, 0.0
         self._held: dict[int, Held] = {}
         self._stream: Stream | None = None
+        self._more = True
+        """Whether the topic has more behind what was read last; nobody knows before that."""
         self._due = 0.0
         self._partitions_of_log = 0
         self._schemas = StreamSchemas(control, settings.streams.registry, clock)
@@ -155,7 +157,7 @@ class StreamReader:
                 self._stopping.wait(_IDLE_S)
                 continue
             if self._ahead is not None and self._ahead.enough():
-                self.status.state, self.status.reason = "waiting", self._ahead.reason
+                self._say_how_it_goes()
                 self._stopping.wait(_IDLE_S)
                 continue
             if rest_s := tempo.left_s():
@@ -172,10 +174,12 @@ class StreamReader:
                 against = {p: self._take(self._held[p], read, polled_ms) or read.failed for p, read in found.items()}
             for partition in asked.keys() & self._held.keys():
                 self._note(self._held[partition], against.get(partition))
-            enough = self._ahead.reason if self._ahead is not None else ""
-            self.status.state, self.status.reason = (
-                ("waiting", enough) if enough else ("running", "; ".join(self._notes()))
-            )
+            self._more = any(read.next < read.end for read in found.values())
+            self._say_how_it_goes()
+
+    def _say_how_it_goes(self) -> None:
+        enough = self._ahead.reason if self._ahead is not None and self._more else ""
+        self.status.state, self.status.reason = ("waiting", enough) if enough else ("running", "; ".join(self._notes()))
 
     def _most(self, partitions: int) -> int:
         """Records of one partition in one reading, at most: with a cap, what it lets through in a moment."""

@@ -39,6 +39,9 @@ class StreamSettings(Section):
     ahead_records: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
         default=20_000, description="and have more records before them than these"
     )
+    ahead_most_s: Seconds = Field(
+        default=5.0, description="longest time in which nothing is read for that reason; then it is for a moment"
+    )
     timeout_s: Seconds = 10.0
     read_ahead_bytes: Bytes = Field(default=32 << 20, description="fetched records that a worker keeps unread")
     batch_bytes: Bytes = Field(

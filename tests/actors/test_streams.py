@@ -14,6 +14,7 @@ from actors.ahead import ENOUGH, Ahead
 from cluster.errors import Unavailable
 from cluster.fold import Fold
 from cluster.model import Record
+from cluster.stores.control_streams import partition_lease
 from cluster.stores.log import EventLog
 from tests.faults.harness import wait_until
 from tests.stream_feed import TopicFeed, ids, shown
@@ -319,15 +320,45 @@ def test_nothing_is_read_while_all_shards_have_enough_before_them(
     shards = feed.control.shards
     shards.register("s0", "unix:///s0", 0.0)
     shards.report_lag("s0", feed.settings.streams.ahead_records + 1, 1.5, 50.0)
-    feed.ahead = Ahead(shards.list, feed.settings.streams, clock=lambda: 50.0)
+    ticks = [100.0]
+    feed.ahead = Ahead(shards.list, feed.settings.streams, lambda: 50.0, lambda: ticks[0])
     feed.topic.send([person(f"a{n}", n=n) for n in range(10)], 0)
     feed.add()
     feed.start("w")
     wait_until(lambda: bool(feed.status().state == "waiting"), 10.0, "the reader rests")
     feed.watch.turn()
     assert feed.control.streams.get(feed.name).note == ENOUGH
+    held_s, lease_s = time.monotonic(), feed.settings.streams.lease_s
+    wait_until(lambda: time.monotonic() > held_s + 1.5 * lease_s, 30.0)
     assert feed.status().partitions == (0, 1), "it keeps what it has"
     assert not logged()
     shards.report_lag("s0", feed.settings.streams.ahead_records, 1.5, 50.0)
+    ticks[0] += 0.3
     feed.wait()
     assert len(ids(logged())) == 10
+    wait_until(lambda: bool(feed.status().state == "running"), 10.0, "a topic that is read to its end waits for nobody")
+    assert feed.ahead.reason, "other streams of its process may still"
+
+
+@pytest.mark.parametrize("how", ["paused", "removed", "stopped"])
+def test_a_reader_that_rests_lets_go_at_once(feed: TopicFeed, person: Person, how: str) -> None:
+    shards = feed.control.shards
+    shards.register("s0", "unix:///s0", 0.0)
+    shards.report_lag("s0", feed.settings.streams.ahead_records + 1, 1.5, 50.0)
+    feed.ahead = Ahead(shards.list, feed.settings.streams, lambda: 50.0, lambda: 100.0)
+    feed.topic.send([person("a", n=1)], 0)
+    feed.add()
+    feed.start("w")
+    wait_until(lambda: bool(feed.status().state == "waiting"), 10.0, "the reader rests")
+    wait_until(lambda: bool(feed.status().partitions == (0, 1)), 10.0, "it holds both")
+    status = feed.status()
+    if how == "paused":
+        feed.control.streams.set_state(feed.name, "paused")
+    elif how == "removed":
+        feed.control.streams.remove(feed.name)
+    else:
+        feed.stop("w")
+        for partition in (0, 1):
+            feed.control.leases.acquire(partition_lease(feed.name, partition), "another", 1.0, time.time())
+        return
+    wait_until(lambda: bool(status.partitions == ()), 5.0, how)
