@@ -182,7 +182,7 @@ class ShardWriterActor:
     def __init__(self, settings: dict[str, Any], shard_id: str) -> None:
         stand_alone()
         gc.freeze()
-        gc.set_threshold(200_000, 20, 50)  # batches of tuples without cycles: the collector only walks them
+        gc.set_threshold(50_000, 20, 50)  # batches have no cycles, sessions of Neo4j's driver do: 25 ms, now and then
         stack = Stack(Settings.model_validate(settings))
         stack.log_as(f"shard-writer:{shard_id}", shard=shard_id)
         self._loop = ShardWriterLoop(stack, shard_id)

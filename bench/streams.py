@@ -13,9 +13,10 @@ rate of all records is what one number of partitions is compared with another by
 nothing of that. They take turns; the first turns only warm the server, whose code is compiled while it runs. Medians
 are compared.
 
-Each side has first written a few records of every type, of a tenant of their own, into that database: its indexes are
-made and its queries planned before the time counts. With `--cold` ours has not: then a shard that meets ten types of
-relationships at once makes their indexes, which the bare loop has from its start in any case, within that time.
+Each side has first written a few records of every type, of a tenant of their own, into that database (the bare loop
+into Neo4j): its indexes are made and its queries planned before the time counts. With `--cold` ours has not: then a
+shard that meets ten types of relationships at once makes their indexes, which the bare loop has from its start in any
+case, within that time.
 
 It starts the servers it needs in a folder of its own, and wants Java for them. Last line: JSON.
 """
@@ -137,7 +138,8 @@ class Bench(Parts):
         """One run of the bare loop: records a second, by kind."""
         scheme = {"neo4j": "neo4j", "falkordb": "falkor"}[store]
         with self.emptied(store) as (address, secret):
-            self._bare("run", WARMING, "1", f"{scheme}://{address}", *secret)
+            if store == "neo4j":  # which plans; and the loop cannot be run on the same graph of FalkorDB twice
+                self._bare("run", WARMING, "1", f"{scheme}://{address}", *secret)
             found = self._bare("run", topic_of(partitions), str(partitions), f"{scheme}://{address}", *secret)
         rates: Rates = {kind: found[f"{kind}_per_s"] for kind in KINDS}
         took_s = sum(self.counts[kind] / rates[kind] for kind in KINDS)
@@ -192,10 +194,16 @@ def topic_of(partitions: int) -> str:
 
 
 def of_another_tenant(events: Path) -> Path:
-    """The same events of the tenant that warms, in a file beside them."""
+    """The same events of the tenant that warms, in a file beside them; with ids of their own, which the bare loop keeps
+    without their tenants."""
     path = events.with_suffix(f".{WARMING}.jsonl")
     with events.open() as lines, path.open("w") as out:
-        out.writelines(json.dumps(json.loads(line) | {"tenant": WARMING}) + "\n" for line in lines)
+        for line in lines:
+            event = json.loads(line) | {"tenant": WARMING, "source": WARMING}
+            for thing in (event, event.get("from"), event.get("to")):
+                if thing:
+                    thing["id"] = f"{WARMING}-{thing['id']}"
+            out.write(json.dumps(event) + "\n")
     return path
 
 

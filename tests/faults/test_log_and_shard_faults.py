@@ -26,9 +26,10 @@ from tests.fault_proxy import ANSWER_LOST, Direction, FaultProxy, Faults
 from tests.faults.checks import check
 from tests.faults.conftest import Install
 from tests.faults.harness import Installation, wait_until
-from tests.faults.measures import Questions, lag_s
+from tests.faults.measures import lag_s
 from tests.faults.observer import Observer
 from tests.faults.producer import Producer, events
+from tests.faults.questions import Questions
 from tests.faults.reader import Reader
 from tests.faults.seeds import is_long, on_stacks, seeds
 

@@ -30,8 +30,8 @@ from serve_apps.services import ControlDirectory
 from tests.fault_proxy import Faults
 from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
-from tests.faults.measures import Questions
 from tests.faults.producer import History, Producer, events
+from tests.faults.questions import Questions
 from tests.faults.reader import Reader
 from tests.faults.seeds import is_long, seeds
 from tests.faults.test_log_and_shard_faults import _trim

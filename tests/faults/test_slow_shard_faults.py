@@ -10,9 +10,9 @@ from cluster.config import LakeSettings, LogSettings
 from tests.fault_proxy import Direction, Faults
 from tests.faults.checks import check
 from tests.faults.harness import Installation, wait_until
-from tests.faults.measures import Questions
 from tests.faults.memory import Peaks
 from tests.faults.producer import Producer, events
+from tests.faults.questions import Questions
 from tests.faults.seeds import is_long, seeds
 from tests.faults.supervised import Supervised
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -207,3 +209,13 @@ def test_a_deadlock_is_counted_and_the_transaction_done_again(client: Neo4jClien
         assert client.receive() == []
     assert metrics.DEADLOCKS._value.get() - before >= 1
     assert client.read("MATCH (x) RETURN x.n", {}) == [[2], [2]]
+
+
+def test_rows_that_were_written_are_not_kept_until_the_collector_comes(client: Neo4jClient) -> None:
+    rows = [{"at": n} for n in range(10)]
+    gc.disable()
+    try:
+        client.write("UNWIND $rows AS r CREATE (:T {at: r.at})", {"rows": rows})
+        wait_until(lambda: sys.getrefcount(rows) == 2, 5.0, "nobody else has them")
+    finally:
+        gc.enable()
