@@ -183,13 +183,13 @@ class Neo4jClient:
         if missing := _names(template) - parameters.keys():  # the server would take them for null
             raise QueryFailed(f"a query is not given {', '.join(sorted(missing))}")
         query = neo4j.Query(of_one_map(template), timeout=max(0.001, timeout_s))
+        # Sessions and results refer to each other and to what was given: rows would stay until the collector comes.
         given = dict(parameters)
         try:
             with driver.session(database=self._database, default_access_mode=access, fetch_size=-1) as session:
                 return session.run(query, {"p": given}).values()
         finally:
-            given.clear()  # sessions and results refer to each other and to this: rows would stay until the collector
-            # comes, which then stands for 60 to 170 ms every five seconds or so
+            given.clear()
 
     # --- reading
 

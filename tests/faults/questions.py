@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import TypedDict
@@ -61,9 +62,8 @@ class Questions:
         others = [cases[one] for one in system.shard_ids if one != shard]
         self._task = Task(settings=system.settings.model_dump_json(), timed=cases[shard], others=others)
         self._thread = threading.Thread(target=self._collect, name="questions", daemon=True)
-        self._label = ""
         self._took_s: dict[str, list[float]] = defaultdict(list)
-        self._since: dict[str, float] = {}
+        self._spans: dict[str, tuple[float, float]] = {}
         self._first = threading.Event()
         self.failed: list[str] = []
 
@@ -75,13 +75,20 @@ class Questions:
         assert self._process.stdin is not None
         print(json.dumps(self._task), file=self._process.stdin, flush=True)
         self._thread.start()
-        wait_until(self._first.is_set, DEADLINE_S, "who asks has begun")
+        try:
+            wait_until(self._first.is_set, DEADLINE_S, "who asks has begun")
+        except BaseException:
+            self._process.kill()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        ended = self._process.wait(DEADLINE_S)
+        try:
+            ended = self._process.wait(DEADLINE_S)
+        finally:
+            self._process.kill()  # nothing, where it has ended
         self._thread.join(DEADLINE_S)
         self._process.stdout.close()
         assert kind is not None or ended == 0, f"who asks ended with {ended}"
@@ -89,11 +96,12 @@ class Questions:
     @contextmanager
     def marked(self, label: str) -> Iterator[None]:
         """Answers to what is asked inside count under this label."""
-        self._since[label], self._label = time.monotonic(), label
+        began = time.monotonic()
+        self._spans[label] = began, inf
         try:
             yield
         finally:
-            self._label = ""
+            self._spans[label] = began, time.monotonic()
 
     def answers(self, label: str) -> int:
         """How many there are."""
@@ -107,12 +115,13 @@ class Questions:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             began, took_s, error = json.loads(line)
-            label = self._label
             self._first.set()
             if error:
                 self.failed.append(error)
-            elif label and began >= self._since[label]:
-                self._took_s[label].append(took_s)
+                continue
+            for label, (since, until) in tuple(self._spans.items()):
+                if since <= began < until:
+                    self._took_s[label].append(took_s)
 
 
 def _case_of(system: Installation, shard: str) -> Case:
