@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from actors.backlog import Backlog
+from actors.gulp import Gulp, joined
 from actors.shard_writer import ShardWriter
 from cluster import batch
 from cluster.ids import BUCKETS
@@ -75,3 +78,9 @@ def test_who_was_at_the_end_once_knows_what_comes_behind_it(shard: StoredShard, 
     assert backlog.records()[0] == 2 * PER_ENTRY
     writer.step()
     assert backlog.records()[0] == (12 - writer.positions[0]) * PER_ENTRY
+
+
+def test_two_readings_as_one_batch_go_past_the_records_of_both() -> None:
+    first, second = (Gulp([], set(), [], [], passed=Counter(n)) for n in ({0: 3, 1: 1}, {0: 4, 2: 5}))
+    both = joined(first, second, 1, lambda before, after: before)
+    assert both is not None and both.passed == {0: 7, 1: 1, 2: 5}
